@@ -1,0 +1,140 @@
+"""Orbax checkpoints that describe themselves.
+
+A run's folder holds `checkpoints/STEP/` with three items: `metadata` (JSON), `params` (the networks) and,
+for runs that can be resumed, `training` (the whole training state). Reading an artefact touches the first
+two alone.
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import orbax.checkpoint as ocp
+
+from teachers.agent import Agent, TeacherNetworks, teacher_agent
+from teachers.config import TeacherConfig
+from teachers.metadata import Metadata, parse_metadata
+from teachers.networks import Params
+from teachers.tasks import InputError
+
+FOLDER = "checkpoints"
+
+
+class CheckpointWriter:
+    """Saves checkpoints of a run, each atomically. Use it as a context manager: leaving it waits for the last."""
+
+    def __init__(self, run: Path, keep: int = 1) -> None:
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+        self._manager = ocp.CheckpointManager(Path(run).absolute() / FOLDER, options=options)
+
+    def save(self, step: int, metadata: Metadata, params: Params, training: Any = None) -> None:
+        """Starts writing a checkpoint of control step `step`; the arrays may be donated once this returns."""
+        items = {
+            "metadata": ocp.args.JsonSave(metadata.model_dump()),
+            "params": ocp.args.StandardSave(params),
+        }
+        if training is not None:
+            items["training"] = ocp.args.StandardSave(training)
+        self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def checkpoint_steps(run: Path) -> list[int]:
+    """Control steps of a run's finished checkpoints, oldest first; empty where there is none."""
+    folder = Path(run) / FOLDER
+    if not folder.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal())
+
+
+def newest_step(run: Path) -> int:
+    """Control step of a run's newest checkpoint.
+
+    Raises:
+        InputError: `run` does not exist or holds no checkpoint.
+    """
+    run = Path(run)
+    if not run.exists():
+        raise InputError(f"{run} does not exist; give the folder of a run, as train-teacher --out made it")
+    steps = checkpoint_steps(run)
+    if not steps:
+        raise InputError(f"{run} holds no checkpoint; give the folder of a run, as train-teacher --out made it")
+    return steps[-1]
+
+
+def read_metadata(run: Path) -> Metadata:
+    """The description in a run's newest checkpoint.
+
+    Raises:
+        InputError: `run` is not the folder of a run.
+    """
+    return parse_metadata(_restore(run, "metadata", ocp.args.JsonRestore()), str(run))
+
+
+def read_params(run: Path, like: Params) -> Params:
+    """The parameters in a run's newest checkpoint, on this machine's default device.
+
+    Args:
+        run: the run's folder.
+        like: a pytree of the same structure, of arrays or `jax.ShapeDtypeStruct`.
+
+    Raises:
+        InputError: `run` holds no such parameters.
+    """
+    return _restore(run, "params", ocp.args.StandardRestore(_on_this_device(like)))
+
+
+def read_training(run: Path, like: Any) -> Any:
+    """The training state in a run's newest checkpoint; arguments and errors as `read_params`."""
+    return _restore(run, "training", ocp.args.StandardRestore(_on_this_device(like)))
+
+
+def load_teacher(run: Path) -> Agent:
+    """Opens the newest checkpoint of a teacher's run; nothing but the folder is needed.
+
+    Raises:
+        InputError: `run` holds no teacher.
+    """
+    metadata = require_kind(run, "teacher")
+    config = TeacherConfig.model_validate(metadata.config)
+    like = jax.eval_shape(lambda: TeacherNetworks(config).init(jax.random.key(0)))
+    return teacher_agent(config, read_params(run, like), metadata)
+
+
+def require_kind(run: Path, kind: str) -> Metadata:
+    """The description of an artefact that has to be of this kind.
+
+    Raises:
+        InputError: it is of another, or no artefact at all.
+    """
+    metadata = read_metadata(run)
+    if metadata.kind != kind:
+        raise InputError(f"{run} holds a {metadata.kind}, not a {kind}; give the folder of a {kind}")
+    return metadata
+
+
+def _restore(run: Path, item: str, args: Any) -> Any:
+    step = newest_step(run)
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    try:
+        with ocp.CheckpointManager(Path(run).absolute() / FOLDER, options=options) as manager:
+            return manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+    except (ValueError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"cannot read {item} of checkpoint {step} in {run}: it is damaged or not ours ({reason})"
+        ) from error
+
+
+def _on_this_device(like: Any) -> Any:
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like)

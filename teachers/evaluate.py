@@ -1,0 +1,119 @@
+"""Success and time at goal, deterministically, with bootstrap confidence intervals."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key
+from scipy import stats
+
+from teachers.agent import Agent
+from teachers.networks import Params
+from teachers.rollout import reset, rollout
+from teachers.tasks import State, Task
+
+RESAMPLES = 2000
+
+
+class Episodes(NamedTuple):
+    """Outcome of each episode."""
+
+    success_at_end: Float[np.ndarray, "episodes"]  # 1 if within the radius at the last step
+    success_any: Float[np.ndarray, "episodes"]  # 1 if within the radius at any step
+    time_at_goal: Float[np.ndarray, "episodes"]  # fraction of the steps within the radius
+
+
+def evaluation_starts(task: Task, episodes: int, seed: int) -> State:
+    """The initial states and goals of an evaluation: the same for every policy and either engine."""
+    starts = jax.jit(reset, static_argnums=(0, 2, 3))
+    return starts(task, jax.random.key(seed), episodes, task.evaluation_goals)
+
+
+def evaluator(
+    task: Task, policy: Callable[[Params, Array, Array], Array]
+) -> Callable[[Params, State], Episodes]:
+    """Compiles, once for many evaluations, the playing of whole episodes in MJX.
+
+    An episode that terminates early counts as away from its goal from then on.
+    """
+
+    @jax.jit
+    def play(params: Params, starts: State) -> Bool[Array, "time env"]:
+        def act(_: Key[Array, ""], observation: Array, goal: Array) -> Array:
+            return policy(params, observation, goal)
+
+        _, trajectory = rollout(
+            task, act, starts, jax.random.key(0), task.episode_steps, task.evaluation_goals
+        )
+        alive = jnp.cumsum(trajectory.terminated, axis=0) == 0
+        return trajectory.within & alive
+
+    return lambda params, starts: outcomes(np.asarray(play(params, starts)))
+
+
+def outcomes(within: Bool[np.ndarray, "time env"]) -> Episodes:
+    """Outcomes of episodes from whether each step ended within the success radius."""
+    return Episodes(
+        success_at_end=within[-1].astype(float),
+        success_any=within.any(axis=0).astype(float),
+        time_at_goal=within.mean(axis=0),
+    )
+
+
+def evaluate_agent(agent: Agent, episodes: int = 256, seed: int = 0) -> Episodes:
+    """Plays the agent's policy, without exploration noise, for whole episodes of its task in MJX.
+
+    Args:
+        agent: teacher or student.
+        episodes: how many, simulated at once.
+        seed: of initial states and goals; the same seed gives any policy the same episodes.
+    """
+    starts = evaluation_starts(agent.task, episodes, seed)
+    return evaluator(agent.task, agent.policy)(agent.params, starts)
+
+
+def summary(episodes: Episodes) -> dict[str, Any]:
+    """The mean of each outcome and its 95% interval, under `NAME` and `NAME_ci95`."""
+    figures: dict[str, Any] = {}
+    for name, values in episodes._asdict().items():
+        figures[name] = float(values.mean())
+        figures[f"{name}_ci95"] = mean_interval(values)
+    return figures
+
+
+def mean_interval(values: Float[np.ndarray, "n"]) -> tuple[float, float]:
+    """Percentile bootstrap 95% interval of the mean."""
+    return _bootstrap((values,), np.mean)
+
+
+def retention(
+    student: Float[np.ndarray, "episodes"], teacher: Float[np.ndarray, "episodes"]
+) -> tuple[float, tuple[float, float]]:
+    """Student's time at goal / teacher's over the same episodes, with its paired bootstrap 95% interval.
+
+    It is not a number where the teacher is never at its goal.
+    """
+
+    def ratio(s: np.ndarray, t: np.ndarray, axis: int = -1) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return s.mean(axis=axis) / t.mean(axis=axis)
+
+    return float(ratio(student, teacher)), _bootstrap((student, teacher), ratio)
+
+
+def _bootstrap(samples: tuple[np.ndarray, ...], statistic: Callable[..., Any]) -> tuple[float, float]:
+    if len(samples[0]) < 2:
+        value = float(statistic(*samples))
+        return (value, value)
+    interval = stats.bootstrap(
+        samples,
+        statistic,
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=RESAMPLES,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)

@@ -1,0 +1,93 @@
+"""What every artefact says of itself: task, networks, configuration, figures, lineage, library versions."""
+
+import hashlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from pydantic import ValidationError
+
+from teachers.config import Config
+from teachers.networks import Params
+from teachers.tasks import InputError
+
+FORMAT_VERSION = 1
+
+_LIBRARIES = (
+    "crl-distill",
+    "jax",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "mujoco",
+    "mujoco-mjx",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "jax2onnx",
+)
+
+
+class Metadata(Config):
+    """Carried inside every checkpoint and ONNX file, so that it can be opened with nothing else.
+
+    Attributes:
+        format_version: of this description.
+        kind: teacher, student or onnx.
+        task: the task's name.
+        networks: for each network its shape and number of parameters.
+        config: the resolved configuration that made it.
+        metrics: the last figures measured.
+        lineage: what it was made from; `{}` for a teacher.
+        versions: of the libraries that wrote it.
+    """
+
+    format_version: int = FORMAT_VERSION
+    kind: Literal["teacher", "student", "onnx"]
+    task: str
+    networks: dict[str, Any]
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    lineage: dict[str, Any]
+    versions: dict[str, str]
+
+
+def parse_metadata(raw: Any, source: str) -> Metadata:
+    """Checks a description that was read from `source`.
+
+    Raises:
+        InputError: it is not one of ours, or of a newer format.
+    """
+    found = raw.get("format_version") if isinstance(raw, dict) else None
+    if isinstance(found, int) and found > FORMAT_VERSION:
+        raise InputError(
+            f"{source} has format version {found}, newer than this crl-distill reads ({FORMAT_VERSION}); "
+            "install the release that wrote it"
+        )
+    try:
+        return Metadata.model_validate(raw)
+    except ValidationError as error:
+        key = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InputError(f"{source} does not describe a crl-distill artefact ({key or 'no fields'})") from None
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that shape an artefact, by distribution name."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def digest(params: Params) -> str:
+    """A SHA-256 of the parameters' names, shapes and bytes, to tell which network an artefact came from."""
+    total = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        array = np.asarray(leaf)
+        total.update(f"{jax.tree_util.keystr(path)}{array.shape}{array.dtype}".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()

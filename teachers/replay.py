@@ -1,0 +1,122 @@
+"""The trajectory buffer on the device, and goals in hindsight.
+
+Steps lie time-major, `[slot, env, ...]`, in a ring that is written in whole rollouts. *Age* counts slots
+from the oldest stored step (0) to the newest.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int, Key
+
+from teachers.rollout import Trajectory
+
+
+@struct.dataclass
+class Replay:
+    """The last `slots` control steps of every environment."""
+
+    observation: Float[Array, "slots env obs"]
+    action: Float[Array, "slots env act"]
+    steps: Int[Array, "slots env"]  # index within the episode: it counts up by one inside an episode
+    inserted: Int[Array, ""]  # control steps ever written, for each environment
+
+
+class Batch(NamedTuple):
+    """State-action pairs, and for each an observation reached later in the same episode."""
+
+    observation: Float[Array, "batch obs"]
+    action: Float[Array, "batch act"]
+    future: Float[Array, "batch obs"]
+
+
+def empty(slots: int, environments: int, observation_size: int, action_size: int) -> Replay:
+    """A buffer without steps."""
+    return Replay(
+        observation=jnp.zeros((slots, environments, observation_size)),
+        action=jnp.zeros((slots, environments, action_size)),
+        steps=jnp.zeros((slots, environments), jnp.int32),
+        inserted=jnp.zeros((), jnp.int32),
+    )
+
+
+def insert(replay: Replay, trajectory: Trajectory) -> Replay:
+    """Writes a rollout over the oldest steps. The number of slots is a multiple of the rollout's length."""
+    slots, length = replay.steps.shape[0], trajectory.steps.shape[0]
+    if slots % length:
+        raise ValueError(f"{slots} slots are not a multiple of the rollout's {length} steps")
+    at = replay.inserted % slots
+
+    def write(ring: Array, new: Array) -> Array:
+        return jax.lax.dynamic_update_slice_in_dim(ring, new.astype(ring.dtype), at, axis=0)
+
+    return Replay(
+        observation=write(replay.observation, trajectory.observation),
+        action=write(replay.action, trajectory.action),
+        steps=write(replay.steps, trajectory.steps),
+        # Kept below the int32 limit without changing the position in the ring or "is it full".
+        inserted=jnp.where(
+            replay.inserted >= 2 * slots, replay.inserted - slots, replay.inserted
+        )
+        + length,
+    )
+
+
+def episode_ends(replay: Replay) -> Int[Array, "age env"]:
+    """For every stored step the age of the last stored step of its episode.
+
+    An episode goes on where the step index counts up by one; it also ends at the newest step.
+    """
+    slots = replay.steps.shape[0]
+    size, oldest = _size_and_oldest(replay)
+    steps = jnp.roll(replay.steps, -oldest, axis=0)
+    age = jnp.arange(slots)[:, None]
+    goes_on = (jnp.roll(steps, -1, axis=0) == steps + 1) & (age < size - 1)
+    return jax.lax.cummin(jnp.where(goes_on, slots, age), axis=0, reverse=True)
+
+
+def sample(
+    replay: Replay,
+    ends: Int[Array, "age env"],
+    key: Key[Array, ""],
+    batch: int,
+    discount: float,
+) -> Batch:
+    """Steps drawn uniformly, each with a later observation of its own episode as goal in hindsight.
+
+    The offset to the goal is geometric, P(k) = (1 - discount) discount^(k-1) for k = 1, 2, ... (Eysenbach
+    et al., arXiv 2206.07568, eq. 1), clipped to the episode's last stored step.
+
+    Args:
+        replay: the buffer, with at least one rollout in it.
+        ends: `episode_ends(replay)`; computed once for many batches.
+        key: randomness.
+        batch: pairs to draw.
+        discount: gamma, in (0, 1).
+    """
+    slots, environments = replay.steps.shape
+    size, oldest = _size_and_oldest(replay)
+    env_key, age_key, offset_key = jax.random.split(key, 3)
+    env = jax.random.randint(env_key, (batch,), 0, environments)
+    age = jax.random.randint(age_key, (batch,), 0, size)
+    future_age = jnp.minimum(age + geometric_offsets(offset_key, batch, discount), ends[age, env])
+    slot, future_slot = (age + oldest) % slots, (future_age + oldest) % slots
+    return Batch(
+        observation=replay.observation[slot, env],
+        action=replay.action[slot, env],
+        future=replay.observation[future_slot, env],
+    )
+
+
+def geometric_offsets(key: Key[Array, ""], batch: int, discount: float) -> Int[Array, "batch"]:
+    """Offsets k >= 1 with P(k) = (1 - discount) discount^(k-1), by inversion of the distribution."""
+    uniform = jax.random.uniform(key, (batch,), minval=jnp.finfo(jnp.float32).tiny)
+    return 1 + jnp.floor(jnp.log(uniform) / jnp.log(discount)).astype(jnp.int32)
+
+
+def _size_and_oldest(replay: Replay) -> tuple[Int[Array, ""], Int[Array, ""]]:
+    slots = replay.steps.shape[0]
+    size = jnp.minimum(replay.inserted, slots)
+    return size, (replay.inserted - size) % slots

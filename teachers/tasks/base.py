@@ -1,0 +1,245 @@
+"""What a task is: one declaration, from which the simulation, its C twin and the documentation are built.
+
+A task's dynamics are functions of one environment; callers batch them with `jax.vmap`.
+"""
+
+import contextlib
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from teachers.tasks.errors import InputError
+
+with contextlib.redirect_stdout(io.StringIO()):  # it prints there that optional Warp is missing
+    from mujoco import mjx
+
+GoalSet = Literal["train", "eval"]
+
+
+class Field(NamedTuple):
+    """One named slice of an observation, goal or action.
+
+    `scale` is its usual magnitude in `unit`: networks read the field divided by it, because their input
+    layer's LayerNorm would drown a small field beside a large one. `low` and `high` are physical limits;
+    for an action they are what -1 and 1 stand for.
+    """
+
+    name: str
+    size: int
+    unit: str
+    meaning: str
+    scale: float = 1.0
+    low: float | None = None
+    high: float | None = None
+
+
+class Camera(NamedTuple):
+    """Where pictures are taken from, in MuJoCo's free-camera terms (metres and degrees)."""
+
+    lookat: tuple[float, float, float]
+    distance: float
+    azimuth: float = 90.0
+    elevation: float = -90.0
+
+
+class Physics(NamedTuple):
+    """All that MuJoCo integrates; everything else in `mjx.Data` is derived from it.
+
+    Carrying this alone keeps states small and checkpoints independent of MJX's internal layout.
+    """
+
+    qpos: Float[Array, "*batch nq"]
+    qvel: Float[Array, "*batch nv"]
+    warmstart: Float[Array, "*batch nv"]
+
+
+@struct.dataclass
+class State:
+    """One environment between two control steps."""
+
+    physics: Physics
+    observation: Float[Array, "*batch obs"]
+    goal: Float[Array, "*batch goal"]
+    steps: Int[Array, "*batch"]  # control steps taken in this episode
+    terminated: Bool[Array, "*batch"]
+
+
+class Task(ABC):
+    """A goal-reaching problem on MJX.
+
+    A subclass declares the class attributes below and implements `build`, `sample_state`, `sample_goal`,
+    `observe` and `achieved_goal`. Nothing else is needed to train, distill, export and play it.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    observation: ClassVar[tuple[Field, ...]]
+    goal: ClassVar[tuple[Field, ...]]
+    action: ClassVar[tuple[Field, ...]]
+    substeps: ClassVar[int]  # physics steps in a control step
+    episode_steps: ClassVar[int]
+    success_radius: ClassVar[float]  # in the goal's unit
+    camera: ClassVar[Camera]
+    goal_sets: ClassVar[tuple[GoalSet, ...]] = ("train",)
+    training: ClassVar[Mapping[str, Any]] = {}  # default teacher settings, by dotted key
+
+    def __init__(self) -> None:
+        self.model: mujoco.MjModel = self.build().compile()
+        if self.model.na:
+            raise InputError(
+                f"task {self.name}: actuators with activation state are not supported; use stateless ones"
+            )
+        if self.model.nu != self.action_size:
+            raise InputError(
+                f"task {self.name}: the model has {self.model.nu} actuators but the action fields declare "
+                f"{self.action_size} numbers; declare one number for each actuator"
+            )
+        self._mjx_model = mjx.put_model(self.model)
+        self._mjx_data = mjx.make_data(self.model)
+
+    # Declared by a task.
+
+    @abstractmethod
+    def build(self) -> mujoco.MjSpec:
+        """The task's model, without goal marker."""
+
+    @abstractmethod
+    def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
+        """Joint positions and velocities at the start of an episode."""
+
+    @abstractmethod
+    def sample_goal(
+        self, key: Key[Array, ""], observation: Float[Array, "obs"], goal_set: GoalSet
+    ) -> Float[Array, "goal"]:
+        """A goal for an episode that starts at `observation`."""
+
+    @abstractmethod
+    def observe(self, data: Any) -> Any:
+        """The observation `[obs]` in `data`, an `mjx.Data` or a `mujoco.MjData` with current body poses.
+
+        Write it with the array's own namespace (`namespace(data.qpos)`), so that it serves both engines.
+        """
+
+    @abstractmethod
+    def achieved_goal(self, observation: Any) -> Any:
+        """The goal `[*batch, goal]` that `observation` `[*batch, obs]` has reached."""
+
+    def terminated(self, observation: Float[Array, "*batch obs"]) -> Bool[Array, "*batch"]:
+        """Whether the episode ends early, by a fall say. By default it never does."""
+        return jnp.zeros(observation.shape[:-1], bool)
+
+    def goal_position(self, goal: Any) -> tuple[float, float, float]:
+        """Where a picture shows `goal` `[goal]`, in world coordinates (m)."""
+        x, y, *rest = (float(value) for value in goal)
+        return (x, y, rest[0] if rest else 0.0)
+
+    # Derived from the declaration.
+
+    @property
+    def observation_size(self) -> int:
+        return sum(field.size for field in self.observation)
+
+    @property
+    def goal_size(self) -> int:
+        return sum(field.size for field in self.goal)
+
+    @property
+    def action_size(self) -> int:
+        return sum(field.size for field in self.action)
+
+    @property
+    def observation_scale(self) -> np.ndarray:
+        """What networks divide observations by, `[obs]`."""
+        return _scale(self.observation)
+
+    @property
+    def goal_scale(self) -> np.ndarray:
+        """What networks divide goals by, `[goal]`."""
+        return _scale(self.goal)
+
+    @property
+    def control_period(self) -> float:
+        """Seconds between two actions."""
+        return float(self.substeps * self.model.opt.timestep)
+
+    @property
+    def evaluation_goals(self) -> GoalSet:
+        """The goal set on which results are measured."""
+        return "eval" if "eval" in self.goal_sets else "train"
+
+    def within(self, observation: Any, goal: Any) -> Any:
+        """Whether `observation` `[*batch, obs]` lies within the success radius of `goal` `[*batch, goal]`."""
+        distance_squared = ((self.achieved_goal(observation) - goal) ** 2).sum(-1)
+        return distance_squared < self.success_radius**2
+
+    def control(self, action: Any) -> Any:
+        """What the actuators are sent for an action in [-1, 1]: its place in their control range."""
+        xp = namespace(action)
+        low, high = self.model.actuator_ctrlrange.T.astype("float32")
+        return low + (xp.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
+
+    def reset(self, key: Key[Array, ""], goal_set: GoalSet = "train") -> State:
+        """One environment at the start of an episode, with a new state and a new goal."""
+        state_key, goal_key = jax.random.split(key)
+        qpos, qvel = self.sample_state(state_key)
+        physics = Physics(qpos, qvel, jnp.zeros_like(qvel))
+        observation = self._observe(physics)
+        return State(
+            physics=physics,
+            observation=observation,
+            goal=self.sample_goal(goal_key, observation, goal_set),
+            steps=jnp.zeros((), jnp.int32),
+            terminated=jnp.zeros((), bool),
+        )
+
+    def step(self, state: State, action: Float[Array, "act"]) -> State:
+        """One environment one control period later. Episodes do not restart here: see `teachers.rollout`."""
+        control = self.control(action)
+
+        def substep(_: Array, physics: Physics) -> Physics:
+            data = mjx.step(self._mjx_model, self._data(physics).replace(ctrl=control))
+            return Physics(data.qpos, data.qvel, data.qacc_warmstart)
+
+        physics = jax.lax.fori_loop(0, self.substeps, substep, state.physics)
+        observation = self._observe(physics)
+        return state.replace(
+            physics=physics,
+            observation=observation,
+            steps=state.steps + 1,
+            terminated=self.terminated(observation),
+        )
+
+    def _data(self, physics: Physics) -> mjx.Data:
+        return self._mjx_data.replace(
+            qpos=physics.qpos, qvel=physics.qvel, qacc_warmstart=physics.warmstart
+        )
+
+    def _observe(self, physics: Physics) -> Float[Array, "obs"]:
+        # `mjx.step` leaves body poses as they were before its integration: bring them up to date first.
+        return self.observe(mjx.kinematics(self._mjx_model, self._data(physics)))
+
+
+def namespace(array: Any) -> Any:
+    """The module whose functions take `array`: `jax.numpy` or `numpy`."""
+    return array.__array_namespace__()
+
+
+def _scale(fields: tuple[Field, ...]) -> np.ndarray:
+    return np.concatenate([np.full(field.size, field.scale, np.float32) for field in fields])
+
+
+def slices(fields: tuple[Field, ...]) -> dict[str, slice]:
+    """Where each field stands in the flat array, by name."""
+    stops = [sum(field.size for field in fields[: i + 1]) for i in range(len(fields))]
+    return {
+        field.name: slice(stop - field.size, stop)
+        for field, stop in zip(fields, stops, strict=True)
+    }

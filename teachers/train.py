@@ -1,0 +1,272 @@
+"""The training of a teacher: one jitted iteration from state to state, and the loop around it.
+
+Contrastive RL (Eysenbach et al., arXiv 2206.07568) with deep residual networks (Wang et al.,
+arXiv 2503.14858).
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jaxtyping import Array, Float, Int, Key
+
+from teachers import replay as buffer
+from teachers.agent import Agent, TeacherNetworks, describe_teacher, teacher_agent
+from teachers.checkpoint import CheckpointWriter, newest_step, read_training, require_kind
+from teachers.config import TeacherConfig
+from teachers.evaluate import evaluation_starts, evaluator, summary
+from teachers.losses import actor_loss, info_nce, temperature_loss
+from teachers.metadata import Metadata, library_versions
+from teachers.networks import Params, energy, pairwise_energy, sample_action
+from teachers.rollout import reset, rollout
+from teachers.runlog import Progress, RunLog, make_folder, require_new, silent
+from teachers.tasks import InputError, State, get_task
+
+Metrics = dict[str, Array]
+
+
+@struct.dataclass
+class Learner:
+    """What gradient steps change."""
+
+    params: Params  # {"actor": ..., "phi": ..., "psi": ...}
+    log_temperature: Float[Array, ""]
+    optimizers: Any  # optax states: {"actor": ..., "critic": ..., "temperature": ...}
+
+
+@struct.dataclass
+class TrainingState:
+    """The whole state of a run: all that an iteration reads and writes."""
+
+    learner: Learner
+    environments: State
+    replay: buffer.Replay
+    key: Key[Array, ""]
+    iteration: Int[Array, ""]
+
+
+def init_training(config: TeacherConfig) -> TrainingState:
+    """The state before the first iteration; everything random follows from `config.seed`."""
+    task = get_task(config.task)
+    key, params_key, reset_key = jax.random.split(jax.random.key(config.seed), 3)
+    params = TeacherNetworks(config).init(params_key)
+    log_temperature = jnp.zeros(())
+    adam = optax.adam(config.learning.learning_rate)
+    return TrainingState(
+        learner=Learner(
+            params=params,
+            log_temperature=log_temperature,
+            optimizers={
+                "actor": adam.init(params["actor"]),
+                "critic": adam.init({"phi": params["phi"], "psi": params["psi"]}),
+                "temperature": adam.init(log_temperature),
+            },
+        ),
+        environments=reset(task, reset_key, config.rollout.environments, "train"),
+        replay=buffer.empty(
+            config.replay_slots,
+            config.rollout.environments,
+            task.observation_size,
+            task.action_size,
+        ),
+        key=key,
+        iteration=jnp.zeros((), jnp.int32),
+    )
+
+
+def make_iteration(
+    config: TeacherConfig,
+) -> Callable[[TrainingState], tuple[TrainingState, Metrics]]:
+    """One iteration, `state -> (state, metrics)`: roll out, store, and take all gradient steps.
+
+    It is a pure function; `train_teacher` jits it with a donated state.
+    """
+    task, networks = get_task(config.task), TeacherNetworks(config)
+    learning = config.learning
+    adam = optax.adam(learning.learning_rate)
+    target_entropy = learning.target_entropy * task.action_size
+
+    def critic_objective(critic: Params, batch: buffer.Batch) -> tuple[Array, Metrics]:
+        logits = pairwise_energy(
+            networks.phi(critic, batch.observation, batch.action),
+            networks.psi(critic, task.achieved_goal(batch.future)),
+        )
+        loss, accuracy = info_nce(logits, learning.logsumexp_penalty)
+        positives = jnp.trace(logits) / learning.batch
+        negatives = (jnp.sum(logits) - jnp.trace(logits)) / (learning.batch * (learning.batch - 1))
+        return loss, {
+            "critic_loss": loss,
+            "contrastive_accuracy": accuracy,
+            "positive_logits": positives,
+            "negative_logits": negatives,
+        }
+
+    def actor_objective(
+        actor: Params, critic: Params, temperature: Array, batch: buffer.Batch, key: Array
+    ) -> tuple[Array, Array]:
+        goal = task.achieved_goal(batch.future)
+        mean, log_std = networks.actor({"actor": actor}, batch.observation, goal)
+        action, log_probs = sample_action(key, mean, log_std)
+        values = energy(networks.phi(critic, batch.observation, action), networks.psi(critic, goal))
+        return actor_loss(values, log_probs, temperature), log_probs
+
+    def update(
+        learner: Learner, keys: tuple[Array, Array], replay: buffer.Replay, ends: Array
+    ) -> tuple[Learner, Metrics]:
+        sample_key, action_key = keys
+        batch = buffer.sample(replay, ends, sample_key, learning.batch, learning.discount)
+        actor = learner.params["actor"]
+        critic = {"phi": learner.params["phi"], "psi": learner.params["psi"]}
+        temperature = jnp.exp(learner.log_temperature)
+
+        critic_grads, metrics = jax.grad(critic_objective, has_aux=True)(critic, batch)
+        (loss, log_probs), actor_grads = jax.value_and_grad(actor_objective, has_aux=True)(
+            actor, critic, temperature, batch, action_key
+        )
+        temperature_grad = jax.grad(temperature_loss)(
+            learner.log_temperature, log_probs, target_entropy
+        )
+
+        actor, actor_adam = _step(adam, actor_grads, learner.optimizers["actor"], actor)
+        critic, critic_adam = _step(adam, critic_grads, learner.optimizers["critic"], critic)
+        log_temperature, temperature_adam = _step(
+            adam, temperature_grad, learner.optimizers["temperature"], learner.log_temperature
+        )
+        learner = Learner(
+            params={"actor": actor, **critic},
+            log_temperature=log_temperature,
+            optimizers={
+                "actor": actor_adam,
+                "critic": critic_adam,
+                "temperature": temperature_adam,
+            },
+        )
+        return learner, metrics | {
+            "actor_loss": loss,
+            "entropy": -jnp.mean(log_probs),
+            "temperature": temperature,
+        }
+
+    def iteration(state: TrainingState) -> tuple[TrainingState, Metrics]:
+        key, rollout_key, *update_keys = jax.random.split(state.key, 4)
+
+        def act(key: Array, observation: Array, goal: Array) -> Array:
+            return sample_action(key, *networks.actor(state.learner.params, observation, goal))[0]
+
+        environments, trajectory = rollout(
+            task, act, state.environments, rollout_key, config.rollout.steps, "train"
+        )
+        replay = buffer.insert(state.replay, trajectory)
+        ends = buffer.episode_ends(replay)
+        learner, metrics = jax.lax.scan(
+            lambda learner, keys: update(learner, keys, replay, ends),
+            state.learner,
+            tuple(jax.random.split(k, learning.updates) for k in update_keys),
+        )
+        metrics = {name: jnp.mean(values) for name, values in metrics.items()}
+        metrics["rollout_time_at_goal"] = jnp.mean(trajectory.within)
+        return TrainingState(learner, environments, replay, key, state.iteration + 1), metrics
+
+    return iteration
+
+
+def train_teacher(
+    config: TeacherConfig, out: Path, *, resume: bool = False, progress: Progress = silent
+) -> Agent:
+    """Trains a teacher and leaves checkpoints, metrics and events in `out`.
+
+    Args:
+        config: what to train, and for how long; see `teacher_config`.
+        out: the run's folder: new, or with `resume` one that holds a run of the same configuration.
+        resume: go on from the newest checkpoint; `config.steps` may have been raised since.
+        progress: called after each iteration.
+
+    Returns:
+        The trained teacher, as `load_teacher(out)` opens it.
+
+    Raises:
+        InputError: `out` is taken, or cannot be resumed with this configuration.
+    """
+    out = Path(out)
+    task = get_task(config.task)
+    if resume:
+        state = _resumed(config, out)
+    else:
+        require_new(out)
+        make_folder(out)
+        state = jax.jit(init_training, static_argnums=0)(config)
+    first = int(state.iteration)
+    iterate = jax.jit(make_iteration(config), donate_argnums=0)
+    agent = teacher_agent(config, state.learner.params, describe(config, state, {}))
+    starts = evaluation_starts(task, config.logging.episodes, config.seed)
+    play = evaluator(task, agent.policy)
+    per_iteration, total = config.steps_per_iteration, config.iterations * config.steps_per_iteration
+
+    figures: dict[str, Any] = dict(agent.metadata.metrics)
+    begun = time.monotonic()
+    with (
+        RunLog(out, config, first * per_iteration if resume else None) as log,
+        CheckpointWriter(out, config.logging.keep_checkpoints) as checkpoints,
+    ):
+        for i in range(first + 1, config.iterations + 1):
+            last = i == config.iterations
+            state, metrics = iterate(state)
+            row = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            if last or i % config.logging.evaluate_every == 0:
+                row |= summary(play(state.learner.params, starts))
+            row["seconds"] = round(time.monotonic() - begun, 3)
+            log.write(i * per_iteration, row)
+            figures |= row
+            if last or i % config.logging.checkpoint_every == 0:
+                metadata = describe(config, state, figures)
+                checkpoints.save(i * per_iteration, metadata, state.learner.params, _storable(state))
+            progress(i * per_iteration, total, figures)
+    metadata = describe(config, state, figures)
+    return teacher_agent(config, state.learner.params, metadata)
+
+
+def describe(config: TeacherConfig, state: TrainingState, figures: dict[str, Any]) -> Metadata:
+    """The metadata of a teacher at this point of its training."""
+    return Metadata(
+        kind="teacher",
+        task=config.task,
+        networks=describe_teacher(config, state.learner.params),
+        config=config.model_dump(),
+        metrics={"steps": int(state.iteration) * config.steps_per_iteration, **figures},
+        lineage={},
+        versions=library_versions(),
+    )
+
+
+def _resumed(config: TeacherConfig, out: Path) -> TrainingState:
+    saved = TeacherConfig.model_validate(require_kind(out, "teacher").config)
+    # How long to train and what to log may change; what is trained may not.
+    free = {"steps": config.steps, "logging": config.logging}
+    if saved.model_copy(update=free) != config:
+        raise InputError(
+            f"{out} was trained with another configuration; repeat its options (see {out / 'config.toml'}) "
+            "or choose another --out"
+        )
+    done = newest_step(out)
+    if done >= config.steps:
+        raise InputError(f"{out} already has {done} steps; ask for more with --steps")
+    like = jax.eval_shape(lambda: _storable(init_training(config)))
+    state: TrainingState = read_training(out, like)
+    return state.replace(key=jax.random.wrap_key_data(state.key))
+
+
+def _storable(state: TrainingState) -> TrainingState:
+    return state.replace(key=jax.random.key_data(state.key))
+
+
+def _step(
+    optimizer: optax.GradientTransformation, grads: Params, state: Any, params: Params
+) -> tuple[Params, Any]:
+    updates, state = optimizer.update(grads, state)
+    return optax.apply_updates(params, updates), state
