@@ -12,7 +12,7 @@ from typing import Any, Self
 import jax
 import orbax.checkpoint as ocp
 
-from teachers.agent import Agent, TeacherNetworks, teacher_agent
+from teachers.agent import Agent, teacher_networks
 from teachers.config import TeacherConfig
 from teachers.metadata import Metadata, parse_metadata
 from teachers.networks import Params
@@ -106,8 +106,9 @@ def load_teacher(run: Path) -> Agent:
     """
     metadata = require_kind(run, "teacher")
     config = TeacherConfig.model_validate(metadata.config)
-    like = jax.eval_shape(lambda: TeacherNetworks(config).init(jax.random.key(0)))
-    return teacher_agent(config, read_params(run, like), metadata)
+    networks = teacher_networks(config)
+    like = jax.eval_shape(networks.init, jax.random.key(0))
+    return Agent(networks, read_params(run, like), metadata)
 
 
 def require_kind(run: Path, kind: str) -> Metadata:

@@ -64,6 +64,7 @@ class LearningConfig(Config):
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam's, of actor, critic and temperature")
     discount: float = Field(0.95, gt=0, lt=1, description="gamma: hindsight goals lie 1 / (1 - gamma) steps ahead")
     logsumexp_penalty: float = Field(0.1, ge=0, description="weight of the squared log-sum-exp of the logits")
+    initial_temperature: float = Field(0.2, gt=0, description="weight of the entropy at the start")
     target_entropy: float = Field(-0.5, description="nats for each action dimension")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 from scipy import stats
 
-from teachers.agent import Agent
+from teachers.agent import Agent, Networks
 from teachers.networks import Params
 from teachers.rollout import reset, rollout
 from teachers.tasks import State, Task
@@ -31,18 +31,17 @@ def evaluation_starts(task: Task, episodes: int, seed: int) -> State:
     return starts(task, jax.random.key(seed), episodes, task.evaluation_goals)
 
 
-def evaluator(
-    task: Task, policy: Callable[[Params, Array, Array], Array]
-) -> Callable[[Params, State], Episodes]:
+def evaluator(networks: Networks) -> Callable[[Params, State], Episodes]:
     """Compiles, once for many evaluations, the playing of whole episodes in MJX.
 
     An episode that terminates early counts as away from its goal from then on.
     """
+    task = networks.task
 
     @jax.jit
     def play(params: Params, starts: State) -> Bool[Array, "time env"]:
         def act(_: Key[Array, ""], observation: Array, goal: Array) -> Array:
-            return policy(params, observation, goal)
+            return networks.policy(params, observation, goal)
 
         _, trajectory = rollout(
             task, act, starts, jax.random.key(0), task.episode_steps, task.evaluation_goals
@@ -71,7 +70,7 @@ def evaluate_agent(agent: Agent, episodes: int = 256, seed: int = 0) -> Episodes
         seed: of initial states and goals; the same seed gives any policy the same episodes.
     """
     starts = evaluation_starts(agent.task, episodes, seed)
-    return evaluator(agent.task, agent.policy)(agent.params, starts)
+    return evaluator(agent.networks)(agent.params, starts)
 
 
 def summary(episodes: Episodes) -> dict[str, Any]:
@@ -114,6 +113,7 @@ def _bootstrap(samples: tuple[np.ndarray, ...], statistic: Callable[..., Any]) -
         vectorized=True,
         method="percentile",
         n_resamples=RESAMPLES,
+        batch=100,
         rng=np.random.default_rng(0),
     ).confidence_interval
     return float(interval.low), float(interval.high)

@@ -17,13 +17,19 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from teachers import replay as buffer
-from teachers.agent import Agent, TeacherNetworks, describe_teacher, teacher_agent
+from teachers.agent import Agent, teacher_networks
 from teachers.checkpoint import CheckpointWriter, newest_step, read_training, require_kind
 from teachers.config import TeacherConfig
 from teachers.evaluate import evaluation_starts, evaluator, summary
 from teachers.losses import actor_loss, info_nce, temperature_loss
 from teachers.metadata import Metadata, library_versions
-from teachers.networks import Params, energy, pairwise_energy, sample_action
+from teachers.networks import (
+    Params,
+    count_parameters,
+    energy,
+    pairwise_energy,
+    sample_action,
+)
 from teachers.rollout import reset, rollout
 from teachers.runlog import Progress, RunLog, make_folder, require_new, silent
 from teachers.tasks import InputError, State, get_task
@@ -55,8 +61,8 @@ def init_training(config: TeacherConfig) -> TrainingState:
     """The state before the first iteration; everything random follows from `config.seed`."""
     task = get_task(config.task)
     key, params_key, reset_key = jax.random.split(jax.random.key(config.seed), 3)
-    params = TeacherNetworks(config).init(params_key)
-    log_temperature = jnp.zeros(())
+    params = teacher_networks(config).init(params_key)
+    log_temperature = jnp.log(jnp.float32(config.learning.initial_temperature))
     adam = optax.adam(config.learning.learning_rate)
     return TrainingState(
         learner=Learner(
@@ -87,7 +93,7 @@ def make_iteration(
 
     It is a pure function; `train_teacher` jits it with a donated state.
     """
-    task, networks = get_task(config.task), TeacherNetworks(config)
+    task, networks = get_task(config.task), teacher_networks(config)
     learning = config.learning
     adam = optax.adam(learning.learning_rate)
     target_entropy = learning.target_entropy * task.action_size
@@ -203,12 +209,11 @@ def train_teacher(
         state = jax.jit(init_training, static_argnums=0)(config)
     first = int(state.iteration)
     iterate = jax.jit(make_iteration(config), donate_argnums=0)
-    agent = teacher_agent(config, state.learner.params, describe(config, state, {}))
+    figures: dict[str, Any] = dict(require_kind(out, "teacher").metrics) if resume else {}
     starts = evaluation_starts(task, config.logging.episodes, config.seed)
-    play = evaluator(task, agent.policy)
+    networks = teacher_networks(config)
+    play = evaluator(networks)
     per_iteration, total = config.steps_per_iteration, config.iterations * config.steps_per_iteration
-
-    figures: dict[str, Any] = dict(agent.metadata.metrics)
     begun = time.monotonic()
     with (
         RunLog(out, config, first * per_iteration if resume else None) as log,
@@ -227,8 +232,7 @@ def train_teacher(
                 metadata = describe(config, state, figures)
                 checkpoints.save(i * per_iteration, metadata, state.learner.params, _storable(state))
             progress(i * per_iteration, total, figures)
-    metadata = describe(config, state, figures)
-    return teacher_agent(config, state.learner.params, metadata)
+    return Agent(networks, state.learner.params, describe(config, state, figures))
 
 
 def describe(config: TeacherConfig, state: TrainingState, figures: dict[str, Any]) -> Metadata:
@@ -236,9 +240,15 @@ def describe(config: TeacherConfig, state: TrainingState, figures: dict[str, Any
     return Metadata(
         kind="teacher",
         task=config.task,
-        networks=describe_teacher(config, state.learner.params),
+        networks={
+            name: {
+                **getattr(config, name).model_dump(),
+                "parameters": count_parameters(state.learner.params[name]),
+            }
+            for name in ("actor", "phi", "psi")
+        },
         config=config.model_dump(),
-        metrics={"steps": int(state.iteration) * config.steps_per_iteration, **figures},
+        metrics={**figures, "steps": int(state.iteration) * config.steps_per_iteration},
         lineage={},
         versions=library_versions(),
     )

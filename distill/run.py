@@ -1,0 +1,237 @@
+"""Distillation: a shallow student learns a deep teacher's policy and critic on rollouts made on the device.
+
+DAgger (Ross et al., arXiv 1011.0686): the states are those that the student meets, the labels the teacher's.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Float, Int, Key
+
+from distill import buffer
+from distill.config import DistillConfig
+from distill.losses import critic_loss, policy_loss
+from students.artefact import save_student
+from students.networks import student_networks
+from teachers.agent import Agent, Networks
+from teachers.evaluate import evaluate_agent, retention, summary
+from teachers.metadata import Metadata, digest, library_versions
+from teachers.networks import Params, count_parameters
+from teachers.rollout import reset, rollout
+from teachers.runlog import Progress, RunLog, make_folder, require_new, silent
+from teachers.tasks import State
+
+Metrics = dict[str, Array]
+
+
+@struct.dataclass
+class DistillState:
+    """All that a round reads and writes, but for the teacher's parameters."""
+
+    params: Params
+    optimizer: Any
+    environments: State
+    ring: buffer.Ring
+    key: Key[Array, ""]
+    round: Int[Array, ""]
+
+
+def make_round(
+    config: DistillConfig, teacher: Networks, student: Networks
+) -> tuple[
+    Callable[[Key[Array, ""]], DistillState],
+    Callable[[DistillState, Params], tuple[DistillState, Metrics]],
+]:
+    """The two pure functions of a distillation: its first state, and one round from state to state.
+
+    A round rolls out `collect.steps` control steps, has the teacher label every visited state once, in one
+    batch, stores them in the ring and takes `learning.updates` gradient steps.
+    """
+    task, collect, learning = teacher.task, config.collect, config.learning
+    schedule = optax.cosine_decay_schedule(
+        learning.learning_rate, collect.rounds * learning.updates
+    )
+    adam = optax.adam(schedule)
+
+    def label(params: Params, observation: Array, goal: Array, action: Array) -> buffer.Labelled:
+        mean, log_std = teacher.actor(params, observation, goal)
+        phi, psi = teacher.phi(params, observation, action), teacher.psi(params, goal)
+        return buffer.Labelled(observation, goal, action, mean, log_std, phi, psi)
+
+    def init(key: Key[Array, ""]) -> DistillState:
+        key, params_key, reset_key = jax.random.split(key, 3)
+        params = student.init(params_key)
+        row = jax.eval_shape(
+            lambda: label(
+                teacher.init(key),
+                jnp.zeros((1, task.observation_size)),
+                jnp.zeros((1, task.goal_size)),
+                jnp.zeros((1, task.action_size)),
+            )
+        )
+        return DistillState(
+            params=params,
+            optimizer=adam.init(params),
+            environments=reset(task, reset_key, collect.environments, "train"),
+            ring=buffer.empty(config.buffer_rows, row),
+            key=key,
+            round=jnp.zeros((), jnp.int32),
+        )
+
+    def objective(params: Params, batch: buffer.Labelled) -> tuple[Array, Metrics]:
+        mean, log_std = student.actor(params, batch.observation, batch.goal)
+        policy = policy_loss(mean, log_std, batch.mean, batch.log_std)
+        phi = student.phi(params, batch.observation, batch.action)
+        critic = critic_loss(phi, student.psi(params, batch.goal), batch.phi, batch.psi)
+        action_error = jnp.mean(jnp.abs(jnp.tanh(mean) - jnp.tanh(batch.mean)))
+        # The networks share no parameters, so the sum trains each on its own loss.
+        return policy + critic, {
+            "policy_loss": policy,
+            "critic_loss": critic,
+            "action_error": action_error,
+        }
+
+    def one_round(state: DistillState, teacher_params: Params) -> tuple[DistillState, Metrics]:
+        key, who_key, rollout_key, update_key = jax.random.split(state.key, 4)
+        share = teacher_share(state.round, config)
+        # In each environment one of the two acts for the whole round.
+        by_teacher = jax.random.uniform(who_key, (collect.environments, 1)) < share
+
+        def act(key: Array, observation: Array, goal: Array) -> Array:
+            own = student.policy(state.params, observation, goal)
+            action = jax.lax.cond(
+                share > 0,
+                lambda: jnp.where(
+                    by_teacher, teacher.policy(teacher_params, observation, goal), own
+                ),
+                lambda: own,
+            )
+            noise = collect.noise * jax.random.normal(key, action.shape)
+            return jnp.clip(action + noise, -1.0, 1.0)
+
+        environments, visited = rollout(
+            task, act, state.environments, rollout_key, collect.steps, "train"
+        )
+        flat = jax.tree.map(
+            lambda x: x.reshape(-1, x.shape[-1]),
+            (visited.observation, visited.goal, visited.action),
+        )
+        ring = buffer.insert(state.ring, label(teacher_params, *flat))
+
+        def update(carry: tuple[Params, Any], key: Array) -> tuple[tuple[Params, Any], Metrics]:
+            params, optimizer = carry
+            batch = buffer.sample(ring, key, learning.batch, config.states_per_round)
+            grads, metrics = jax.grad(objective, has_aux=True)(params, batch)
+            updates, optimizer = adam.update(grads, optimizer)
+            return (optax.apply_updates(params, updates), optimizer), metrics
+
+        (params, optimizer), metrics = jax.lax.scan(
+            update,
+            (state.params, state.optimizer),
+            jax.random.split(update_key, learning.updates),
+        )
+        metrics = {name: jnp.mean(values) for name, values in metrics.items()}
+        metrics["teacher_share"] = share
+        metrics["rollout_time_at_goal"] = jnp.mean(visited.within)
+        return DistillState(params, optimizer, environments, ring, key, state.round + 1), metrics
+
+    return init, one_round
+
+
+def teacher_share(round: Int[Array, ""], config: DistillConfig) -> Float[Array, ""]:
+    """Share of the environments in which the teacher acts: 1 in the first round, falling linearly to 0.
+
+    DAgger's beta_i (Ross et al., arXiv 1011.0686, algorithm 3.1).
+    """
+    rounds = max(1.0, config.collect.handover * config.collect.rounds)
+    return jnp.clip(1.0 - round / rounds, 0.0, 1.0)
+
+
+def distill_teacher(
+    teacher: Agent, config: DistillConfig, out: Path, *, progress: Progress = silent
+) -> Agent:
+    """Distills a teacher into a student, and leaves the student's checkpoint, metrics and events in `out`.
+
+    Args:
+        teacher: as `load_teacher` or `train_teacher` gives it.
+        config: the student's shape and how it is taught; see `distill_config`.
+        out: a new folder.
+        progress: called after each round.
+
+    Returns:
+        The student, with its retention of the teacher among its metrics.
+
+    Raises:
+        InputError: `out` is taken.
+    """
+    out = Path(out)
+    require_new(out)
+    make_folder(out)
+    networks = student_networks(
+        teacher.task, config.student, teacher.metadata.config["embedding"]
+    )
+    init, one_round = make_round(config, teacher.networks, networks)
+    state = jax.jit(init)(jax.random.key(config.seed))
+    step = jax.jit(one_round, donate_argnums=0)
+    total = config.collect.rounds * config.states_per_round
+
+    begun = time.monotonic()
+    figures: dict[str, Any] = {}
+    with RunLog(out, config) as log:
+        for i in range(1, config.collect.rounds + 1):
+            state, metrics = step(state, teacher.params)
+            figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            figures["seconds"] = round(time.monotonic() - begun, 3)
+            log.write(i * config.states_per_round, figures)
+            progress(i * config.states_per_round, total, figures)
+        metadata = Metadata(
+            kind="student",
+            task=teacher.metadata.task,
+            networks={
+                name: {**shape.model_dump(), "parameters": count_parameters(state.params[name])}
+                for name, shape in (
+                    ("actor", config.student.policy),
+                    ("phi", config.student.critic),
+                    ("psi", config.student.critic),
+                )
+            },
+            config={**config.model_dump(), "embedding": teacher.metadata.config["embedding"]},
+            metrics={"steps": total, **figures},
+            lineage={"teacher": describe_teacher(teacher)},
+            versions=library_versions(),
+        )
+        student = Agent(networks, state.params, metadata)
+        measured = compare(student, teacher, config.episodes, config.seed)
+        log.write(total, measured)
+    metadata = metadata.model_copy(update={"metrics": metadata.metrics | measured})
+    student = Agent(networks, state.params, metadata)
+    save_student(student, out)
+    return student
+
+
+def compare(student: Agent, teacher: Agent, episodes: int, seed: int) -> dict[str, Any]:
+    """The student's figures over whole episodes, and its retention of the teacher over the same ones."""
+    own = evaluate_agent(student, episodes, seed)
+    reference = evaluate_agent(teacher, episodes, seed)
+    kept, interval = retention(own.time_at_goal, reference.time_at_goal)
+    return {**summary(own), "retention": kept, "retention_ci95": interval}
+
+
+def describe_teacher(teacher: Agent) -> dict[str, Any]:
+    """What a student remembers of its teacher."""
+    metadata = teacher.metadata
+    figures = ("steps", "success_at_end", "time_at_goal")
+    return {
+        "task": metadata.task,
+        "networks": metadata.networks,
+        "seed": metadata.config["seed"],
+        **{name: metadata.metrics[name] for name in figures if name in metadata.metrics},
+        "digest": digest(teacher.params),
+        "versions": metadata.versions,
+    }

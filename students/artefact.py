@@ -1,0 +1,30 @@
+"""Students on disk: a checkpoint like a teacher's, that names its teacher."""
+
+from pathlib import Path
+
+import jax
+
+from students.config import StudentConfig
+from students.networks import student_networks
+from teachers.agent import Agent
+from teachers.checkpoint import CheckpointWriter, read_params, require_kind
+from teachers.tasks import get_task
+
+
+def save_student(student: Agent, run: Path) -> None:
+    """Writes a student's checkpoint into its run's folder."""
+    with CheckpointWriter(run) as checkpoints:
+        checkpoints.save(student.metadata.metrics["steps"], student.metadata, student.params)
+
+
+def load_student(run: Path) -> Agent:
+    """Opens a student; nothing but the folder is needed.
+
+    Raises:
+        InputError: `run` holds no student.
+    """
+    metadata = require_kind(run, "student")
+    config = StudentConfig.model_validate(metadata.config["student"])
+    networks = student_networks(get_task(metadata.task), config, metadata.config["embedding"])
+    like = jax.eval_shape(networks.init, jax.random.key(0))
+    return Agent(networks, read_params(run, like), metadata)
