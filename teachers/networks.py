@@ -24,12 +24,12 @@ class ResidualBlock(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*batch width"], _: None) -> tuple[Array, None]:
+    def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
         y = x
         for _layer in range(LAYERS_PER_BLOCK):
             y = nn.Dense(self.width, kernel_init=_lecun_uniform)(y)
             y = nn.swish(nn.LayerNorm()(y))
-        return x + y, None
+        return x + y
 
 
 class ResidualMLP(nn.Module):
@@ -52,14 +52,14 @@ class ResidualMLP(nn.Module):
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         x = nn.Dense(self.width, kernel_init=_lecun_uniform, name="input")(x)
         x = nn.swish(nn.LayerNorm(name="input_norm")(x))
-        blocks = nn.scan(
-            ResidualBlock,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            length=self.depth // LAYERS_PER_BLOCK,
-        )
-        x, _ = blocks(self.width, name="blocks")(x, None)
+        block = ResidualBlock(self.width, parent=None)
+        blocks = self.param("blocks", self._init_blocks, block, x)
+        x, _ = jax.lax.scan(lambda x, params: (block.apply(params, x), None), x, blocks)
         return nn.Dense(self.outputs, kernel_init=_lecun_uniform, name="head")(x)
+
+    def _init_blocks(self, key: Key[Array, ""], block: ResidualBlock, x: Array) -> Params:
+        keys = jax.random.split(key, self.depth // LAYERS_PER_BLOCK)
+        return jax.vmap(lambda key: block.init(key, x))(keys)
 
 
 def bounded_log_std(raw: Float[Array, "*batch act"]) -> Float[Array, "*batch act"]:
