@@ -1,1 +1,25 @@
+"""Students as ONNX files: conversion, the deployment contract, parity, and the runtime of a robot.
 
+The names below are loaded on first use, so that `export.runtime` can be imported where there is no JAX.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "export_student": "export.convert",
+    "play_in_c": "export.play",
+    "measure_latency": "export.latency",
+    "open_policy": "export.artefacts",
+    "describe_artefact": "export.artefacts",
+    "Policy": "export.runtime",
+    "Critic": "export.runtime",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'export' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -125,10 +125,10 @@ def require_kind(run: Path, kind: str) -> Metadata:
 
 def _restore(run: Path, item: str, args: Any) -> Any:
     step = newest_step(run)
-    options = ocp.CheckpointManagerOptions(read_only=True)
+    folder = Path(run).absolute() / FOLDER / str(step)
     try:
-        with ocp.CheckpointManager(Path(run).absolute() / FOLDER, options=options) as manager:
-            return manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(folder, args=ocp.args.Composite(**{item: args}))[item]
     except (ValueError, KeyError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(

@@ -1,6 +1,7 @@
 """Success and time at goal, deterministically, with bootstrap confidence intervals."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +32,7 @@ def evaluation_starts(task: Task, episodes: int, seed: int) -> State:
     return starts(task, jax.random.key(seed), episodes, task.evaluation_goals)
 
 
+@lru_cache(maxsize=4)
 def evaluator(networks: Networks) -> Callable[[Params, State], Episodes]:
     """Compiles, once for many evaluations, the playing of whole episodes in MJX.
 

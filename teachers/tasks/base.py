@@ -132,9 +132,9 @@ class Task(ABC):
     def achieved_goal(self, observation: Any) -> Any:
         """The goal `[*batch, goal]` that `observation` `[*batch, obs]` has reached."""
 
-    def terminated(self, observation: Float[Array, "*batch obs"]) -> Bool[Array, "*batch"]:
-        """Whether the episode ends early, by a fall say. By default it never does."""
-        return jnp.zeros(observation.shape[:-1], bool)
+    def terminated(self, observation: Any) -> Any:
+        """Whether the episode ends early at `observation` `[*batch, obs]`, by a fall say. By default never."""
+        return namespace(observation).zeros(observation.shape[:-1], dtype=bool)
 
     def goal_position(self, goal: Any) -> tuple[float, float, float]:
         """Where a picture shows `goal` `[goal]`, in world coordinates (m)."""

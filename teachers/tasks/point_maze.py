@@ -19,21 +19,27 @@ U_MAZE = ("#####", "#S..#", "###.#", "#EEE#", "#####")
 
 
 class Maze:
-    """A layout of square cells of 1 m; the middle of cell (row 0, column 0) is the origin, rows go along -y."""
+    """A layout of square cells of 1 m around the origin; columns go along x, rows along -y."""
 
     def __init__(self, rows: tuple[str, ...]) -> None:
         self.rows = rows
         self.start = self.cells("S")[0]
         self.goals: dict[GoalSet, np.ndarray] = {"train": self.cells(".E"), "eval": self.cells("E")}
-        self.centre = ((len(rows[0]) - 1) / 2, -(len(rows) - 1) / 2)
         self.extent = float(max(len(rows[0]), len(rows)))
 
     def cells(self, kinds: str) -> np.ndarray:
         """Centres `[n, 2]` (m) of the cells of these kinds."""
         found = [
-            (c, -r) for r, row in enumerate(self.rows) for c, kind in enumerate(row) if kind in kinds
+            self.position(r, c)
+            for r, row in enumerate(self.rows)
+            for c, kind in enumerate(row)
+            if kind in kinds
         ]
         return np.array(found, np.float32)
+
+    def position(self, row: float, column: float) -> tuple[float, float]:
+        """Where a row and a column, which may lie between cells, are in the world (m)."""
+        return column - (len(self.rows[0]) - 1) / 2, (len(self.rows) - 1) / 2 - row
 
     def walls(self) -> list[tuple[int, int, int, int]]:
         """The walls as few boxes `(row, column, rows, columns)` that do not overlap.
@@ -65,7 +71,7 @@ class PointMaze(Task):
 
     maze: Maze
     observation = (
-        Field("position", 2, "m", "x and y of the point; cells are 1 m wide"),
+        Field("position", 2, "m", "x and y of the point; cells are 1 m wide, the maze's middle is the origin"),
         Field("velocity", 2, "m/s", "velocity along x and y"),
     )
     goal = (Field("position", 2, "m", "x and y where the point should be"),)
@@ -85,9 +91,10 @@ class PointMaze(Task):
         spec.option.iterations = 4
         spec.option.ls_iterations = 8
         for row, column, rows, columns in self.maze.walls():
+            x, y = self.maze.position(row + (rows - 1) / 2, column + (columns - 1) / 2)
             spec.worldbody.add_geom(
                 type=mujoco.mjtGeom.mjGEOM_BOX,
-                pos=[column + (columns - 1) / 2, -(row + (rows - 1) / 2), WALL_HEIGHT / 2],
+                pos=[x, y, WALL_HEIGHT / 2],
                 size=[columns / 2, rows / 2, WALL_HEIGHT / 2],
                 rgba=[0.55, 0.57, 0.6, 1],
                 condim=1,
@@ -142,5 +149,5 @@ class PointUMaze(PointMaze):
     summary = "A point mass goes round the bend of a U-shaped corridor."
     maze = Maze(U_MAZE)
     episode_steps = 200
-    camera = Camera(lookat=(*maze.centre, 0.0), distance=1.3 * maze.extent)
+    camera = Camera(lookat=(0.0, 0.0, 0.0), distance=1.3 * maze.extent)
     training = {"learning.discount": 0.98, "learning.learning_rate": 5e-4}

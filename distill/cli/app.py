@@ -1,0 +1,350 @@
+"""The commands. What they need is imported when they run, so that help and mistyped options answer at once."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from distill.cli.console import figure, pair_table, progress, say, show, text
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "crl-distill" / "jax"
+
+
+# Typer has carried Click inside since 0.27 and does not export these two.
+UsageError: type[Any] = typer.BadParameter.__mro__[1]
+ClickException: type[Any] = typer.BadParameter.__mro__[2]
+
+
+class Commands(TyperGroup):
+    """Bad input ends with one line on stderr and exit code 2, an interruption with 130."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(*args, **extra)
+        except UsageError as error:
+            command = error.ctx.command_path if error.ctx else "crl-distill"
+            _fail(f"{error.format_message().rstrip('.')}; see {command} --help", 2)
+        except ClickException as error:
+            _fail(error.format_message(), error.exit_code)
+        except (typer.Abort, KeyboardInterrupt):
+            _fail("interrupted; checkpoints already written are intact", 130)
+        except Exception as error:
+            if not _is_expected(error):
+                raise
+            _fail(str(error), 2 if isinstance(error, ValueError) else 1)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _is_expected(error: Exception) -> bool:
+    from export.convert import ParityError
+    from teachers.tasks import InputError
+
+    return isinstance(error, InputError | ParityError)
+
+
+def _fail(message: str, code: int) -> None:
+    say("error: " + " ".join(message.split()))
+    sys.exit(code)
+
+
+app = typer.Typer(
+    cls=Commands,
+    invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def root(context: typer.Context) -> None:
+    """Trains deep contrastive-RL teachers on MJX, distills them into shallow students, exports these to ONNX."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="crl-distill")
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else there.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
+Episodes = Annotated[int, typer.Option(min=1, max=1_000_000, help="Whole episodes to play.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with any field of the configuration.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One field, as section.key=value; may be repeated and wins over --config."),
+]
+
+
+@app.command()
+def tasks(json: Json = False) -> None:
+    """Lists the tasks, with the fields of their observations, goals and actions.
+
+    \b
+    Example:
+      crl-distill tasks --json
+    """
+    _prepare()
+    from rich.table import Table
+
+    from export.contract import describe_task
+    from teachers.tasks import TASKS, get_task
+
+    rows = [describe_task(get_task(name)) for name in TASKS]
+
+    def table() -> Table:
+        result = Table("task", "obs, goal, act", "episode", "radius", "what")
+        for row in rows:
+            sizes = (sum(f["size"] for f in row[key]) for key in ("observation", "goal", "action"))
+            episode = f"{row['episode_steps']} x {1000 * row['control_period']:g} ms"
+            radius = f"{row['success_radius']:g} {row['goal'][0]['unit']}"
+            result.add_row(
+                row["name"], ", ".join(map(str, sizes)), episode, radius, row["summary"]
+            )
+        return result
+
+    show(rows, json, table)
+
+
+@app.command("train-teacher")
+def train_teacher(
+    task: Annotated[str, typer.Argument(help="A task's name; see crl-distill tasks.")],
+    out: Annotated[Path | None, typer.Option(help="New folder of the run.  [default: runs/TASK-teacher]")] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="Layers of actor, phi and psi, a multiple of 4.")
+    ] = None,
+    width: Annotated[int | None, typer.Option(help="Units of each layer.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Control steps in all.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    config: ConfigFile = None,
+    set_: Assignments = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
+    json: Json = False,
+) -> None:
+    """Trains a deep teacher on a task.
+
+    Leaves checkpoints, config.toml, metrics.jsonl and TensorBoard events in --out.
+
+    \b
+    Example:
+      crl-distill train-teacher reacher --depth 16 --width 64 --steps 400000 --out runs/teacher
+    """
+    _prepare()
+    from teachers import config as configs
+    from teachers import train_teacher as train
+
+    networks = ("actor", "phi", "psi")
+    named = {f"{network}.depth": depth for network in networks}
+    named |= {f"{network}.width": width for network in networks} | {"steps": steps, "seed": seed}
+    overrides = _given(named) | configs.parse_assignments(set_ or [])
+    resolved = configs.teacher_config(task, config, overrides)
+    folder = out or Path("runs") / f"{task}-teacher"
+    with progress(f"train-teacher {task}") as report:
+        teacher = train(resolved, folder, resume=resume, progress=report)
+    _show_run(folder, teacher.metadata, json)
+
+
+@app.command()
+def distill(
+    teacher: Annotated[Path, typer.Argument(help="Folder of a teacher's run.")],
+    out: Annotated[Path | None, typer.Option(help="New folder of the run.  [default: runs/TASK-student]")] = None,
+    layers: Annotated[int | None, typer.Option(help="Hidden layers of policy and critic.")] = None,
+    width: Annotated[int | None, typer.Option(help="Units of each hidden layer.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    config: ConfigFile = None,
+    set_: Assignments = None,
+    json: Json = False,
+) -> None:
+    """Distills a teacher into a shallow student.
+
+    \b
+    Example:
+      crl-distill distill runs/teacher --layers 2 --width 64 --out runs/student
+    """
+    _prepare()
+    from distill.config import distill_config
+    from distill.run import distill_teacher
+    from teachers import load_teacher
+    from teachers.config import parse_assignments
+
+    parts = ("student.policy", "student.critic")
+    named = {f"{part}.layers": layers for part in parts} | {f"{part}.width": width for part in parts}
+    overrides = _given(named | {"seed": seed}) | parse_assignments(set_ or [])
+    resolved = distill_config(config, overrides)
+    opened = load_teacher(teacher)
+    folder = out or Path("runs") / f"{opened.task.name}-student"
+    with progress("distill") as report:
+        student = distill_teacher(opened, resolved, folder, progress=report)
+    _show_run(folder, student.metadata, json)
+
+
+@app.command()
+def export(
+    student: Annotated[Path, typer.Argument(help="Folder of a student's run.")],
+    out: Annotated[Path | None, typer.Option(help="New folder for the files.  [default: runs/TASK-export]")] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Exports a student to policy.onnx and critic.onnx, and checks both against JAX.
+
+    \b
+    Example:
+      crl-distill export runs/student --out runs/export
+    """
+    _prepare()
+    from export.convert import export_student
+    from students import load_student
+
+    opened = load_student(student)
+    folder = out or Path("runs") / f"{opened.task.name}-export"
+    result = export_student(opened, folder, seed=seed)
+    show(result, json, lambda: pair_table("exported", result))
+
+
+@app.command()
+def evaluate(
+    path: Annotated[Path, typer.Argument(help="Run folder of a teacher or student, or a policy.onnx.")],
+    episodes: Episodes = 256,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Measures success and time at goal, with 95% intervals.
+
+    Teachers and students play in MJX, ONNX files in MuJoCo C; the same seed gives the same episodes.
+
+    \b
+    Example:
+      crl-distill evaluate runs/teacher --episodes 256 --json
+    """
+    _prepare()
+    from export.artefacts import open_policy
+    from teachers.evaluate import summary
+
+    opened = open_policy(path)
+    figures = {
+        "task": opened.task.name,
+        "kind": opened.metadata.kind,
+        "episodes": episodes,
+        "seed": seed,
+        **summary(opened.evaluate(episodes, seed)),
+    }
+    show(figures, json, lambda: _figures_table(str(path), figures))
+
+
+@app.command()
+def play(
+    path: Annotated[Path, typer.Argument(help="A policy.onnx, or run folder of a teacher or student.")],
+    episodes: Episodes = 20,
+    seed: Seed = 0,
+    video: Annotated[Path | None, typer.Option(help="Write an animation: a new .gif or .mp4.")] = None,
+    shown: Annotated[int, typer.Option(min=1, max=100, help="Episodes in the animation.")] = 3,
+    json: Json = False,
+) -> None:
+    """Plays a policy in MuJoCo C, step by step as on a robot.
+
+    \b
+    Example:
+      crl-distill play runs/export/policy.onnx --episodes 20 --video reach.mp4
+    """
+    _prepare()
+    from export.animate import animate
+    from export.artefacts import open_policy
+    from export.play import play_in_c
+    from teachers.evaluate import summary
+    from teachers.tasks.render import require_animation
+
+    if video:
+        require_animation(video)
+    opened = open_policy(path)
+    recording = play_in_c(opened.task, opened.act, episodes, seed)
+    outcomes = recording.episodes
+    figures: dict[str, Any] = {
+        "task": opened.task.name,
+        "kind": opened.metadata.kind,
+        "episodes": episodes,
+        "seed": seed,
+        **summary(outcomes),
+        "by_episode": [float(value) for value in outcomes.time_at_goal],
+    }
+    if video:
+        renderer = animate(opened.task, recording, video, shown)
+        figures |= {"video": str(video), "renderer": renderer}
+    show(figures, json, lambda: _figures_table(str(path), figures))
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="Run folder of a teacher or student, or an ONNX file.")],
+    json: Json = False,
+) -> None:
+    """Says what an artefact is, and where it comes from.
+
+    \b
+    Example:
+      crl-distill info runs/teacher
+    """
+    _prepare()
+    from export.artefacts import describe_artefact
+
+    described = describe_artefact(path).model_dump()
+    show(described, json, lambda: pair_table(str(path), described))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for all results; an earlier demo there is replaced.")] = Path(
+        "runs/demo"
+    ),
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """The whole path on task reacher: teacher, student, ONNX, MuJoCo C. A few minutes on two CPU cores.
+
+    \b
+    Example:
+      crl-distill demo --out runs/demo
+    """
+    _prepare()
+    from distill.cli.demo import run_demo, summary_table
+
+    summary = run_demo(out, seed, progress)
+    show(summary, json, lambda: summary_table(summary))
+
+
+def _prepare() -> None:
+    """Sets up JAX for a command: compiled programs are kept between runs, and libraries log errors alone."""
+    import logging
+
+    import jax
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _show_run(folder: Path, metadata: Any, json: bool) -> None:
+    result = {"out": str(folder), "task": metadata.task, "kind": metadata.kind, **metadata.metrics}
+    show(result, json, lambda: _figures_table(str(folder), result))
+
+
+def _figures_table(title: str, figures: Mapping[str, Any]) -> Any:
+    rows = {
+        name: figure(figures, name) if f"{name}_ci95" in figures else text(value)
+        for name, value in figures.items()
+        if not name.endswith("_ci95") and name != "by_episode"
+    }
+    return pair_table(title, rows)

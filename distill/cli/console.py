@@ -1,0 +1,123 @@
+"""What the commands share: progress on stderr, results on stdout, errors in one line."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+SHOW_AFTER = 3.0  # seconds before anything is shown
+LINE_EVERY = 5.0  # seconds between lines where stderr is no terminal
+
+Report = Callable[[int, int, Mapping[str, Any]], None]
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Report]:
+    """A progress report with rate and time left: a bar on a terminal, plain lines elsewhere.
+
+    Yields:
+        `(done, total, figures)`, to be called as work advances; `figures` may hold `time_at_goal`.
+    """
+    begun = time.monotonic()
+    if sys.stderr.isatty():
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            job = bar.add_task(what, total=None, rate="", note="compiling", visible=False)
+
+            def draw(done: int, total: int, figures: Mapping[str, Any]) -> None:
+                seconds = time.monotonic() - begun
+                bar.update(
+                    job,
+                    completed=done,
+                    total=total,
+                    rate=f"{done / seconds:,.0f} steps/s",
+                    note=_note(figures),
+                    visible=seconds > SHOW_AFTER,
+                )
+
+            yield draw
+        return
+
+    last = begun + SHOW_AFTER - LINE_EVERY
+
+    def line(done: int, total: int, figures: Mapping[str, Any]) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < LINE_EVERY and not (done == total and now - begun > SHOW_AFTER):
+            return
+        last = now
+        rate = done / (now - begun)
+        left = (total - done) / rate if rate else math.inf
+        say(f"{what}: {done:,}/{total:,} steps, {rate:,.0f} steps/s, {left:.0f} s left {_note(figures)}")
+
+    yield line
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    print(message.rstrip(), file=sys.stderr, flush=True)
+
+
+def show(result: Any, as_json: bool, table: Callable[[], Table | str]) -> None:
+    """The result on stdout: one JSON value, or a table made for reading."""
+    if as_json:
+        print(json.dumps(finite(result)))
+    else:
+        Console().print(table())
+
+
+def finite(value: Any) -> Any:
+    """The value with NaN and infinities as None, which JSON lacks."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def pair_table(title: str, rows: Mapping[str, Any]) -> Table:
+    """A table of names and values."""
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in rows.items():
+        table.add_row(name, text(value))
+    return table
+
+
+def figure(figures: Mapping[str, Any], name: str) -> str:
+    """A figure with its 95% interval, as text."""
+    if figures.get(name) is None:
+        return "-"
+    interval = figures.get(f"{name}_ci95")
+    return f"{figures[name]:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def text(value: Any) -> str:
+    """Any JSON value for reading."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {text(item)}" for key, item in value.items()) or "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(text(item) for item in value)
+    return str(value)
+
+
+def _note(figures: Mapping[str, Any]) -> str:
+    at_goal = figures.get("time_at_goal", figures.get("rollout_time_at_goal"))
+    return "" if at_goal is None else f"time at goal {at_goal:.2f}"

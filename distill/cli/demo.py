@@ -1,0 +1,159 @@
+"""The whole path in one call, from a task to an ONNX student that drives MuJoCo C."""
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from distill.cli.console import Report, figure, finite
+from distill.config import distill_config
+from distill.run import distill_teacher
+from export.animate import animate
+from export.contract import attach, contract
+from export.convert import convert, export_student
+from export.latency import measure_latency
+from export.play import play_in_c
+from export.runtime import Policy
+from teachers import evaluate_agent, retention, summary, teacher_config, train_teacher
+from teachers.agent import Agent
+from teachers.plot import plot_learning_curve
+from teachers.runlog import require_new
+from teachers.tasks import get_task
+
+TASK = "reacher"
+TEACHER = {f"{network}.depth": 16 for network in ("actor", "phi", "psi")}
+STUDENT = {"student.policy.layers": 2, "student.policy.width": 64}
+EPISODES = 256
+SUMMARY = "summary.json"
+
+
+def run_demo(
+    out: Path, seed: int, progress: Callable[[str], AbstractContextManager[Report]]
+) -> dict[str, Any]:
+    """Trains a teacher, distills, exports, checks and plays a student, and leaves everything in `out`.
+
+    Args:
+        out: the folder; an earlier demo there is replaced, anything else is refused.
+        seed: of everything random.
+        progress: opens a progress report for each stage.
+
+    Returns:
+        What `summary.json` holds: the figures of `teacher` and `student` in MJX and of `onnx` in MuJoCo C,
+        retention, parity, latency in microseconds, and seconds by stage.
+
+    Raises:
+        InputError: `out` holds something other than a demo.
+    """
+    out = Path(out)
+    if (out / SUMMARY).exists():
+        shutil.rmtree(out)
+    require_new(out)
+    seconds: dict[str, float] = {}
+
+    with _stage(seconds, "train"), progress("train teacher") as report:
+        config = teacher_config(TASK, overrides={**TEACHER, "seed": seed})
+        teacher = train_teacher(config, out / "teacher", progress=report)
+        plot_learning_curve(out / "teacher", out / "learning_curve.png")
+        shutil.copy(out / "teacher" / "metrics.jsonl", out / "metrics.jsonl")
+    with _stage(seconds, "distill"), progress("distill student") as report:
+        student_config = distill_config(overrides={**STUDENT, "episodes": EPISODES, "seed": seed})
+        student = distill_teacher(teacher, student_config, out / "student", progress=report)
+    with _stage(seconds, "export"):
+        exported = export_student(student, out / "onnx", seed=seed)
+        for name in ("policy", "critic"):
+            (out / "onnx" / f"{name}.onnx").rename(out / f"{name}.onnx")
+        (out / "onnx").rmdir()
+    with _stage(seconds, "evaluate"):
+        recording = play_in_c(get_task(TASK), Policy(out / "policy.onnx"), EPISODES, seed)
+        reference = evaluate_agent(teacher, EPISODES, seed)
+        kept, interval = retention(recording.episodes.time_at_goal, reference.time_at_goal)
+    with _stage(seconds, "latency"):
+        latency = measure_latency(out / "policy.onnx")
+        teacher_latency = _teacher_latency(teacher)
+    with _stage(seconds, "animate"):
+        renderer = animate(get_task(TASK), recording, out / "animation.gif")
+
+    parameters = student.metadata.networks["actor"]["parameters"]
+    result = {
+        "task": TASK,
+        "seed": seed,
+        "episodes": EPISODES,
+        "teacher": {
+            **summary(reference),
+            "parameters": teacher.metadata.networks["actor"]["parameters"],
+            "latency_us": teacher_latency,
+        },
+        "student": {**_measured(student.metadata.metrics), "parameters": parameters},
+        "onnx": {
+            **summary(recording.episodes),
+            "retention": kept,
+            "retention_ci95": interval,
+            "parameters": parameters,
+            "latency_us": latency,
+        },
+        "retention": student.metadata.metrics["retention"],
+        "retention_ci95": student.metadata.metrics["retention_ci95"],
+        "parity_max_abs": exported["parity_max_abs"],
+        "latency_us": latency,
+        "renderer": renderer,
+        "seconds": seconds | {"total": round(sum(seconds.values()), 2)},
+    }
+    (out / SUMMARY).write_text(json.dumps(finite(result), indent=2) + "\n")
+    return result
+
+
+def summary_table(result: Mapping[str, Any]) -> Table:
+    """The demo's figures for reading."""
+    title = (
+        f"{result['task']}, {result['episodes']} episodes, 95% intervals; "
+        f"ONNX differs from JAX by at most {result['parity_max_abs']:.1e}; "
+        f"{result['seconds']['total']:.0f} s in all"
+    )
+    table = Table(
+        *("", "success at end", "time at goal", "retention", "parameters", "us per action"),
+        title=title,
+        title_justify="left",
+    )
+    names = {
+        "teacher": "teacher in MJX",
+        "student": "student in MJX",
+        "onnx": "ONNX student in MuJoCo C",
+    }
+    for key, name in names.items():
+        row = result[key]
+        table.add_row(
+            name,
+            f"{row['success_at_end']:.3f}",
+            figure(row, "time_at_goal"),
+            figure(row, "retention"),
+            f"{row['parameters']:,}",
+            f"{row['latency_us']['p50']:.1f}" if "latency_us" in row else "-",
+        )
+    return table
+
+
+@contextmanager
+def _stage(seconds: dict[str, float], name: str) -> Iterator[None]:
+    begun = time.monotonic()
+    yield
+    seconds[name] = round(time.monotonic() - begun, 2)
+
+
+def _teacher_latency(teacher: Agent) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "teacher.onnx"
+        model = convert(teacher, "policy")
+        attach(model, contract(teacher, "policy", {}))
+        path.write_bytes(model.SerializeToString())
+        return measure_latency(path)
+
+
+def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("success_at_end", "success_any", "time_at_goal", "retention")
+    return {key: metrics[key] for name in names for key in (name, f"{name}_ci95")}

@@ -1,0 +1,111 @@
+"""Opens whatever a path holds: a teacher, a student or an exported policy."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from export.play import PolicyFunction, play_in_c
+from export.runtime import Policy, read_metadata
+from students.artefact import load_student
+from teachers.agent import Agent
+from teachers.checkpoint import load_teacher
+from teachers.checkpoint import read_metadata as read_run
+from teachers.evaluate import Episodes, evaluate_agent
+from teachers.metadata import Metadata, parse_metadata
+from teachers.tasks import InputError, Task, get_task
+
+
+class OpenedPolicy(NamedTuple):
+    """A policy from any artefact.
+
+    Attributes:
+        metadata: what the artefact says of itself.
+        task: its task.
+        act: batches of observations and goals to actions, for `play_in_c`.
+        evaluate: `(episodes, seed) -> outcomes` where the artefact lives: MJX for checkpoints, MuJoCo C for
+            ONNX files.
+    """
+
+    metadata: Metadata
+    task: Task
+    act: PolicyFunction
+    evaluate: Callable[[int, int], Episodes]
+
+
+def open_policy(path: Path) -> OpenedPolicy:
+    """Opens a teacher's or student's run folder, or an exported `policy.onnx`.
+
+    Raises:
+        InputError: the path holds no policy of ours.
+    """
+    path = Path(path)
+    if path.suffix == ".onnx":
+        return _open_onnx(path)
+    agent = load_agent(path)
+    act = jax.jit(agent.networks.policy)
+    return OpenedPolicy(
+        agent.metadata,
+        agent.task,
+        lambda observation, goal: np.asarray(act(agent.params, observation, goal)),
+        lambda episodes, seed: evaluate_agent(agent, episodes, seed),
+    )
+
+
+def load_agent(run: Path) -> Agent:
+    """The teacher or student in a run's folder.
+
+    Raises:
+        InputError: it holds neither.
+    """
+    return (load_teacher if read_run(run).kind == "teacher" else load_student)(run)
+
+
+def describe_artefact(path: Path) -> Metadata:
+    """What a run's folder or an ONNX file says of itself, without opening its networks.
+
+    Raises:
+        InputError: the path holds no artefact of ours.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        return read_run(path)
+    import onnx
+
+    _require_file(path)
+    try:
+        model = onnx.load(path, load_external_data=False)
+        entries = read_metadata({p.key: p.value for p in model.metadata_props}, str(path))
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    except Exception:  # protobuf's decoding errors share no public base class
+        raise InputError(f"{path} is not an ONNX file") from None
+    return _metadata(entries, path)
+
+
+def _open_onnx(path: Path) -> OpenedPolicy:
+    _require_file(path)
+    try:
+        policy = Policy(path)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    metadata = _metadata(policy.metadata, path)
+    task = get_task(metadata.task)
+    return OpenedPolicy(
+        metadata,
+        task,
+        policy,
+        lambda episodes, seed: play_in_c(task, policy, episodes, seed).episodes,
+    )
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; give a policy.onnx that crl-distill export wrote")
+
+
+def _metadata(entries: dict[str, object], path: Path) -> Metadata:
+    known = {key: value for key, value in entries.items() if key in Metadata.model_fields}
+    return parse_metadata(known, str(path))

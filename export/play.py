@@ -1,0 +1,57 @@
+"""Plays any policy in MuJoCo C, as a robot would: sense, act, wait one control period."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from teachers.evaluate import Episodes, evaluation_starts, outcomes
+from teachers.tasks import Task
+from teachers.tasks.twin import twins
+
+# observation [batch, obs], goal [batch, goal] -> action [batch, act], all float32 numpy arrays
+PolicyFunction = Callable[[Any, Any], np.ndarray]
+
+
+class Recording(NamedTuple):
+    """Whole episodes, step by step."""
+
+    observation: Float[np.ndarray, "time env obs"]  # before the step
+    goal: Float[np.ndarray, "env goal"]
+    action: Float[np.ndarray, "time env act"]
+    qpos: Float[np.ndarray, "time env nq"]  # before the step
+    within: Bool[np.ndarray, "time env"]  # after the step, inside the success radius and not terminated
+
+    @property
+    def episodes(self) -> Episodes:
+        """The outcomes."""
+        return outcomes(self.within)
+
+
+def play_in_c(task: Task, policy: PolicyFunction, episodes: int, seed: int = 0) -> Recording:
+    """Plays whole episodes of a task in MuJoCo C.
+
+    Args:
+        task: what to play.
+        policy: maps batches of observations and goals to actions in [-1, 1].
+        episodes: how many; they advance side by side.
+        seed: of initial states and goals. `teachers.evaluate_agent` gives the same ones in MJX.
+    """
+    starts = evaluation_starts(task, episodes, seed)
+    goal = np.asarray(starts.goal, np.float32)
+    robots = twins(task, starts)
+    alive = np.ones(episodes, bool)
+    observation = np.stack([robot.observation for robot in robots])
+    rows: dict[str, list[np.ndarray]] = {key: [] for key in ("observation", "action", "qpos", "within")}
+    for _ in range(task.episode_steps):
+        action = policy(observation, goal)
+        rows["observation"].append(observation)
+        rows["qpos"].append(np.stack([robot.qpos for robot in robots]))
+        rows["action"].append(action)
+        for robot, one in zip(robots, action, strict=True):
+            robot.step(one)
+        observation = np.stack([robot.observation for robot in robots])
+        alive = alive & ~np.asarray(task.terminated(observation))
+        rows["within"].append(np.asarray(task.within(observation, goal)) & alive)
+    return Recording(goal=goal, **{key: np.stack(values) for key, values in rows.items()})

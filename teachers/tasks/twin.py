@@ -1,0 +1,52 @@
+"""The same task in MuJoCo's C engine: what stands in for the robot when a deployment is checked."""
+
+from typing import Any
+
+import mujoco
+import numpy as np
+from jaxtyping import Float
+
+from teachers.tasks.base import State, Task
+
+
+class Twin:
+    """One environment of a task in MuJoCo C, stepped at the task's control period."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._data = mujoco.MjData(task.model)
+
+    def reset(self, qpos: Float[np.ndarray, "nq"], qvel: Float[np.ndarray, "nv"]) -> None:
+        """Starts from these joint positions and velocities."""
+        mujoco.mj_resetData(self.task.model, self._data)
+        self._data.qpos[:], self._data.qvel[:] = qpos, qvel
+        mujoco.mj_kinematics(self.task.model, self._data)
+
+    def step(self, action: Float[np.ndarray, "act"]) -> None:
+        """One control period with `action` in [-1, 1]."""
+        self._data.ctrl[:] = self.task.control(action)
+        mujoco.mj_step(self.task.model, self._data, nstep=self.task.substeps)
+        # `mj_step` leaves body poses as they were before its last integration.
+        mujoco.mj_kinematics(self.task.model, self._data)
+
+    @property
+    def observation(self) -> Float[np.ndarray, "obs"]:
+        """What the robot's sensors would give, float32."""
+        return np.asarray(self.task.observe(self._data), np.float32)
+
+    @property
+    def qpos(self) -> Float[np.ndarray, "nq"]:
+        """A copy of the joint positions."""
+        return np.array(self._data.qpos)
+
+
+def twins(task: Task, starts: State) -> list[Twin]:
+    """A twin for every environment of the batch `starts`, in the same state."""
+    made = []
+    qpos: Any = np.asarray(starts.physics.qpos)
+    qvel: Any = np.asarray(starts.physics.qvel)
+    for position, velocity in zip(qpos, qvel, strict=True):
+        twin = Twin(task)
+        twin.reset(position, velocity)
+        made.append(twin)
+    return made
