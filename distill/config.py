@@ -15,12 +15,21 @@ class CollectConfig(Config):
 
     environments: int = Field(64, ge=1, le=1_000_000, description="simulated at once")
     rounds: int = Field(24, ge=1, le=1_000_000, description="rounds of rollout and updates")
-    steps: int = Field(25, ge=1, le=100_000, description="control steps of each environment in a round")
-    handover: float = Field(
-        0.5, ge=0, le=1, description="share of the rounds over which the student takes over from the teacher"
+    steps: int = Field(
+        25, ge=1, le=100_000, description="control steps of each environment in a round"
     )
-    noise: float = Field(0.1, ge=0, le=2, description="standard deviation added to the actions that are taken")
-    capacity: int = Field(1_000_000, ge=1, description="labelled states kept, rounded up to whole rounds")
+    handover: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of the rounds over which the student takes over from the teacher",
+    )
+    noise: float = Field(
+        0.1, ge=0, le=2, description="standard deviation added to the actions that are taken"
+    )
+    capacity: int = Field(
+        1_000_000, ge=1, description="labelled states kept, rounded up to whole rounds"
+    )
 
 
 class LearningConfig(Config):
@@ -28,7 +37,9 @@ class LearningConfig(Config):
 
     updates: int = Field(600, ge=1, le=1_000_000, description="gradient steps in a round")
     batch: int = Field(256, ge=1, le=1_000_000, description="labelled states in a gradient step")
-    learning_rate: float = Field(2e-3, gt=0, le=1, description="Adam's at the start; it falls to 0 along a cosine")
+    learning_rate: float = Field(
+        2e-3, gt=0, le=1, description="Adam's at the start; it falls to 0 along a cosine"
+    )
 
 
 class DistillConfig(Config):

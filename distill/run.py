@@ -173,9 +173,7 @@ def distill_teacher(
     out = Path(out)
     require_new(out)
     make_folder(out)
-    networks = student_networks(
-        teacher.task, config.student, teacher.metadata.config["embedding"]
-    )
+    networks = student_networks(teacher.task, config.student, teacher.metadata.config["embedding"])
     init, one_round = make_round(config, teacher.networks, networks)
     state = jax.jit(init)(jax.random.key(config.seed))
     step = jax.jit(one_round, donate_argnums=0)

@@ -21,7 +21,9 @@ class Recording(NamedTuple):
     goal: Float[np.ndarray, "env goal"]
     action: Float[np.ndarray, "time env act"]
     qpos: Float[np.ndarray, "time env nq"]  # before the step
-    within: Bool[np.ndarray, "time env"]  # after the step, inside the success radius and not terminated
+    within: Bool[
+        np.ndarray, "time env"
+    ]  # after the step, inside the success radius and not terminated
 
     @property
     def episodes(self) -> Episodes:
@@ -43,7 +45,9 @@ def play_in_c(task: Task, policy: PolicyFunction, episodes: int, seed: int = 0) 
     robots = twins(task, starts)
     alive = np.ones(episodes, bool)
     observation = np.stack([robot.observation for robot in robots])
-    rows: dict[str, list[np.ndarray]] = {key: [] for key in ("observation", "action", "qpos", "within")}
+    rows: dict[str, list[np.ndarray]] = {
+        key: [] for key in ("observation", "action", "qpos", "within")
+    }
     for _ in range(task.episode_steps):
         action = policy(observation, goal)
         rows["observation"].append(observation)

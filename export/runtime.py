@@ -42,7 +42,9 @@ class _Network:
             )
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             reason = str(error).strip().splitlines()[-1]
-            raise ValueError(f"{path} is not a model that ONNX Runtime can load ({reason})") from None
+            raise ValueError(
+                f"{path} is not a model that ONNX Runtime can load ({reason})"
+            ) from None
         self.metadata = read_metadata(self._session.get_modelmeta().custom_metadata_map, str(path))
         found = tuple(node.name for node in self._session.get_inputs())
         if found != self.inputs:

@@ -17,6 +17,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+        """Applies the network."""
         for _ in range(self.layers):
             x = nn.relu(nn.Dense(self.width, kernel_init=nn.initializers.he_uniform())(x))
         return nn.Dense(self.outputs, kernel_init=nn.initializers.lecun_uniform())(x)

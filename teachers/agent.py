@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from teachers.config import TeacherConfig
 from teachers.metadata import Metadata
-from teachers.networks import Params, ResidualMLP, bounded_log_std, energy
+from teachers.networks import Params, ResidualMLP, apply, bounded_log_std, energy
 from teachers.tasks import Task, get_task
 
 
@@ -54,7 +54,7 @@ class Networks:
     ) -> tuple[Float[Array, "*batch act"], Float[Array, "*batch act"]]:
         """pi(a | s, g): mean and log standard deviation of the action before the squashing."""
         inputs = [observation / self.task.observation_scale, goal / self.task.goal_scale]
-        outputs = self._actor.apply(params["actor"], jnp.concatenate(inputs, axis=-1))
+        outputs = apply(self._actor, params["actor"], jnp.concatenate(inputs, axis=-1))
         mean, raw = jnp.split(outputs, 2, axis=-1)
         return mean, bounded_log_std(raw)
 
@@ -66,13 +66,13 @@ class Networks:
     ) -> Float[Array, "*batch embed"]:
         """The embedding of a state and an action."""
         inputs = [observation / self.task.observation_scale, action]
-        return self._phi.apply(params["phi"], jnp.concatenate(inputs, axis=-1))
+        return apply(self._phi, params["phi"], jnp.concatenate(inputs, axis=-1))
 
     def psi(
         self, params: Params, goal: Float[Array, "*batch goal"]
     ) -> Float[Array, "*batch embed"]:
         """The embedding of a goal."""
-        return self._psi.apply(params["psi"], goal / self.task.goal_scale)
+        return apply(self._psi, params["psi"], goal / self.task.goal_scale)
 
     def policy(
         self,
@@ -105,6 +105,7 @@ class Agent:
 
     @property
     def task(self) -> Task:
+        """The task it acts on."""
         return self.networks.task
 
 

@@ -42,7 +42,10 @@ class CheckpointWriter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._manager.wait_until_finished()
         self._manager.close()
@@ -64,10 +67,14 @@ def newest_step(run: Path) -> int:
     """
     run = Path(run)
     if not run.exists():
-        raise InputError(f"{run} does not exist; give the folder of a run, as train-teacher --out made it")
+        raise InputError(
+            f"{run} does not exist; give the folder of a run, as train-teacher --out made it"
+        )
     steps = checkpoint_steps(run)
     if not steps:
-        raise InputError(f"{run} holds no checkpoint; give the folder of a run, as train-teacher --out made it")
+        raise InputError(
+            f"{run} holds no checkpoint; give the folder of a run, as train-teacher --out made it"
+        )
     return steps[-1]
 
 
@@ -119,7 +126,9 @@ def require_kind(run: Path, kind: str) -> Metadata:
     """
     metadata = read_metadata(run)
     if metadata.kind != kind:
-        raise InputError(f"{run} holds a {metadata.kind}, not a {kind}; give the folder of a {kind}")
+        raise InputError(
+            f"{run} holds a {metadata.kind}, not a {kind}; give the folder of a {kind}"
+        )
     return metadata
 
 

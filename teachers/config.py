@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from teachers.networks import LAYERS_PER_BLOCK
 from teachers.tasks import InputError, get_task
 
-
 ConfigType = TypeVar("ConfigType", bound="Config")
 
 
@@ -52,7 +51,10 @@ class RolloutConfig(Config):
     environments: int = Field(256, ge=1, le=1_000_000, description="simulated at once")
     steps: int = Field(50, ge=1, le=100_000, description="control steps of each in an iteration")
     replay_steps: int = Field(
-        2000, ge=2, le=10_000_000, description="control steps kept of each environment (rounded up to iterations)"
+        2000,
+        ge=2,
+        le=10_000_000,
+        description="control steps kept of each environment (rounded up to iterations)",
     )
 
 
@@ -61,9 +63,15 @@ class LearningConfig(Config):
 
     updates: int = Field(64, ge=1, le=1_000_000, description="gradient steps in an iteration")
     batch: int = Field(256, ge=2, le=1_000_000, description="pairs in a gradient step")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam's, of actor, critic and temperature")
-    discount: float = Field(0.95, gt=0, lt=1, description="gamma: hindsight goals lie 1 / (1 - gamma) steps ahead")
-    logsumexp_penalty: float = Field(0.1, ge=0, description="weight of the squared log-sum-exp of the logits")
+    learning_rate: float = Field(
+        1e-3, gt=0, le=1, description="Adam's, of actor, critic and temperature"
+    )
+    discount: float = Field(
+        0.95, gt=0, lt=1, description="gamma: hindsight goals lie 1 / (1 - gamma) steps ahead"
+    )
+    logsumexp_penalty: float = Field(
+        0.1, ge=0, description="weight of the squared log-sum-exp of the logits"
+    )
     initial_temperature: float = Field(0.2, gt=0, description="weight of the entropy at the start")
     target_entropy: float = Field(-0.5, description="nats for each action dimension")
 
@@ -82,7 +90,9 @@ class TeacherConfig(Config):
 
     task: str
     seed: int = Field(0, ge=0, lt=2**32)
-    steps: int = Field(400_000, ge=1, le=10**13, description="control steps in all, rounded up to iterations")
+    steps: int = Field(
+        400_000, ge=1, le=10**13, description="control steps in all, rounded up to iterations"
+    )
     embedding: int = Field(64, ge=1, le=16384, description="size of phi and psi's embeddings")
     actor: NetworkConfig = NetworkConfig()
     phi: NetworkConfig = NetworkConfig()
@@ -201,7 +211,9 @@ def _require_key(model: type[Config], key: str, source: str) -> None:
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(leaves)}"
         raise InputError(f"unknown key {key!r} in {source}; {hint}")
     if keys[key] is not None and source == "--set":
-        raise InputError(f"{key!r} is a section; set one of its keys, such as {_first_leaf(keys, key)!r}")
+        raise InputError(
+            f"{key!r} is a section; set one of its keys, such as {_first_leaf(keys, key)!r}"
+        )
 
 
 def _first_leaf(keys: Mapping[str, Any], section: str) -> str:
@@ -216,7 +228,9 @@ def _checked_keys(model: type[Config], tree: dict[str, Any], source: str) -> dic
             _require_key(model, prefix + name, source)
             if keys[prefix + name] is not None:
                 if not isinstance(value, dict):
-                    raise InputError(f"{prefix + name!r} in {source} is a section; write [{prefix + name}]")
+                    raise InputError(
+                        f"{prefix + name!r} in {source} is a section; write [{prefix + name}]"
+                    )
                 check(value, f"{prefix}{name}.")
 
     check(tree, "")

@@ -104,7 +104,9 @@ def retention(
     return float(ratio(student, teacher)), _bootstrap((student, teacher), ratio)
 
 
-def _bootstrap(samples: tuple[np.ndarray, ...], statistic: Callable[..., Any]) -> tuple[float, float]:
+def _bootstrap(
+    samples: tuple[np.ndarray, ...], statistic: Callable[..., Any]
+) -> tuple[float, float]:
     if len(samples[0]) < 2:
         value = float(statistic(*samples))
         return (value, value)

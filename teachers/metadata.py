@@ -69,7 +69,9 @@ def parse_metadata(raw: Any, source: str) -> Metadata:
         return Metadata.model_validate(raw)
     except ValidationError as error:
         key = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise InputError(f"{source} does not describe a crl-distill artefact ({key or 'no fields'})") from None
+        raise InputError(
+            f"{source} does not describe a crl-distill artefact ({key or 'no fields'})"
+        ) from None
 
 
 def library_versions() -> dict[str, str]:

@@ -3,7 +3,7 @@
 After Wang et al., "1000 Layer Networks for Self-Supervised RL" (arXiv 2503.14858), section 3.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        """Applies the block."""
         y = x
         for _layer in range(LAYERS_PER_BLOCK):
             y = nn.Dense(self.width, kernel_init=_lecun_uniform)(y)
@@ -50,16 +51,22 @@ class ResidualMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+        """Applies the network."""
         x = nn.Dense(self.width, kernel_init=_lecun_uniform, name="input")(x)
         x = nn.swish(nn.LayerNorm(name="input_norm")(x))
         block = ResidualBlock(self.width, parent=None)
         blocks = self.param("blocks", self._init_blocks, block, x)
-        x, _ = jax.lax.scan(lambda x, params: (block.apply(params, x), None), x, blocks)
+        x, _ = jax.lax.scan(lambda x, params: (apply(block, params, x), None), x, blocks)
         return nn.Dense(self.outputs, kernel_init=_lecun_uniform, name="head")(x)
 
     def _init_blocks(self, key: Key[Array, ""], block: ResidualBlock, x: Array) -> Params:
         keys = jax.random.split(key, self.depth // LAYERS_PER_BLOCK)
         return jax.vmap(lambda key: block.init(key, x))(keys)
+
+
+def apply(module: nn.Module, params: Params, x: Array) -> Array:
+    """What a module of one input and one output makes of `x` with these parameters."""
+    return cast(Array, module.apply(params, x))
 
 
 def bounded_log_std(raw: Float[Array, "*batch act"]) -> Float[Array, "*batch act"]:

@@ -20,7 +20,9 @@ class Replay:
 
     observation: Float[Array, "slots env obs"]
     action: Float[Array, "slots env act"]
-    steps: Int[Array, "slots env"]  # index within the episode: it counts up by one inside an episode
+    steps: Int[
+        Array, "slots env"
+    ]  # index within the episode: it counts up by one inside an episode
     inserted: Int[Array, ""]  # control steps ever written, for each environment
 
 
@@ -57,9 +59,7 @@ def insert(replay: Replay, trajectory: Trajectory) -> Replay:
         action=write(replay.action, trajectory.action),
         steps=write(replay.steps, trajectory.steps),
         # Kept below the int32 limit without changing the position in the ring or "is it full".
-        inserted=jnp.where(
-            replay.inserted >= 2 * slots, replay.inserted - slots, replay.inserted
-        )
+        inserted=jnp.where(replay.inserted >= 2 * slots, replay.inserted - slots, replay.inserted)
         + length,
     )
 

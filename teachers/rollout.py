@@ -67,7 +67,9 @@ def rollout(
 
         def restart(states: State) -> State:
             fresh = reset(task, reset_key, environments, goal_set)
-            return jax.tree.map(lambda new, old: jnp.where(_like(done, old), new, old), fresh, states)
+            return jax.tree.map(
+                lambda new, old: jnp.where(_like(done, old), new, old), fresh, states
+            )
 
         # Most steps end no episode, and then nothing is reset.
         return jax.lax.cond(done.any(), restart, lambda states: states, stepped), record

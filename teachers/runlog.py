@@ -18,7 +18,9 @@ METRICS = "metrics.jsonl"
 class Progress(Protocol):
     """Told after each iteration how far a long call has come, in control steps."""
 
-    def __call__(self, done: int, total: int, figures: Mapping[str, Any]) -> None: ...
+    def __call__(self, done: int, total: int, figures: Mapping[str, Any]) -> None:
+        """Reports `done` of `total` control steps and the newest figures."""
+        ...
 
 
 def silent(done: int, total: int, figures: Mapping[str, Any]) -> None:
@@ -35,7 +37,9 @@ def require_new(out: Path) -> None:
     if out.is_file():
         raise InputError(f"{out} is a file; choose a folder with --out")
     if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out} already holds files; choose another --out or remove it (nothing was overwritten)")
+        raise InputError(
+            f"{out} already holds files; choose another --out or remove it (nothing was overwritten)"
+        )
 
 
 def make_folder(out: Path) -> None:
@@ -64,7 +68,7 @@ class RunLog:
         (out / "config.toml").write_text(config.to_toml())
         if resume_at is not None:
             _truncate(out / METRICS, resume_at)
-        self._file = open(out / METRICS, "a", encoding="utf-8")
+        self._file = (out / METRICS).open("a", encoding="utf-8")
         self._events = SummaryWriter(
             str(out), purge_step=None if resume_at is None else resume_at + 1
         )
@@ -81,7 +85,10 @@ class RunLog:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._file.close()
         self._events.close()

@@ -4,6 +4,7 @@ Contrastive RL (Eysenbach et al., arXiv 2206.07568) with deep residual networks 
 arXiv 2503.14858).
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
@@ -160,7 +160,7 @@ def make_iteration(
         }
 
     def iteration(state: TrainingState) -> tuple[TrainingState, Metrics]:
-        key, rollout_key, *update_keys = jax.random.split(state.key, 4)
+        key, rollout_key, sample_key, action_key = jax.random.split(state.key, 4)
 
         def act(key: Array, observation: Array, goal: Array) -> Array:
             return sample_action(key, *networks.actor(state.learner.params, observation, goal))[0]
@@ -173,7 +173,10 @@ def make_iteration(
         learner, metrics = jax.lax.scan(
             lambda learner, keys: update(learner, keys, replay, ends),
             state.learner,
-            tuple(jax.random.split(k, learning.updates) for k in update_keys),
+            (
+                jax.random.split(sample_key, learning.updates),
+                jax.random.split(action_key, learning.updates),
+            ),
         )
         metrics = {name: jnp.mean(values) for name, values in metrics.items()}
         metrics["rollout_time_at_goal"] = jnp.mean(trajectory.within)
@@ -213,7 +216,10 @@ def train_teacher(
     starts = evaluation_starts(task, config.logging.episodes, config.seed)
     networks = teacher_networks(config)
     play = evaluator(networks)
-    per_iteration, total = config.steps_per_iteration, config.iterations * config.steps_per_iteration
+    per_iteration, total = (
+        config.steps_per_iteration,
+        config.iterations * config.steps_per_iteration,
+    )
     begun = time.monotonic()
     with (
         RunLog(out, config, first * per_iteration if resume else None) as log,
@@ -230,7 +236,9 @@ def train_teacher(
             figures |= row
             if last or i % config.logging.checkpoint_every == 0:
                 metadata = describe(config, state, figures)
-                checkpoints.save(i * per_iteration, metadata, state.learner.params, _storable(state))
+                checkpoints.save(
+                    i * per_iteration, metadata, state.learner.params, _storable(state)
+                )
             progress(i * per_iteration, total, figures)
     return Agent(networks, state.learner.params, describe(config, state, figures))
 
@@ -268,11 +276,11 @@ def _resumed(config: TeacherConfig, out: Path) -> TrainingState:
         raise InputError(f"{out} already has {done} steps; ask for more with --steps")
     like = jax.eval_shape(lambda: _storable(init_training(config)))
     state: TrainingState = read_training(out, like)
-    return state.replace(key=jax.random.wrap_key_data(state.key))
+    return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))
 
 
 def _storable(state: TrainingState) -> TrainingState:
-    return state.replace(key=jax.random.key_data(state.key))
+    return dataclasses.replace(state, key=jax.random.key_data(state.key))
 
 
 def _step(

@@ -23,6 +23,7 @@ class Commands(TyperGroup):
     """Bad input ends with one line on stderr and exit code 2, an interruption with 130."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
+        """Runs a command and exits."""
         extra["standalone_mode"] = False
         try:
             code = super().main(*args, **extra)
@@ -73,7 +74,9 @@ def main() -> None:
     app(prog_name="crl-distill")
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else there.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else there.")
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
 Episodes = Annotated[int, typer.Option(min=1, max=1_000_000, help="Whole episodes to play.")]
 ConfigFile = Annotated[
@@ -81,7 +84,9 @@ ConfigFile = Annotated[
 ]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option("--set", help="One field, as section.key=value; may be repeated and wins over --config."),
+    typer.Option(
+        "--set", help="One field, as section.key=value; may be repeated and wins over --config."
+    ),
 ]
 
 
@@ -107,9 +112,7 @@ def tasks(json: Json = False) -> None:
             sizes = (sum(f["size"] for f in row[key]) for key in ("observation", "goal", "action"))
             episode = f"{row['episode_steps']} x {1000 * row['control_period']:g} ms"
             radius = f"{row['success_radius']:g} {row['goal'][0]['unit']}"
-            result.add_row(
-                row["name"], ", ".join(map(str, sizes)), episode, radius, row["summary"]
-            )
+            result.add_row(row["name"], ", ".join(map(str, sizes)), episode, radius, row["summary"])
         return result
 
     show(rows, json, table)
@@ -118,7 +121,9 @@ def tasks(json: Json = False) -> None:
 @app.command("train-teacher")
 def train_teacher(
     task: Annotated[str, typer.Argument(help="A task's name; see crl-distill tasks.")],
-    out: Annotated[Path | None, typer.Option(help="New folder of the run.  [default: runs/TASK-teacher]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder of the run.  [default: runs/TASK-teacher]")
+    ] = None,
     depth: Annotated[
         int | None, typer.Option(help="Layers of actor, phi and psi, a multiple of 4.")
     ] = None,
@@ -127,7 +132,9 @@ def train_teacher(
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     config: ConfigFile = None,
     set_: Assignments = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Trains a deep teacher on a task.
@@ -156,7 +163,9 @@ def train_teacher(
 @app.command()
 def distill(
     teacher: Annotated[Path, typer.Argument(help="Folder of a teacher's run.")],
-    out: Annotated[Path | None, typer.Option(help="New folder of the run.  [default: runs/TASK-student]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder of the run.  [default: runs/TASK-student]")
+    ] = None,
     layers: Annotated[int | None, typer.Option(help="Hidden layers of policy and critic.")] = None,
     width: Annotated[int | None, typer.Option(help="Units of each hidden layer.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
@@ -177,7 +186,9 @@ def distill(
     from teachers.config import parse_assignments
 
     parts = ("student.policy", "student.critic")
-    named = {f"{part}.layers": layers for part in parts} | {f"{part}.width": width for part in parts}
+    named = {f"{part}.layers": layers for part in parts} | {
+        f"{part}.width": width for part in parts
+    }
     overrides = _given(named | {"seed": seed}) | parse_assignments(set_ or [])
     resolved = distill_config(config, overrides)
     opened = load_teacher(teacher)
@@ -190,7 +201,9 @@ def distill(
 @app.command()
 def export(
     student: Annotated[Path, typer.Argument(help="Folder of a student's run.")],
-    out: Annotated[Path | None, typer.Option(help="New folder for the files.  [default: runs/TASK-export]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for the files.  [default: runs/TASK-export]")
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -212,7 +225,9 @@ def export(
 
 @app.command()
 def evaluate(
-    path: Annotated[Path, typer.Argument(help="Run folder of a teacher or student, or a policy.onnx.")],
+    path: Annotated[
+        Path, typer.Argument(help="Run folder of a teacher or student, or a policy.onnx.")
+    ],
     episodes: Episodes = 256,
     seed: Seed = 0,
     json: Json = False,
@@ -242,10 +257,14 @@ def evaluate(
 
 @app.command()
 def play(
-    path: Annotated[Path, typer.Argument(help="A policy.onnx, or run folder of a teacher or student.")],
+    path: Annotated[
+        Path, typer.Argument(help="A policy.onnx, or run folder of a teacher or student.")
+    ],
     episodes: Episodes = 20,
     seed: Seed = 0,
-    video: Annotated[Path | None, typer.Option(help="Write an animation: a new .gif or .mp4.")] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="Write an animation: a new .gif or .mp4.")
+    ] = None,
     shown: Annotated[int, typer.Option(min=1, max=100, help="Episodes in the animation.")] = 3,
     json: Json = False,
 ) -> None:
@@ -283,7 +302,9 @@ def play(
 
 @app.command()
 def info(
-    path: Annotated[Path, typer.Argument(help="Run folder of a teacher or student, or an ONNX file.")],
+    path: Annotated[
+        Path, typer.Argument(help="Run folder of a teacher or student, or an ONNX file.")
+    ],
     json: Json = False,
 ) -> None:
     """Says what an artefact is, and where it comes from.
@@ -301,9 +322,9 @@ def info(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for all results; an earlier demo there is replaced.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for all results; an earlier demo there is replaced.")
+    ] = Path("runs/demo"),
     seed: Seed = 0,
     json: Json = False,
 ) -> None:

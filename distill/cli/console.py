@@ -6,26 +6,39 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+if TYPE_CHECKING:  # the import is slow, and help should answer at once
+    from teachers.runlog import Progress as Report
+
 SHOW_AFTER = 3.0  # seconds before anything is shown
 LINE_EVERY = 5.0  # seconds between lines where stderr is no terminal
 
-Report = Callable[[int, int, Mapping[str, Any]], None]
-
 
 @contextmanager
-def progress(what: str) -> Iterator[Report]:
+def progress(what: str) -> Iterator["Report"]:
     """A progress report with rate and time left: a bar on a terminal, plain lines elsewhere.
 
     Yields:
         `(done, total, figures)`, to be called as work advances; `figures` may hold `time_at_goal`.
     """
     begun = time.monotonic()
+    first: tuple[float, int] | None = (
+        None  # time and work of the first report, before which JAX compiles
+    )
+
+    def rate(done: int) -> float | None:
+        nonlocal first
+        now = time.monotonic()
+        if first is None:
+            first = (now, done)
+            return None
+        return (done - first[1]) / (now - first[0])
+
     if sys.stderr.isatty():
         columns = (
             TextColumn("{task.description}"),
@@ -36,17 +49,16 @@ def progress(what: str) -> Iterator[Report]:
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=Console(stderr=True)) as bar:
-            job = bar.add_task(what, total=None, rate="", note="compiling", visible=False)
+            job = bar.add_task(what, total=None, rate="", note="compiling")
 
             def draw(done: int, total: int, figures: Mapping[str, Any]) -> None:
-                seconds = time.monotonic() - begun
+                per_second = rate(done)
                 bar.update(
                     job,
                     completed=done,
                     total=total,
-                    rate=f"{done / seconds:,.0f} steps/s",
+                    rate="" if per_second is None else f"{per_second:,.0f} steps/s",
                     note=_note(figures),
-                    visible=seconds > SHOW_AFTER,
                 )
 
             yield draw
@@ -56,13 +68,16 @@ def progress(what: str) -> Iterator[Report]:
 
     def line(done: int, total: int, figures: Mapping[str, Any]) -> None:
         nonlocal last
-        now = time.monotonic()
+        now, per_second = time.monotonic(), rate(done)
         if now - last < LINE_EVERY and not (done == total and now - begun > SHOW_AFTER):
             return
         last = now
-        rate = done / (now - begun)
-        left = (total - done) / rate if rate else math.inf
-        say(f"{what}: {done:,}/{total:,} steps, {rate:,.0f} steps/s, {left:.0f} s left {_note(figures)}")
+        speed = (
+            f"compiled in {now - begun:.0f} s"
+            if per_second is None
+            else f"{per_second:,.0f} steps/s, {(total - done) / per_second:.0f} s left"
+        )
+        say(f"{what}: {done:,}/{total:,} steps, {speed}, {_note(figures)}".removesuffix(", "))
 
     yield line
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from distill.cli.console import Report, figure, finite
+from distill.cli.console import figure, finite
 from distill.config import distill_config
 from distill.run import distill_teacher
 from export.animate import animate
@@ -23,7 +23,7 @@ from export.runtime import Policy
 from teachers import evaluate_agent, retention, summary, teacher_config, train_teacher
 from teachers.agent import Agent
 from teachers.plot import plot_learning_curve
-from teachers.runlog import require_new
+from teachers.runlog import Progress, require_new
 from teachers.tasks import get_task
 
 TASK = "reacher"
@@ -34,7 +34,7 @@ SUMMARY = "summary.json"
 
 
 def run_demo(
-    out: Path, seed: int, progress: Callable[[str], AbstractContextManager[Report]]
+    out: Path, seed: int, progress: Callable[[str], AbstractContextManager[Progress]]
 ) -> dict[str, Any]:
     """Trains a teacher, distills, exports, checks and plays a student, and leaves everything in `out`.
 

@@ -1,7 +1,7 @@
 """The goal-reaching tasks, on MJX, by name."""
 
 import difflib
-from functools import lru_cache
+from functools import cache
 
 from teachers.tasks.base import Camera, Field, GoalSet, Physics, State, Task, slices
 from teachers.tasks.errors import InputError
@@ -11,7 +11,7 @@ from teachers.tasks.reacher import Reacher
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Reacher, PointUMaze)}
 
 
-@lru_cache(maxsize=None)
+@cache
 def get_task(name: str) -> Task:
     """The task of this name, built once a process.
 

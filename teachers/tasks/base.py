@@ -4,6 +4,7 @@ A task's dynamics are functions of one environment; callers batch them with `jax
 """
 
 import contextlib
+import dataclasses
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -145,14 +146,17 @@ class Task(ABC):
 
     @property
     def observation_size(self) -> int:
+        """Numbers in an observation."""
         return sum(field.size for field in self.observation)
 
     @property
     def goal_size(self) -> int:
+        """Numbers in a goal."""
         return sum(field.size for field in self.goal)
 
     @property
     def action_size(self) -> int:
+        """Numbers in an action."""
         return sum(field.size for field in self.action)
 
     @property
@@ -210,7 +214,8 @@ class Task(ABC):
 
         physics = jax.lax.fori_loop(0, self.substeps, substep, state.physics)
         observation = self._observe(physics)
-        return state.replace(
+        return dataclasses.replace(
+            state,
             physics=physics,
             observation=observation,
             steps=state.steps + 1,

@@ -12,6 +12,7 @@ import numpy as np
 
 
 def main(folder: Path) -> None:
+    """Draws what `folder` describes."""
     model = mujoco.MjModel.from_binary_path(str(folder / "model.mjb"))
     scene = np.load(folder / "scene.npz")
     size = int(scene["size"])

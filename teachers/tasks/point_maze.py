@@ -71,7 +71,12 @@ class PointMaze(Task):
 
     maze: Maze
     observation = (
-        Field("position", 2, "m", "x and y of the point; cells are 1 m wide, the maze's middle is the origin"),
+        Field(
+            "position",
+            2,
+            "m",
+            "x and y of the point; cells are 1 m wide, the maze's middle is the origin",
+        ),
         Field("velocity", 2, "m/s", "velocity along x and y"),
     )
     goal = (Field("position", 2, "m", "x and y where the point should be"),)
@@ -145,6 +150,8 @@ class PointMaze(Task):
 
 
 class PointUMaze(PointMaze):
+    """The U-shaped maze."""
+
     name = "point_u_maze"
     summary = "A point mass goes round the bend of a U-shaped corridor."
     maze = Maze(U_MAZE)

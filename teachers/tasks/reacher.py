@@ -14,6 +14,8 @@ TORQUE = 0.1  # N m
 
 
 class Reacher(Task):
+    """See `summary`."""
+
     name = "reacher"
     summary = "A two-joint planar arm brings its fingertip to a point of the disc it can reach."
     observation = (

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
@@ -54,7 +54,9 @@ def write_animation(file: Path, frames: Frames, fps: float) -> None:
 
     file = Path(file)
     require_animation(file)
-    options = {"duration": 1000 / fps, "loop": 0} if file.suffix == ".gif" else {"fps": fps}
+    options: dict[str, Any] = (
+        {"duration": 1000 / fps, "loop": 0} if file.suffix == ".gif" else {"fps": fps}
+    )
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         imageio.imwrite(file, frames, **options)
@@ -71,7 +73,9 @@ def require_animation(file: Path) -> None:
     if file.suffix not in (".gif", ".mp4"):
         raise InputError(f"{file}: the animation's name must end in .gif or .mp4")
     if file.exists():
-        raise InputError(f"{file} exists; choose another name or remove it (nothing was overwritten)")
+        raise InputError(
+            f"{file} exists; choose another name or remove it (nothing was overwritten)"
+        )
 
 
 def scene(task: Task) -> mujoco.MjModel:
