@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 
@@ -20,8 +19,7 @@ class Labelled(NamedTuple):
     psi: Float[Array, "rows embed"]
 
 
-@struct.dataclass
-class Ring:
+class Ring(NamedTuple):
     """The newest labelled states; the rows of a round are written at once."""
 
     rows: Labelled

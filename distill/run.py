@@ -6,12 +6,11 @@ DAgger (Ross et al., arXiv 1011.0686): the states are those that the student mee
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from distill import buffer
@@ -30,8 +29,7 @@ from teachers.tasks import State
 Metrics = dict[str, Array]
 
 
-@struct.dataclass
-class DistillState:
+class DistillState(NamedTuple):
     """All that a round reads and writes, but for the teacher's parameters."""
 
     params: Params

@@ -7,7 +7,7 @@ two alone.
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -38,7 +38,7 @@ class CheckpointWriter:
             items["training"] = ocp.args.StandardSave(training)
         self._manager.save(step, args=ocp.args.Composite(**items))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "CheckpointWriter":
         return self
 
     def __exit__(

@@ -7,7 +7,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -102,7 +102,7 @@ class TeacherConfig(Config):
     logging: LoggingConfig = LoggingConfig()
 
     @model_validator(mode="after")
-    def _known_task(self) -> Self:
+    def _known_task(self) -> "TeacherConfig":
         get_task(self.task)
         return self
 

@@ -97,9 +97,9 @@ def retention(
     It is not a number where the teacher is never at its goal.
     """
 
-    def ratio(s: np.ndarray, t: np.ndarray, axis: int = -1) -> np.ndarray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return s.mean(axis=axis) / t.mean(axis=axis)
+    def ratio(s: np.ndarray, t: np.ndarray, axis: int = -1) -> Any:
+        reference = t.mean(axis=axis)
+        return s.mean(axis=axis) / np.where(reference > 0, reference, np.nan)
 
     return float(ratio(student, teacher)), _bootstrap((student, teacher), ratio)
 

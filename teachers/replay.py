@@ -8,14 +8,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from teachers.rollout import Trajectory
 
 
-@struct.dataclass
-class Replay:
+class Replay(NamedTuple):
     """The last `slots` control steps of every environment."""
 
     observation: Float[Array, "slots env obs"]

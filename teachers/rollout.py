@@ -1,10 +1,10 @@
 """Policy x task -> trajectories. Training, evaluation and distillation all step environments through here."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from teachers.tasks import GoalSet, State, Task
@@ -13,16 +13,15 @@ from teachers.tasks import GoalSet, State, Task
 Act = Callable[[Key[Array, ""], Array, Array], Array]
 
 
-@struct.dataclass
-class Trajectory:
+class Trajectory(NamedTuple):
     """What happened in each control step of each environment."""
 
-    observation: Float[Array, "time env obs"]  # before the step
-    goal: Float[Array, "time env goal"]
-    action: Float[Array, "time env act"]
-    steps: Int[Array, "time env"]  # the step's index within its episode
-    within: Bool[Array, "time env"]  # after the step, inside the success radius
-    terminated: Bool[Array, "time env"]  # with this step the episode ended early
+    observation: Float[Array, "*time env obs"]  # before the step
+    goal: Float[Array, "*time env goal"]
+    action: Float[Array, "*time env act"]
+    steps: Int[Array, "*time env"]  # the step's index within its episode
+    within: Bool[Array, "*time env"]  # after the step, inside the success radius
+    terminated: Bool[Array, "*time env"]  # with this step the episode ended early
 
 
 def reset(task: Task, key: Key[Array, ""], environments: int, goal_set: GoalSet) -> State:

@@ -2,10 +2,10 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any
 
 from tensorboardX import SummaryWriter
 
@@ -15,12 +15,8 @@ from teachers.tasks import InputError
 METRICS = "metrics.jsonl"
 
 
-class Progress(Protocol):
-    """Told after each iteration how far a long call has come, in control steps."""
-
-    def __call__(self, done: int, total: int, figures: Mapping[str, Any]) -> None:
-        """Reports `done` of `total` control steps and the newest figures."""
-        ...
+# Called after each iteration of a long call with the control steps done, those in all, and the newest figures.
+Progress = Callable[[int, int, Mapping[str, Any]], None]
 
 
 def silent(done: int, total: int, figures: Mapping[str, Any]) -> None:
@@ -81,7 +77,7 @@ class RunLog:
             if isinstance(value, int | float):
                 self._events.add_scalar(name, value, step)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(

@@ -4,16 +4,14 @@ Contrastive RL (Eysenbach et al., arXiv 2206.07568) with deep residual networks 
 arXiv 2503.14858).
 """
 
-import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from teachers import replay as buffer
@@ -37,8 +35,7 @@ from teachers.tasks import InputError, State, get_task
 Metrics = dict[str, Array]
 
 
-@struct.dataclass
-class Learner:
+class Learner(NamedTuple):
     """What gradient steps change."""
 
     params: Params  # {"actor": ..., "phi": ..., "psi": ...}
@@ -46,8 +43,7 @@ class Learner:
     optimizers: Any  # optax states: {"actor": ..., "critic": ..., "temperature": ...}
 
 
-@struct.dataclass
-class TrainingState:
+class TrainingState(NamedTuple):
     """The whole state of a run: all that an iteration reads and writes."""
 
     learner: Learner
@@ -236,9 +232,7 @@ def train_teacher(
             figures |= row
             if last or i % config.logging.checkpoint_every == 0:
                 metadata = describe(config, state, figures)
-                checkpoints.save(
-                    i * per_iteration, metadata, state.learner.params, _storable(state)
-                )
+                checkpoints.save(i * per_iteration, metadata, state.learner.params, state)
             progress(i * per_iteration, total, figures)
     return Agent(networks, state.learner.params, describe(config, state, figures))
 
@@ -274,13 +268,8 @@ def _resumed(config: TeacherConfig, out: Path) -> TrainingState:
     done = newest_step(out)
     if done >= config.steps:
         raise InputError(f"{out} already has {done} steps; ask for more with --steps")
-    like = jax.eval_shape(lambda: _storable(init_training(config)))
-    state: TrainingState = read_training(out, like)
-    return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))
-
-
-def _storable(state: TrainingState) -> TrainingState:
-    return dataclasses.replace(state, key=jax.random.key_data(state.key))
+    restored: TrainingState = read_training(out, jax.eval_shape(lambda: init_training(config)))
+    return restored
 
 
 def _step(

@@ -4,7 +4,6 @@ A task's dynamics are functions of one environment; callers batch them with `jax
 """
 
 import contextlib
-import dataclasses
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from teachers.tasks.errors import InputError
@@ -62,8 +60,7 @@ class Physics(NamedTuple):
     warmstart: Float[Array, "*batch nv"]
 
 
-@struct.dataclass
-class State:
+class State(NamedTuple):
     """One environment between two control steps."""
 
     physics: Physics
@@ -214,8 +211,7 @@ class Task(ABC):
 
         physics = jax.lax.fori_loop(0, self.substeps, substep, state.physics)
         observation = self._observe(physics)
-        return dataclasses.replace(
-            state,
+        return state._replace(
             physics=physics,
             observation=observation,
             steps=state.steps + 1,

@@ -1,0 +1,100 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from teachers import InputError, teacher_config
+from teachers.config import TeacherConfig, parse_assignments
+
+
+def test_precedence_task_then_file_then_overrides(tmp_path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("[learning]\ndiscount = 0.9\nbatch = 32\n")
+    config = teacher_config("point_u_maze", file, {"learning.batch": "64"})
+    assert config.learning.learning_rate == 5e-4  # the task's
+    assert config.learning.discount == 0.9  # the file's, over the task's
+    assert config.learning.batch == 64  # the override's, over the file's
+    assert config.learning.updates == TeacherConfig(task="reacher").learning.updates
+
+
+def test_the_written_configuration_reads_back(tmp_path) -> None:
+    config = teacher_config("reacher", overrides={"actor.depth": 32, "seed": 7})
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    assert teacher_config("reacher", tmp_path / "config.toml") == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"actor.depth": 6}, r"actor.depth = 6: depth must be a multiple of 4, such as 4 or 8"),
+        ({"actor.depth": -4}, r"actor.depth = -4: .*greater than or equal to 4"),
+        ({"rollout.environments": 10**9}, r"rollout.environments = 1000000000"),
+        (
+            {"learning.btch": 3},
+            r"unknown key 'learning.btch' in --set; did you mean 'learning.batch'",
+        ),
+        ({"learning": "3"}, r"'learning' is a section; set one of its keys"),
+        ({"learning.discount": 1.0}, r"learning.discount = 1.0: .*less than 1"),
+        ({"steps": "many"}, r"steps = 'many': .*integer"),
+    ],
+)
+def test_bad_values_are_named(overrides, message) -> None:
+    with pytest.raises(InputError, match=message):
+        teacher_config("reacher", overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[learning]\nbtch = 3\n",
+            r"unknown key 'learning.btch' in .*did you mean 'learning.batch'",
+        ),
+        ("learning = 3\n", r"'learning' in .* is a section"),
+        ("[learning\n", r"is not valid TOML"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, text, message) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        teacher_config("reacher", file)
+
+
+def test_missing_file_and_task_are_named(tmp_path) -> None:
+    with pytest.raises(InputError, match=r"cannot read configuration .*nowhere.toml"):
+        teacher_config("reacher", tmp_path / "nowhere.toml")
+    with pytest.raises(InputError, match=r"unknown task 'reachr'; did you mean 'reacher'"):
+        teacher_config("reachr")
+
+
+def test_assignments_are_split_at_the_first_equals_sign() -> None:
+    assert parse_assignments(["a.b=c=d", " e = 1 "]) == {"a.b": "c=d", "e": "1"}
+    with pytest.raises(InputError, match="section.key=value"):
+        parse_assignments(["seed"])
+
+
+def test_configurations_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        TeacherConfig(task="reacher").seed = 1
+
+
+@given(
+    steps=st.integers(1, 10**6),
+    environments=st.integers(1, 1000),
+    length=st.integers(1, 200),
+    kept=st.integers(2, 5000),
+)
+def test_steps_and_replay_are_rounded_up_to_iterations(steps, environments, length, kept) -> None:
+    config = teacher_config(
+        "reacher",
+        overrides={
+            "steps": steps,
+            "rollout.environments": environments,
+            "rollout.steps": length,
+            "rollout.replay_steps": kept,
+        },
+    )
+    assert (config.iterations - 1) * config.steps_per_iteration < steps
+    assert config.iterations * config.steps_per_iteration >= steps
+    assert kept <= config.replay_slots < kept + length
+    assert config.replay_slots % length == 0

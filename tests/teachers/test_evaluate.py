@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from teachers import evaluate_agent, load_teacher
+from teachers.evaluate import evaluation_starts, mean_interval, outcomes, retention, summary
+from teachers.tasks import get_task
+
+
+def test_outcomes_by_hand() -> None:
+    within = np.array([[True, False, False], [True, True, False], [False, True, False]])
+    episodes = outcomes(within)
+    np.testing.assert_array_equal(episodes.success_at_end, [0, 1, 0])
+    np.testing.assert_array_equal(episodes.success_any, [1, 1, 0])
+    np.testing.assert_allclose(episodes.time_at_goal, [2 / 3, 2 / 3, 0])
+
+
+def test_summary_names_every_figure_with_its_interval() -> None:
+    figures = summary(outcomes(np.random.default_rng(0).random((10, 64)) < 0.5))
+    assert set(figures) == {
+        f"{name}{suffix}"
+        for name in ("success_at_end", "success_any", "time_at_goal")
+        for suffix in ("", "_ci95")
+    }
+    low, high = figures["time_at_goal_ci95"]
+    assert low < figures["time_at_goal"] < high
+
+
+def test_interval_covers_the_mean_about_95_percent_of_the_time() -> None:
+    random = np.random.default_rng(0)
+    hits = 0
+    for _ in range(200):
+        low, high = mean_interval(random.normal(3.0, 1.0, 100))
+        hits += low <= 3.0 <= high
+    assert 0.89 <= hits / 200 <= 0.99
+
+
+def test_interval_width_is_that_of_the_normal_approximation() -> None:
+    values = np.random.default_rng(1).normal(0.0, 2.0, 400)
+    low, high = mean_interval(values)
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+
+
+def test_retention_is_paired_by_episode() -> None:
+    teacher = np.random.default_rng(0).uniform(0.2, 1.0, 200)
+    kept, (low, high) = retention(0.9 * teacher, teacher)
+    assert kept == pytest.approx(0.9)
+    assert high - low < 1e-9  # unpaired resampling would give about 0.1
+
+
+def test_retention_of_a_teacher_that_never_arrives_is_not_a_number() -> None:
+    assert np.isnan(retention(np.ones(4), np.zeros(4))[0])
+
+
+def test_one_episode_has_an_interval_without_width() -> None:
+    assert mean_interval(np.array([0.5])) == (0.5, 0.5)
+
+
+def test_the_same_seed_gives_the_same_episodes_and_figures(teacher_run) -> None:
+    agent = load_teacher(teacher_run)
+    first, again = evaluate_agent(agent, 8, seed=3), evaluate_agent(agent, 8, seed=3)
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_another_seed_gives_other_goals() -> None:
+    task = get_task("reacher")
+    goals = [np.asarray(evaluation_starts(task, 8, seed).goal) for seed in (0, 1)]
+    assert not np.allclose(*goals)
+
+
+def test_evaluation_uses_the_evaluation_goals() -> None:
+    task = get_task("point_u_maze")
+    goals = np.asarray(evaluation_starts(task, 64, 0).goal)
+    assert (goals[:, 1] < -0.5).all()  # the far corridor
