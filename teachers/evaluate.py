@@ -1,5 +1,6 @@
 """Success and time at goal, deterministically, with bootstrap confidence intervals."""
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -94,8 +95,10 @@ def retention(
 ) -> tuple[float, tuple[float, float]]:
     """Student's time at goal / teacher's over the same episodes, with its paired bootstrap 95% interval.
 
-    It is not a number where the teacher is never at its goal.
+    All three are NaN where the teacher is never at its goal.
     """
+    if not teacher.any():
+        return math.nan, (math.nan, math.nan)
 
     def ratio(s: np.ndarray, t: np.ndarray, axis: int = -1) -> Any:
         reference = t.mean(axis=axis)

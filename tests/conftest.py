@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jaxtyping
 import pytest
+from tiny import DISTILL, TEACHER
 
 # Every annotated array of the packages is checked against its shape and type while tests run.
 jaxtyping.install_import_hook(
@@ -17,33 +18,6 @@ jax.config.update(
     "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-# Small enough to compile and run in seconds; nothing is learned.
-TEACHER = {
-    **{f"{network}.depth": 8 for network in ("actor", "phi", "psi")},
-    **{f"{network}.width": 8 for network in ("actor", "phi", "psi")},
-    "embedding": 4,
-    "rollout.environments": 4,
-    "rollout.steps": 10,
-    "rollout.replay_steps": 40,
-    "learning.updates": 3,
-    "learning.batch": 8,
-    "logging.episodes": 8,
-    "logging.evaluate_every": 2,
-    "logging.checkpoint_every": 2,
-    "steps": 160,
-}
-DISTILL = {
-    "episodes": 8,
-    "student.policy.width": 8,
-    "student.critic.width": 8,
-    "collect.environments": 4,
-    "collect.rounds": 4,
-    "collect.steps": 10,
-    "learning.updates": 5,
-    "learning.batch": 8,
-}
-
 
 @pytest.fixture(scope="session")
 def teacher_run(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -69,7 +69,7 @@ def test_missing_file_and_task_are_named(tmp_path) -> None:
 
 def test_assignments_are_split_at_the_first_equals_sign() -> None:
     assert parse_assignments(["a.b=c=d", " e = 1 "]) == {"a.b": "c=d", "e": "1"}
-    with pytest.raises(InputError, match="section.key=value"):
+    with pytest.raises(InputError, match="--set"):
         parse_assignments(["seed"])
 
 

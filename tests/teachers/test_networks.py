@@ -1,3 +1,5 @@
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +35,8 @@ def unrolled(params, x):
     x = nn.Dense(WIDTH).apply({"params": p["input"]}, x)
     x = nn.swish(nn.LayerNorm().apply({"params": p["input_norm"]}, x))
     for i in range(DEPTH // 4):
-        x = ResidualBlock(WIDTH).apply(jax.tree.map(lambda leaf: leaf[i], p["blocks"]), x)
+        block = jax.tree.map(operator.itemgetter(i), p["blocks"])
+        x = ResidualBlock(WIDTH).apply(block, x)
     return nn.Dense(3).apply({"params": p["head"]}, x)
 
 

@@ -1,0 +1,53 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from teachers.rollout import reset, rollout
+from teachers.tasks import get_task
+from teachers.tasks.point_maze import RADIUS, U_MAZE, Maze
+
+
+@settings(max_examples=200)
+@given(
+    st.integers(1, 7).flatmap(
+        lambda width: st.lists(
+            st.text("#.", min_size=width, max_size=width), min_size=1, max_size=7
+        )
+    )
+)
+def test_wall_boxes_cover_every_wall_cell_once_and_nothing_else(rows) -> None:
+    maze = Maze.__new__(Maze)
+    maze.rows = tuple(rows)
+    covered = np.zeros((len(rows), len(rows[0])), int)
+    for row, column, height, width in maze.walls():
+        covered[row : row + height, column : column + width] += 1
+    np.testing.assert_array_equal(covered, [[kind == "#" for kind in row] for row in rows])
+
+
+def test_the_u_maze_needs_five_boxes() -> None:
+    assert len(Maze(U_MAZE).walls()) == 5
+    assert get_task("point_u_maze").model.ngeom == 6
+
+
+def test_goals_lie_in_free_cells_and_evaluation_ones_in_the_far_corridor() -> None:
+    maze = Maze(U_MAZE)
+    assert len(maze.goals["train"]) == 6
+    np.testing.assert_array_equal(maze.goals["eval"], [[-1, -1], [0, -1], [1, -1]])
+    np.testing.assert_array_equal(maze.start, [-1, 1])
+
+
+def test_walls_stop_the_point() -> None:
+    task = get_task("point_u_maze")
+
+    def down(key, observation, goal):  # into the wall between the corridors
+        return jnp.broadcast_to(jnp.array([0.0, -1.0]), (4, 2))
+
+    @jax.jit
+    def play(key):
+        return rollout(task, down, reset(task, key, 4, "train"), key, 60, "train")
+
+    _, trajectory = play(jax.random.key(0))
+    y = np.asarray(trajectory.observation)[-1, :, 1]
+    np.testing.assert_allclose(y, 0.5 + RADIUS, atol=0.03)

@@ -1,0 +1,44 @@
+import json
+
+import pytest
+
+from teachers import InputError, teacher_config
+from teachers.runlog import RunLog, make_folder, read_metrics, require_new
+
+
+def test_metrics_are_one_json_object_a_line(tmp_path) -> None:
+    with RunLog(tmp_path, teacher_config("reacher")) as log:
+        log.write(10, {"loss": 0.5})
+        log.write(20, {"loss": 0.25, "interval": (0.1, 0.4)})
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [10, 20]
+    assert read_metrics(tmp_path)[1] == {"step": 20, "loss": 0.25, "interval": [0.1, 0.4]}
+
+
+def test_resuming_drops_what_came_after_the_checkpoint(tmp_path) -> None:
+    with RunLog(tmp_path, teacher_config("reacher")) as log:
+        for step in (10, 20, 30):
+            log.write(step, {"loss": 1.0})
+    with RunLog(tmp_path, teacher_config("reacher"), resume_at=20) as log:
+        log.write(30, {"loss": 2.0})
+    assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path)] == [
+        (10, 1.0),
+        (20, 1.0),
+        (30, 2.0),
+    ]
+
+
+def test_only_an_empty_or_missing_folder_is_new(tmp_path) -> None:
+    require_new(tmp_path)
+    require_new(tmp_path / "missing")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="already holds files"):
+        require_new(tmp_path)
+    with pytest.raises(InputError, match="is a file"):
+        require_new(tmp_path / "file")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot create .*choose another --out"):
+        make_folder(tmp_path / "file" / "run")

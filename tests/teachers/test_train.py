@@ -1,0 +1,123 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from teachers import InputError, load_teacher, teacher_config, train_teacher
+from teachers.checkpoint import checkpoint_steps
+from teachers.runlog import read_metrics
+from teachers.train import init_training, make_iteration
+from tiny import TEACHER
+
+PER_ITERATION = 40
+
+
+def settings(**overrides):
+    return teacher_config("reacher", overrides={**TEACHER, **overrides})
+
+
+def without_clock(rows):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def test_a_run_leaves_what_it_promises(teacher_run) -> None:
+    rows = read_metrics(teacher_run)
+    assert [row["step"] for row in rows] == [40, 80, 120, 160]
+    assert ["success_at_end" in row for row in rows] == [False, True, False, True]
+    assert all(np.isfinite(row["critic_loss"]) for row in rows)
+    assert checkpoint_steps(teacher_run) == [80, 160]
+    assert teacher_config("reacher", teacher_run / "config.toml") == settings()
+
+
+def test_event_files_hold_the_metrics(teacher_run) -> None:
+    (events,) = teacher_run.glob("events.out.tfevents.*")
+    data, tags = events.read_bytes(), set()
+    while data:  # each record: length (8 bytes), its checksum (4), the event, its checksum (4)
+        length = int.from_bytes(data[:8], "little")
+        event = Event.FromString(data[12 : 12 + length])
+        tags |= {value.tag for value in event.summary.value}
+        data = data[16 + length :]
+    assert {"critic_loss", "contrastive_accuracy", "success_at_end"} <= tags
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(teacher_run, tmp_path) -> None:
+    train_teacher(settings(steps=80), tmp_path / "run")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:  # as a killed run may leave it
+        file.write(json.dumps({"step": 120, "critic_loss": 1.0}) + "\n" + '{"step": 1')
+    resumed = train_teacher(settings(), tmp_path / "run", resume=True)
+    assert without_clock(read_metrics(tmp_path / "run")) == without_clock(read_metrics(teacher_run))
+    jax.tree.map(
+        np.testing.assert_array_equal, resumed.params, load_teacher(teacher_run).params
+    )
+    assert resumed.metadata.metrics["steps"] == 160
+
+
+def test_resuming_with_another_configuration_is_refused(teacher_run) -> None:
+    with pytest.raises(InputError, match="trained with another configuration"):
+        train_teacher(settings(**{"learning.batch": 16}), teacher_run, resume=True)
+
+
+def test_resuming_a_finished_run_is_refused(teacher_run) -> None:
+    with pytest.raises(InputError, match="already has 160 steps; ask for more"):
+        train_teacher(settings(), teacher_run, resume=True)
+
+
+def test_resuming_where_there_is_no_run_is_refused(tmp_path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        train_teacher(settings(), tmp_path / "nowhere", resume=True)
+
+
+def test_a_taken_folder_is_refused_and_left_alone(teacher_run) -> None:
+    before = {path: path.stat().st_mtime_ns for path in teacher_run.rglob("*")}
+    with pytest.raises(InputError, match="already holds files"):
+        train_teacher(settings(), teacher_run)
+    assert {path: path.stat().st_mtime_ns for path in teacher_run.rglob("*")} == before
+
+
+def test_an_interrupted_run_keeps_its_last_checkpoint_and_resumes(teacher_run, tmp_path) -> None:
+    def interrupt(done, total, figures):
+        if done == 3 * PER_ITERATION:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_teacher(settings(), tmp_path / "run", progress=interrupt)
+    assert load_teacher(tmp_path / "run").metadata.metrics["steps"] == 80
+    train_teacher(settings(), tmp_path / "run", resume=True)
+    assert without_clock(read_metrics(tmp_path / "run")) == without_clock(read_metrics(teacher_run))
+
+
+def test_the_seed_determines_the_run_and_another_one_changes_it(teacher_run, tmp_path) -> None:
+    train_teacher(settings(seed=1), tmp_path / "other")
+    ours, other = read_metrics(teacher_run), read_metrics(tmp_path / "other")
+    assert ours[0]["critic_loss"] != other[0]["critic_loss"]
+
+
+def test_an_iteration_is_a_pure_function() -> None:
+    config = settings()
+    state = jax.jit(init_training, static_argnums=0)(config)
+    iteration = jax.jit(make_iteration(config))
+    first, again = iteration(state), iteration(state)
+    jax.tree.map(
+        np.testing.assert_array_equal, first[0].learner.params, again[0].learner.params
+    )
+    assert int(first[0].iteration) == 1
+    assert not np.array_equal(
+        jax.random.key_data(first[0].key), jax.random.key_data(state.key)
+    )
+
+
+def test_every_network_learns_in_an_iteration() -> None:
+    config = settings()
+    state = jax.jit(init_training, static_argnums=0)(config)
+    after, _ = jax.jit(make_iteration(config))(state)
+    for name in ("actor", "phi", "psi"):
+        before, now = state.learner.params[name], after.learner.params[name]
+        moved = [
+            not np.array_equal(a, b)
+            for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(now), strict=True)
+        ]
+        assert all(moved), name
+    assert after.learner.log_temperature != state.learner.log_temperature
+    assert int(after.replay.inserted) == config.rollout.steps

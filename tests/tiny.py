@@ -1,0 +1,26 @@
+"""Settings small enough to compile and run in seconds; nothing is learned with them."""
+
+TEACHER = {
+    **{f"{network}.depth": 8 for network in ("actor", "phi", "psi")},
+    **{f"{network}.width": 8 for network in ("actor", "phi", "psi")},
+    "embedding": 4,
+    "rollout.environments": 4,
+    "rollout.steps": 10,
+    "rollout.replay_steps": 40,
+    "learning.updates": 3,
+    "learning.batch": 8,
+    "logging.episodes": 8,
+    "logging.evaluate_every": 2,
+    "logging.checkpoint_every": 2,
+    "steps": 160,
+}
+DISTILL = {
+    "episodes": 8,
+    "student.policy.width": 8,
+    "student.critic.width": 8,
+    "collect.environments": 4,
+    "collect.rounds": 4,
+    "collect.steps": 10,
+    "learning.updates": 5,
+    "learning.batch": 8,
+}
