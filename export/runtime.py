@@ -61,7 +61,7 @@ class _Network:
         if single:
             feeds = {name: array[None] for name, array in feeds.items()}
         result = np.asarray(self._session.run([self.output], feeds)[0])
-        return result[0] if single else result
+        return np.asarray(result[0]) if single else result
 
 
 class Policy(_Network):

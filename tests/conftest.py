@@ -10,7 +10,8 @@ from tiny import DISTILL, TEACHER
 
 # Every annotated array of the packages is checked against its shape and type while tests run.
 jaxtyping.install_import_hook(
-    ["teachers", "students", "distill", "export"], "typecheck.checker"
+    ["teachers", "students", "distill.losses", "distill.buffer", "distill.run", "export"],
+    "typecheck.checker",
 ).__enter__()
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "crl-distill" / "jax"
@@ -18,6 +19,7 @@ jax.config.update(
     "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
 
 @pytest.fixture(scope="session")
 def teacher_run(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -40,5 +40,5 @@ def test_only_an_empty_or_missing_folder_is_new(tmp_path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot create .*choose another --out"):
+    with pytest.raises(InputError, match=r"cannot create .*choose another --out"):
         make_folder(tmp_path / "file" / "run")

@@ -4,12 +4,12 @@ import jax
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
+from tiny import TEACHER
 
 from teachers import InputError, load_teacher, teacher_config, train_teacher
 from teachers.checkpoint import checkpoint_steps
 from teachers.runlog import read_metrics
 from teachers.train import init_training, make_iteration
-from tiny import TEACHER
 
 PER_ITERATION = 40
 
@@ -48,9 +48,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(teacher_run, tmp_path) -> Non
         file.write(json.dumps({"step": 120, "critic_loss": 1.0}) + "\n" + '{"step": 1')
     resumed = train_teacher(settings(), tmp_path / "run", resume=True)
     assert without_clock(read_metrics(tmp_path / "run")) == without_clock(read_metrics(teacher_run))
-    jax.tree.map(
-        np.testing.assert_array_equal, resumed.params, load_teacher(teacher_run).params
-    )
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, load_teacher(teacher_run).params)
     assert resumed.metadata.metrics["steps"] == 160
 
 
@@ -99,13 +97,9 @@ def test_an_iteration_is_a_pure_function() -> None:
     state = jax.jit(init_training, static_argnums=0)(config)
     iteration = jax.jit(make_iteration(config))
     first, again = iteration(state), iteration(state)
-    jax.tree.map(
-        np.testing.assert_array_equal, first[0].learner.params, again[0].learner.params
-    )
+    jax.tree.map(np.testing.assert_array_equal, first[0].learner.params, again[0].learner.params)
     assert int(first[0].iteration) == 1
-    assert not np.array_equal(
-        jax.random.key_data(first[0].key), jax.random.key_data(state.key)
-    )
+    assert not np.array_equal(jax.random.key_data(first[0].key), jax.random.key_data(state.key))
 
 
 def test_every_network_learns_in_an_iteration() -> None:

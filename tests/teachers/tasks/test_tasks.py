@@ -1,5 +1,7 @@
 """What holds for every task of the registry."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +50,7 @@ def test_fields_cover_their_array_without_gap(played) -> None:
     for fields in (task.observation, task.goal, task.action):
         places = list(slices(fields).values())
         assert places[0].start == 0
-        assert all(a.stop == b.start for a, b in zip(places, places[1:], strict=False))
+        assert all(a.stop == b.start for a, b in itertools.pairwise(places))
         assert len({field.name for field in fields}) == len(fields)
         assert all(field.unit and field.meaning and field.scale > 0 for field in fields)
 

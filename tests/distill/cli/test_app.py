@@ -1,0 +1,181 @@
+"""Each command through Typer's runner, with good and bad input."""
+
+import json
+
+import pytest
+from tiny import DISTILL, TEACHER
+from typer.testing import CliRunner
+
+from distill.cli import app
+
+runner = CliRunner()
+
+
+def run(*arguments: object):
+    return runner.invoke(app, [str(argument) for argument in arguments])
+
+
+def run_json(*arguments: object):
+    """The JSON value that a command prints; nothing else may stand on stdout."""
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def assert_refused(result, *words: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line
+    assert "Traceback" not in result.output
+
+
+def sets(settings: dict[str, object]) -> list[str]:
+    return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+
+
+COMMANDS = ["tasks", "train-teacher", "distill", "export", "evaluate", "play", "info", "demo"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_a_worked_example(command) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert f"  crl-distill {command}" in result.stdout.split("Example:")[1]
+
+
+def test_no_command_shows_all_of_them() -> None:
+    result = run()
+    assert result.exit_code == 0
+    assert all(command in result.stdout for command in COMMANDS)
+
+
+def test_tasks_lists_the_declared_fields() -> None:
+    listed = {task["name"]: task for task in run_json("tasks")}
+    assert {"reacher", "point_u_maze"} <= set(listed)
+    tip = listed["reacher"]["observation"][-1]
+    assert (tip["name"], tip["start"], tip["stop"], tip["unit"]) == ("fingertip", 6, 8, "m")
+    assert "reacher" in run("tasks").stdout
+
+
+def test_the_whole_path_from_task_to_video(tmp_path) -> None:
+    teacher, student, out = tmp_path / "teacher", tmp_path / "student", tmp_path / "export"
+    trained = run_json(
+        "train-teacher", "reacher", "--depth", 8, "--width", 8, "--steps", 40, "--out", teacher,
+        *sets({k: v for k, v in TEACHER.items() if "depth" not in k and "width" not in k and k != "steps"}),
+    )  # fmt: skip
+    assert trained["kind"] == "teacher"
+    assert trained["steps"] == 40
+    assert (teacher / "config.toml").exists()
+
+    resumed = run_json(
+        "train-teacher", "reacher", "--config", teacher / "config.toml", "--steps", 80,
+        "--out", teacher, "--resume",
+    )  # fmt: skip
+    assert resumed["steps"] == 80
+
+    distilled = run_json(
+        "distill", teacher, "--layers", 1, "--width", 8, "--out", student,
+        *sets({k: v for k, v in DISTILL.items() if "width" not in k}),
+    )  # fmt: skip
+    assert distilled["kind"] == "student"
+    assert {"retention", "retention_ci95"} <= set(distilled)
+    assert run_json("info", student)["networks"]["actor"]["layers"] == 1
+
+    exported = run_json("export", student, "--out", out)
+    assert exported["parity_max_abs"] < 1e-4
+
+    for path in (teacher, student, out / "policy.onnx"):
+        figures = run_json("evaluate", path, "--episodes", 8)
+        assert figures["task"] == "reacher"
+        assert figures["episodes"] == 8
+        for name in ("success_at_end", "success_any", "time_at_goal"):
+            low, high = figures[f"{name}_ci95"]
+            assert 0 <= low <= figures[name] <= high <= 1
+
+    played = run_json(
+        "play", out / "policy.onnx", "--episodes", 3, "--video", tmp_path / "film.gif", "--shown", 1
+    )
+    assert len(played["by_episode"]) == 3
+    assert (tmp_path / "film.gif").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("kind", ["teacher", "student", "onnx"])
+def test_info_has_stable_keys(teacher_run, student_run, export_folder, kind) -> None:
+    path = {"teacher": teacher_run, "student": student_run, "onnx": export_folder / "policy.onnx"}[
+        kind
+    ]
+    described = run_json("info", path)
+    assert described["kind"] == kind
+    assert {"task", "networks", "config", "metrics", "lineage", "versions"} <= set(described)
+    assert "reacher" in run("info", path).stdout
+
+
+def test_figures_are_printed_for_people_too(export_folder) -> None:
+    result = run("evaluate", export_folder / "policy.onnx", "--episodes", 4)
+    assert result.exit_code == 0
+    assert "success_at_end" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train-teacher", "reachr"], ["'reachr'", "did you mean 'reacher'"]),
+        (["train-teacher", "reacher", "--depth", "6"], ["depth", "6", "multiple of 4"]),
+        (["train-teacher", "reacher", "--depth", "ten"], ["--depth", "--help"]),
+        (["train-teacher", "reacher", "--width", "-1"], ["width = -1"]),
+        (["train-teacher", "reacher", "--steps", "0"], ["steps = 0"]),
+        (["train-teacher", "reacher", "--seed", "-1"], ["seed = -1"]),
+        (["train-teacher", "reacher", "--set", "learning.btch=1"], ["'learning.btch'", "'learning.batch'"]),
+        (["train-teacher", "reacher", "--set", "seed"], ["'seed'", "section.key=value"]),
+        (["train-teacher", "reacher", "--config", "/nowhere.toml"], ["/nowhere.toml"]),
+        (["train-teacher", "reacher", "--dpeth", "4"], ["--dpeth", "--help"]),
+        (["train-teacher"], ["--help"]),
+        (["train-teacher", "reacher", "--resume", "--out", "/nowhere"], ["/nowhere", "does not exist"]),
+        (["distill", "/nowhere"], ["/nowhere", "does not exist"]),
+        (["export", "/nowhere"], ["/nowhere", "does not exist"]),
+        (["evaluate", "/nowhere.onnx"], ["/nowhere.onnx", "does not exist"]),
+        (["evaluate", "/nowhere", "--episodes", "0"], ["--episodes"]),
+        (["play", "/nowhere.onnx"], ["/nowhere.onnx"]),
+        (["play", "/nowhere.onnx", "--video", "film.avi"], ["film.avi", ".gif or .mp4"]),
+        (["info", "/nowhere"], ["/nowhere"]),
+        (["nonsense"], ["nonsense"]),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_in_one_line(arguments, words) -> None:
+    assert_refused(run(*arguments), *words)
+
+
+def test_the_wrong_kind_of_artefact_is_refused(teacher_run, student_run, tmp_path) -> None:
+    assert_refused(run("distill", student_run, "--out", tmp_path / "x"), "a student, not a teacher")
+    assert_refused(run("export", teacher_run, "--out", tmp_path / "x"), "a teacher, not a student")
+    assert not (tmp_path / "x").exists()
+
+
+def test_folders_in_use_are_refused_and_left_alone(teacher_run, student_run, tmp_path) -> None:
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "thesis.txt").write_text("mine")
+    for command in (
+        ["train-teacher", "reacher"],
+        ["distill", teacher_run],
+        ["export", student_run],
+        ["demo"],
+    ):
+        assert_refused(run(*command, "--out", taken), str(taken), "nothing was overwritten")
+    assert [path.name for path in taken.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path) -> None:
+    (tmp_path / "text.onnx").write_text("no model")
+    for command in ("evaluate", "play", "info"):
+        assert_refused(run(command, tmp_path / "text.onnx"), "text.onnx")
+
+
+def test_an_existing_video_is_refused(export_folder, tmp_path) -> None:
+    (tmp_path / "film.gif").write_text("mine")
+    result = run("play", export_folder / "policy.onnx", "--video", tmp_path / "film.gif")
+    assert_refused(result, "film.gif", "nothing was overwritten")
+    assert (tmp_path / "film.gif").read_text() == "mine"

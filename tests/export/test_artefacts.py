@@ -1,0 +1,41 @@
+import pytest
+
+from export import describe_artefact, measure_latency, open_policy
+from teachers import InputError
+
+
+@pytest.mark.parametrize("kind", ["teacher", "student", "onnx"])
+def test_every_kind_is_described_and_opened(teacher_run, student_run, export_folder, kind) -> None:
+    path = {
+        "teacher": teacher_run,
+        "student": student_run,
+        "onnx": export_folder / "policy.onnx",
+    }[kind]
+    assert describe_artefact(path).kind == kind
+    opened = open_policy(path)
+    assert opened.metadata == describe_artefact(path)
+    assert opened.task.name == "reacher"
+
+
+def test_the_critic_is_described_but_is_no_policy(export_folder) -> None:
+    assert set(describe_artefact(export_folder / "critic.onnx").networks) == {"phi", "psi"}
+    with pytest.raises(InputError, match="expected observation, goal"):
+        open_policy(export_folder / "critic.onnx")
+
+
+@pytest.mark.parametrize("read", [describe_artefact, open_policy])
+def test_what_is_not_ours_is_refused(tmp_path, read) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        read(tmp_path / "nowhere.onnx")
+    with pytest.raises(InputError, match="does not exist"):
+        read(tmp_path / "nowhere")
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(InputError, match=r"text.onnx"):
+        read(tmp_path / "text.onnx")
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        read(tmp_path)
+
+
+def test_latency_is_in_microseconds(export_folder) -> None:
+    latency = measure_latency(export_folder / "policy.onnx", calls=200)
+    assert 0 < latency["p50"] <= latency["p99"] < 1e6

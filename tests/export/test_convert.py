@@ -1,0 +1,99 @@
+import jax
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from export import convert as conversion
+from export import export_student
+from export.convert import ParityError, convert, measure_parity
+from students import load_student
+from teachers import InputError, load_teacher
+
+
+def run(model: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, inputs)[0]
+
+
+def random_inputs(batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(batch)
+    return tuple(random.standard_normal((batch, n)).astype(np.float32) for n in (8, 2, 2))
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_files_compute_what_jax_does_at_any_batch(export_folder, student_run, batch) -> None:
+    student = load_student(student_run)
+    observation, goal, action = random_inputs(batch)
+    policy = run(onnx.load(export_folder / "policy.onnx"), observation=observation, goal=goal)
+    expected = jax.jit(student.networks.policy)(student.params, observation, goal)
+    np.testing.assert_allclose(policy, expected, atol=1e-5)
+    value = run(
+        onnx.load(export_folder / "critic.onnx"), observation=observation, goal=goal, action=action
+    )
+    expected = jax.jit(student.networks.critic)(student.params, observation, goal, action)
+    np.testing.assert_allclose(value, expected, atol=1e-5)
+
+
+def test_a_deep_teacher_converts_too(teacher_run) -> None:
+    teacher = load_teacher(teacher_run)
+    observation, goal, _ = random_inputs(5)
+    action = run(convert(teacher, "policy"), observation=observation, goal=goal)
+    expected = jax.jit(teacher.networks.policy)(teacher.params, observation, goal)
+    np.testing.assert_allclose(action, expected, atol=1e-5)
+
+
+def test_files_load_in_runtimes_that_are_years_old(export_folder) -> None:
+    for name in ("policy", "critic"):
+        model = onnx.load(export_folder / f"{name}.onnx")
+        onnx.checker.check_model(model, full_check=True)
+        assert model.ir_version == 8
+        assert [(o.domain, o.version) for o in model.opset_import] == [("", 17)]
+        shapes = [
+            [d.dim_param or d.dim_value for d in node.type.tensor_type.shape.dim]
+            for node in (*model.graph.input, *model.graph.output)
+        ]
+        assert all(isinstance(shape[0], str) for shape in shapes)  # the batch is symbolic
+
+
+def test_parity_is_measured_over_4096_real_observations(
+    export_folder, student_run, monkeypatch
+) -> None:
+    seen = []
+    policy = conversion.Policy
+
+    class Spy(policy):
+        def __call__(self, observation, goal):
+            seen.append(len(observation))
+            return super().__call__(observation, goal)
+
+    monkeypatch.setattr(conversion, "Policy", Spy)
+    files = export_folder / "policy.onnx", export_folder / "critic.onnx"
+    parity = measure_parity(load_student(student_run), *files, seed=0)
+    assert seen[-1] == 4096
+    assert 0 < parity["policy"] < 1e-4
+    assert 0 < parity["critic"] < 1e-4
+
+
+def test_a_file_that_computes_something_else_is_refused(student_run, tmp_path, monkeypatch) -> None:
+    student = load_student(student_run)
+
+    def wrong(agent, role):
+        shifted = jax.tree.map(lambda x: x + 0.01, student.params)
+        return convert(type(student)(student.networks, shifted, student.metadata), role)
+
+    monkeypatch.setattr(conversion, "convert", wrong)
+    with pytest.raises(ParityError, match="differ from JAX"):
+        export_student(student, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_taken_folder_is_refused(student_run, export_folder) -> None:
+    before = (export_folder / "policy.onnx").read_bytes()
+    with pytest.raises(InputError, match="already holds files"):
+        export_student(load_student(student_run), export_folder)
+    assert (export_folder / "policy.onnx").read_bytes() == before

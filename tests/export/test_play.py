@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from export import Policy, play_in_c
+from export.animate import animate
+from export.artefacts import open_policy
+from teachers.tasks import get_task
+from teachers.tasks.reacher import LINKS, TORQUE
+
+
+def test_mjx_and_mujoco_c_play_the_same_episodes(student_run, export_folder) -> None:
+    in_mjx = open_policy(student_run).evaluate(8, 3)
+    in_c = open_policy(export_folder / "policy.onnx").evaluate(8, 3)
+    np.testing.assert_allclose(in_c.time_at_goal, in_mjx.time_at_goal, atol=0.021)
+
+
+def test_a_controller_written_by_hand_reaches_its_goals() -> None:
+    def pull(observation, goal):  # the tip by a spring, through the transposed Jacobian, with damping
+        cosine, sine, velocity, tip = np.split(observation, 4, axis=-1)
+        elbow = LINKS[0] * np.stack([cosine[:, 0], sine[:, 0]], axis=-1)
+        force = 20.0 * (goal - tip)
+        torque = [
+            lever[:, 0] * force[:, 1] - lever[:, 1] * force[:, 0] for lever in (tip, tip - elbow)
+        ]
+        return np.clip((np.stack(torque, axis=-1) - 0.02 * velocity) / TORQUE, -1, 1)
+
+    recording = play_in_c(get_task("reacher"), pull, 32, 0)
+    assert recording.qpos.shape == (100, 32, 2)
+    assert recording.episodes.success_at_end.mean() > 0.8
+    at_rest = play_in_c(get_task("reacher"), lambda observation, _: np.zeros((32, 2)), 32, 0)
+    assert at_rest.episodes.success_at_end.mean() < 0.2
+
+
+def test_recordings_start_at_the_evaluations_states(export_folder) -> None:
+    task = get_task("reacher")
+    policy = Policy(export_folder / "policy.onnx")
+    first, again, other = (play_in_c(task, policy, 3, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.observation, again.observation)
+    assert not np.allclose(first.goal, other.goal)
+    tip = first.observation[1:, :, 6:8]
+    expected = np.linalg.norm(tip - first.goal, axis=-1) < task.success_radius
+    np.testing.assert_array_equal(first.within[:-1], expected)
+
+
+@pytest.mark.parametrize(("episodes", "frames"), [(1, 50), (2, 100)])
+def test_an_animation_shows_episodes_at_their_true_speed(
+    export_folder, tmp_path, episodes, frames
+) -> None:
+    import imageio.v3 as imageio
+
+    task = get_task("reacher")
+    recording = play_in_c(task, Policy(export_folder / "policy.onnx"), 2, 0)
+    animate(task, recording, tmp_path / "film.gif", episodes)
+    film = imageio.imread(tmp_path / "film.gif", index=None)
+    assert abs(len(film) - frames) <= frames // 4  # equal neighbouring frames are merged

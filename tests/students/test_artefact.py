@@ -1,0 +1,25 @@
+import jax.numpy as jnp
+import pytest
+
+from students import load_student
+from teachers import InputError, load_teacher
+from teachers.metadata import digest
+
+
+def test_a_student_opens_from_its_folder_and_names_its_teacher(student_run, teacher_run) -> None:
+    student, teacher = load_student(student_run), load_teacher(teacher_run)
+    assert student.metadata.kind == "student"
+    lineage = student.metadata.lineage["teacher"]
+    assert lineage["digest"] == digest(teacher.params)
+    assert lineage["networks"]["actor"]["depth"] == 8
+    assert lineage["steps"] == 160
+    assert student.metadata.networks["actor"]["width"] == 8
+    observation, goal = jnp.ones((3, 8)), jnp.ones((3, 2))
+    assert student.networks.policy(student.params, observation, goal).shape == (3, 2)
+
+
+def test_a_teacher_is_no_student_and_the_other_way_round(teacher_run, student_run) -> None:
+    with pytest.raises(InputError, match="holds a teacher, not a student"):
+        load_student(teacher_run)
+    with pytest.raises(InputError, match="holds a student, not a teacher"):
+        load_teacher(student_run)
