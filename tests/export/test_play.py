@@ -15,7 +15,9 @@ def test_mjx_and_mujoco_c_play_the_same_episodes(student_run, export_folder) -> 
 
 
 def test_a_controller_written_by_hand_reaches_its_goals() -> None:
-    def pull(observation, goal):  # the tip by a spring, through the transposed Jacobian, with damping
+    def pull(
+        observation, goal
+    ):  # the tip by a spring, through the transposed Jacobian, with damping
         cosine, sine, velocity, tip = np.split(observation, 4, axis=-1)
         elbow = LINKS[0] * np.stack([cosine[:, 0], sine[:, 0]], axis=-1)
         force = 20.0 * (goal - tip)
