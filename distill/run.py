@@ -22,8 +22,9 @@ from teachers.agent import Agent, Networks
 from teachers.evaluate import evaluate_agent, retention, summary
 from teachers.metadata import Metadata, digest, library_versions
 from teachers.networks import Params, count_parameters
+from teachers.progress import Progress, silent
 from teachers.rollout import reset, rollout
-from teachers.runlog import Progress, RunLog, make_folder, require_new, silent
+from teachers.runlog import RunLog, make_folder, require_new
 from teachers.tasks import State
 
 Metrics = dict[str, Array]

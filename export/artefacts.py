@@ -15,6 +15,7 @@ from teachers.checkpoint import load_teacher
 from teachers.checkpoint import read_metadata as read_run
 from teachers.evaluate import Episodes, evaluate_agent
 from teachers.metadata import Metadata, parse_metadata
+from teachers.progress import Progress
 from teachers.tasks import InputError, Task, get_task
 
 
@@ -25,14 +26,14 @@ class OpenedPolicy(NamedTuple):
         metadata: what the artefact says of itself.
         task: its task.
         act: batches of observations and goals to actions, for `play_in_c`.
-        evaluate: `(episodes, seed) -> outcomes` where the artefact lives: MJX for checkpoints, MuJoCo C for
+        evaluate: `(episodes, seed, progress) -> outcomes` where the artefact lives: MJX for checkpoints, MuJoCo C for
             ONNX files.
     """
 
     metadata: Metadata
     task: Task
     act: PolicyFunction
-    evaluate: Callable[[int, int], Episodes]
+    evaluate: Callable[[int, int, Progress], Episodes]
 
 
 def open_policy(path: Path) -> OpenedPolicy:
@@ -50,7 +51,7 @@ def open_policy(path: Path) -> OpenedPolicy:
         agent.metadata,
         agent.task,
         lambda observation, goal: np.asarray(act(agent.params, observation, goal)),
-        lambda episodes, seed: evaluate_agent(agent, episodes, seed),
+        lambda *settings: evaluate_agent(agent, *settings),
     )
 
 
@@ -97,7 +98,7 @@ def _open_onnx(path: Path) -> OpenedPolicy:
         metadata,
         task,
         policy,
-        lambda episodes, seed: play_in_c(task, policy, episodes, seed).episodes,
+        lambda *settings: play_in_c(task, policy, *settings).episodes,
     )
 
 

@@ -17,6 +17,7 @@ from export.contract import INPUTS, OUTPUT, Role, attach, contract
 from export.play import play_in_c
 from export.runtime import Critic, Policy
 from teachers.agent import Agent
+from teachers.progress import Progress, silent
 from teachers.runlog import make_folder, require_new
 
 OPSET = 17
@@ -29,13 +30,16 @@ class ParityError(RuntimeError):
     """An exported file does not compute what JAX does."""
 
 
-def export_student(student: Agent, out: Path, *, seed: int = 0) -> dict[str, Any]:
+def export_student(
+    student: Agent, out: Path, *, seed: int = 0, progress: Progress = silent
+) -> dict[str, Any]:
     """Writes `policy.onnx` and `critic.onnx`, and checks them against JAX on real rollouts.
 
     Args:
         student: as `load_student` or `distill_teacher` gives it.
         out: a new folder.
         seed: of the rollouts on which parity is measured.
+        progress: called as these rollouts advance.
 
     Returns:
         `policy` and `critic`, the files' paths, and `parity_max_abs`, the largest absolute difference from
@@ -52,7 +56,7 @@ def export_student(student: Agent, out: Path, *, seed: int = 0) -> dict[str, Any
     try:
         for role, draft in drafts.items():
             _write(convert(student, role), contract(student, role, {}), draft)
-        parity = measure_parity(student, drafts["policy"], drafts["critic"], seed)
+        parity = measure_parity(student, drafts["policy"], drafts["critic"], seed, progress)
         worst = max(parity.values())
         if not worst <= PARITY_TOLERANCE:  # also refuses NaN
             raise ParityError(
@@ -117,7 +121,9 @@ def convert(agent: Agent, role: Role) -> onnx.ModelProto:
     return model
 
 
-def measure_parity(student: Agent, policy: Path, critic: Path, seed: int) -> dict[str, float]:
+def measure_parity(
+    student: Agent, policy: Path, critic: Path, seed: int, progress: Progress = silent
+) -> dict[str, float]:
     """Largest absolute difference of the two files' outputs from JAX's, on the same real inputs.
 
     The inputs are 4,096 observations of episodes that the exported policy plays in MuJoCo C.
@@ -128,7 +134,7 @@ def measure_parity(student: Agent, policy: Path, critic: Path, seed: int) -> dic
     task = student.task
     run_policy, run_critic = Policy(policy), Critic(critic)
     episodes = -(-PARITY_OBSERVATIONS // task.episode_steps)
-    recording = play_in_c(task, run_policy, episodes, seed)
+    recording = play_in_c(task, run_policy, episodes, seed, progress)
     rows = np.random.default_rng(seed).permutation(episodes * task.episode_steps)
     rows = rows[:PARITY_OBSERVATIONS]
     goals = np.broadcast_to(recording.goal, (task.episode_steps, *recording.goal.shape))

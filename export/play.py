@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from teachers.evaluate import Episodes, evaluation_starts, outcomes
+from teachers.progress import Progress, silent
 from teachers.tasks import Task
 from teachers.tasks.twin import twins
 
@@ -31,7 +32,13 @@ class Recording(NamedTuple):
         return outcomes(self.within)
 
 
-def play_in_c(task: Task, policy: PolicyFunction, episodes: int, seed: int = 0) -> Recording:
+def play_in_c(
+    task: Task,
+    policy: PolicyFunction,
+    episodes: int,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Recording:
     """Plays whole episodes of a task in MuJoCo C.
 
     Args:
@@ -39,6 +46,7 @@ def play_in_c(task: Task, policy: PolicyFunction, episodes: int, seed: int = 0) 
         policy: maps batches of observations and goals to actions in [-1, 1].
         episodes: how many; they advance side by side.
         seed: of initial states and goals. `teachers.evaluate_agent` gives the same ones in MJX.
+        progress: called after each control step of all episodes.
     """
     starts = evaluation_starts(task, episodes, seed)
     goal = np.asarray(starts.goal, np.float32)
@@ -48,7 +56,7 @@ def play_in_c(task: Task, policy: PolicyFunction, episodes: int, seed: int = 0) 
     rows: dict[str, list[np.ndarray]] = {
         key: [] for key in ("observation", "action", "qpos", "within")
     }
-    for _ in range(task.episode_steps):
+    for step in range(1, task.episode_steps + 1):
         action = policy(observation, goal)
         rows["observation"].append(observation)
         rows["qpos"].append(np.stack([robot.qpos for robot in robots]))
@@ -58,4 +66,5 @@ def play_in_c(task: Task, policy: PolicyFunction, episodes: int, seed: int = 0) 
         observation = np.stack([robot.observation for robot in robots])
         alive = alive & ~np.asarray(task.terminated(observation))
         rows["within"].append(np.asarray(task.within(observation, goal)) & alive)
+        progress(step * episodes, task.episode_steps * episodes, {})
     return Recording(goal=goal, **{key: np.stack(values) for key, values in rows.items()})

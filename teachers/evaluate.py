@@ -13,10 +13,12 @@ from scipy import stats
 
 from teachers.agent import Agent, Networks
 from teachers.networks import Params
+from teachers.progress import Progress, silent
 from teachers.rollout import reset, rollout
 from teachers.tasks import State, Task
 
 RESAMPLES = 2000
+SEGMENT_STEPS = 50
 
 
 class Episodes(NamedTuple):
@@ -34,25 +36,40 @@ def evaluation_starts(task: Task, episodes: int, seed: int) -> State:
 
 
 @lru_cache(maxsize=4)
-def evaluator(networks: Networks) -> Callable[[Params, State], Episodes]:
+def evaluator(networks: Networks) -> Callable[..., Episodes]:
     """Compiles, once for many evaluations, the playing of whole episodes in MJX.
 
     An episode that terminates early counts as away from its goal from then on.
+
+    Returns:
+        `(params, starts, progress=silent) -> outcomes`.
     """
     task = networks.task
+    # Played in equal segments, so that long episodes can report their progress.
+    segment = next(n for n in range(SEGMENT_STEPS, 0, -1) if task.episode_steps % n == 0)
 
     @jax.jit
-    def play(params: Params, starts: State) -> Bool[Array, "time env"]:
+    def play(
+        params: Params, states: State, alive: Bool[Array, "env"]
+    ) -> tuple[State, Bool[Array, "env"], Bool[Array, "time env"]]:
         def act(_: Key[Array, ""], observation: Array, goal: Array) -> Array:
             return networks.policy(params, observation, goal)
 
-        _, trajectory = rollout(
-            task, act, starts, jax.random.key(0), task.episode_steps, task.evaluation_goals
+        states, trajectory = rollout(
+            task, act, states, jax.random.key(0), segment, task.evaluation_goals
         )
-        alive = jnp.cumsum(trajectory.terminated, axis=0) == 0
-        return trajectory.within & alive
+        going = alive & (jnp.cumsum(trajectory.terminated, axis=0) == 0)
+        return states, going[-1], trajectory.within & going
 
-    return lambda params, starts: outcomes(np.asarray(play(params, starts)))
+    def run(params: Params, starts: State, progress: Progress = silent) -> Episodes:
+        states, alive, within = starts, jnp.ones(starts.steps.shape, bool), []
+        for done in range(segment, task.episode_steps + 1, segment):
+            states, alive, part = play(params, states, alive)
+            within.append(np.asarray(part))
+            progress(done * len(alive), task.episode_steps * len(alive), {})
+        return outcomes(np.concatenate(within))
+
+    return run
 
 
 def outcomes(within: Bool[np.ndarray, "time env"]) -> Episodes:
@@ -64,16 +81,19 @@ def outcomes(within: Bool[np.ndarray, "time env"]) -> Episodes:
     )
 
 
-def evaluate_agent(agent: Agent, episodes: int = 256, seed: int = 0) -> Episodes:
+def evaluate_agent(
+    agent: Agent, episodes: int = 256, seed: int = 0, progress: Progress = silent
+) -> Episodes:
     """Plays the agent's policy, without exploration noise, for whole episodes of its task in MJX.
 
     Args:
         agent: teacher or student.
         episodes: how many, simulated at once.
         seed: of initial states and goals; the same seed gives any policy the same episodes.
+        progress: called as the episodes advance.
     """
     starts = evaluation_starts(agent.task, episodes, seed)
-    return evaluator(agent.networks)(agent.params, starts)
+    return evaluator(agent.networks)(agent.params, starts, progress)
 
 
 def summary(episodes: Episodes) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,14 +13,6 @@ from teachers.config import Config
 from teachers.tasks import InputError
 
 METRICS = "metrics.jsonl"
-
-
-# Called after each iteration of a long call with the control steps done, those in all, and the newest figures.
-Progress = Callable[[int, int, Mapping[str, Any]], None]
-
-
-def silent(done: int, total: int, figures: Mapping[str, Any]) -> None:
-    """A `Progress` that says nothing."""
 
 
 def require_new(out: Path) -> None:

@@ -28,8 +28,9 @@ from teachers.networks import (
     pairwise_energy,
     sample_action,
 )
+from teachers.progress import Progress, silent
 from teachers.rollout import reset, rollout
-from teachers.runlog import Progress, RunLog, make_folder, require_new, silent
+from teachers.runlog import RunLog, make_folder, require_new
 from teachers.tasks import InputError, State, get_task
 
 Metrics = dict[str, Array]

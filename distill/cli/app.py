@@ -219,7 +219,8 @@ def export(
 
     opened = load_student(student)
     folder = out or Path("runs") / f"{opened.task.name}-export"
-    result = export_student(opened, folder, seed=seed)
+    with progress("export") as report:
+        result = export_student(opened, folder, seed=seed, progress=report)
     show(result, json, lambda: pair_table("exported", result))
 
 
@@ -245,12 +246,14 @@ def evaluate(
     from teachers.evaluate import summary
 
     opened = open_policy(path)
+    with progress("evaluate") as report:
+        outcomes = opened.evaluate(episodes, seed, report)
     figures = {
         "task": opened.task.name,
         "kind": opened.metadata.kind,
         "episodes": episodes,
         "seed": seed,
-        **summary(opened.evaluate(episodes, seed)),
+        **summary(outcomes),
     }
     show(figures, json, lambda: _figures_table(str(path), figures))
 
@@ -284,7 +287,8 @@ def play(
     if video:
         require_animation(video)
     opened = open_policy(path)
-    recording = play_in_c(opened.task, opened.act, episodes, seed)
+    with progress("play") as report:
+        recording = play_in_c(opened.task, opened.act, episodes, seed, report)
     outcomes = recording.episodes
     figures: dict[str, Any] = {
         "task": opened.task.name,

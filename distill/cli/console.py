@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:  # the import is slow, and help should answer at once
-    from teachers.runlog import Progress as Report
+    from teachers.progress import Progress as Report
 
 SHOW_AFTER = 3.0  # seconds before anything is shown
 LINE_EVERY = 5.0  # seconds between lines where stderr is no terminal

@@ -23,7 +23,8 @@ from export.runtime import Policy
 from teachers import evaluate_agent, retention, summary, teacher_config, train_teacher
 from teachers.agent import Agent
 from teachers.plot import plot_learning_curve
-from teachers.runlog import Progress, require_new
+from teachers.progress import Progress
+from teachers.runlog import require_new
 from teachers.tasks import get_task
 
 TASK = "reacher"

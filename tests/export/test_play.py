@@ -4,13 +4,14 @@ import pytest
 from export import Policy, play_in_c
 from export.animate import animate
 from export.artefacts import open_policy
+from teachers.progress import silent
 from teachers.tasks import get_task
 from teachers.tasks.reacher import LINKS, TORQUE
 
 
 def test_mjx_and_mujoco_c_play_the_same_episodes(student_run, export_folder) -> None:
-    in_mjx = open_policy(student_run).evaluate(8, 3)
-    in_c = open_policy(export_folder / "policy.onnx").evaluate(8, 3)
+    in_mjx = open_policy(student_run).evaluate(8, 3, silent)
+    in_c = open_policy(export_folder / "policy.onnx").evaluate(8, 3, silent)
     np.testing.assert_allclose(in_c.time_at_goal, in_mjx.time_at_goal, atol=0.021)
 
 

@@ -1,8 +1,19 @@
+import jax
 import numpy as np
 import pytest
+from falling import FallingReacher
 
+from export import play_in_c
+from students import StudentConfig, student_networks
 from teachers import evaluate_agent, load_teacher
-from teachers.evaluate import evaluation_starts, mean_interval, outcomes, retention, summary
+from teachers.evaluate import (
+    evaluation_starts,
+    evaluator,
+    mean_interval,
+    outcomes,
+    retention,
+    summary,
+)
 from teachers.tasks import get_task
 
 
@@ -72,3 +83,29 @@ def test_evaluation_uses_the_evaluation_goals() -> None:
     task = get_task("point_u_maze")
     goals = np.asarray(evaluation_starts(task, 64, 0).goal)
     assert (goals[:, 1] < -0.5).all()  # the far corridor
+
+
+def test_early_ends_count_as_away_from_the_goal_in_either_engine() -> None:
+    task = FallingReacher()
+    networks = student_networks(task, StudentConfig(), embedding=4)
+    params = networks.init(jax.random.key(0))
+    starts = evaluation_starts(task, 64, 0)
+    # A goal that every state reaches: only falling counts.
+    task.success_radius = 10.0
+    in_mjx = evaluator(networks)(params, starts)
+    act = jax.jit(networks.policy)
+    in_c = play_in_c(task, lambda o, g: np.asarray(act(params, o, g)), 64, 0).episodes
+    fallen = in_mjx.success_at_end == 0
+    assert 0 < fallen.sum() < 64
+    assert (in_mjx.time_at_goal[~fallen] == 1).all()
+    assert (in_mjx.time_at_goal[fallen] < 1).all()
+    for one, other in zip(in_mjx, in_c, strict=True):
+        np.testing.assert_allclose(one, other)
+
+
+def test_progress_is_reported_in_steps_of_all_episodes(teacher_run) -> None:
+    seen = []
+    evaluate_agent(
+        load_teacher(teacher_run), 8, 0, lambda done, total, _: seen.append((done, total))
+    )
+    assert seen == [(400, 800), (800, 800)]

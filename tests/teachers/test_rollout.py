@@ -2,20 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from falling import FallingReacher
 
 from teachers.rollout import reset, rollout
 from teachers.tasks.reacher import Reacher
 
 ENVS = 6
-
-
-class FallingReacher(Reacher):
-    """Ends an episode when the fingertip is on the left."""
-
-    episode_steps = 20
-
-    def terminated(self, observation):
-        return observation[..., 6] < -0.15
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,44 @@
+"""What the benchmarks share: where they run, and tables that are also written as JSON."""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "crl-distill" / "jax"
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Command-line options that every benchmark takes."""
+    jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    result = argparse.ArgumentParser(description=description)
+    result.add_argument("--json", type=Path, help="write the rows to this file")
+    result.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    return result
+
+
+def machine() -> str:
+    """Date, processor and versions, for RESULTS.md."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (
+        f"{datetime.date.today()}, {platform.machine()}, {cores} CPU cores, {jax.default_backend()}, "
+        f"Python {platform.python_version()}, JAX {jax.__version__}"
+    )
+
+
+def report(rows: Sequence[Mapping[str, Any]], file: Path | None) -> None:
+    """Prints the rows as a table and writes them as JSON where a file is given."""
+    table = Table(*rows[0], title=machine(), title_justify="left")
+    for row in rows:
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console(width=160).print(table)
+    if file:
+        file.write_text(json.dumps(list(rows), indent=2) + "\n")
