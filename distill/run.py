@@ -21,7 +21,7 @@ from students.networks import student_networks
 from teachers.agent import Agent, Networks
 from teachers.evaluate import evaluate_agent, retention, summary
 from teachers.metadata import Metadata, digest, library_versions
-from teachers.networks import Params, count_parameters
+from teachers.networks import Params, count_parameters, energy
 from teachers.progress import Progress, silent
 from teachers.rollout import reset, rollout
 from teachers.runlog import RunLog, make_folder, require_new
@@ -87,13 +87,16 @@ def make_round(
         mean, log_std = student.actor(params, batch.observation, batch.goal)
         policy = policy_loss(mean, log_std, batch.mean, batch.log_std)
         phi = student.phi(params, batch.observation, batch.action)
-        critic = critic_loss(phi, student.psi(params, batch.goal), batch.phi, batch.psi)
+        psi = student.psi(params, batch.goal)
+        critic = critic_loss(phi, psi, batch.phi, batch.psi)
+        values = jnp.stack([energy(phi, psi), energy(batch.phi, batch.psi)])
         action_error = jnp.mean(jnp.abs(jnp.tanh(mean) - jnp.tanh(batch.mean)))
         # The networks share no parameters, so the sum trains each on its own loss.
         return policy + critic, {
             "policy_loss": policy,
             "critic_loss": critic,
             "action_error": action_error,
+            "value_correlation": jnp.corrcoef(values)[0, 1],
         }
 
     def one_round(state: DistillState, teacher_params: Params) -> tuple[DistillState, Metrics]:
@@ -185,7 +188,8 @@ def distill_teacher(
             state, metrics = step(state, teacher.params)
             figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
             figures["seconds"] = round(time.monotonic() - begun, 3)
-            log.write(i * config.states_per_round, figures)
+            if i < config.collect.rounds:
+                log.write(i * config.states_per_round, figures)
             progress(i * config.states_per_round, total, figures)
         metadata = Metadata(
             kind="student",
@@ -205,7 +209,7 @@ def distill_teacher(
         )
         student = Agent(networks, state.params, metadata)
         measured = compare(student, teacher, config.episodes, config.seed)
-        log.write(total, measured)
+        log.write(total, figures | measured)
     metadata = metadata.model_copy(update={"metrics": metadata.metrics | measured})
     student = Agent(networks, state.params, metadata)
     save_student(student, out)

@@ -1,6 +1,5 @@
 """Success and time at goal, deterministically, with bootstrap confidence intervals."""
 
-import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from teachers.tasks import State, Task
 
 RESAMPLES = 2000
 SEGMENT_STEPS = 50
+EVALUATION = 1  # tells evaluation's random numbers from others of the same seed
 
 
 class Episodes(NamedTuple):
@@ -32,7 +32,9 @@ class Episodes(NamedTuple):
 def evaluation_starts(task: Task, episodes: int, seed: int) -> State:
     """The initial states and goals of an evaluation: the same for every policy and either engine."""
     starts = jax.jit(reset, static_argnums=(0, 2, 3))
-    return starts(task, jax.random.key(seed), episodes, task.evaluation_goals)
+    # Training splits the bare key of its seed.
+    key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
+    return starts(task, key, episodes, task.evaluation_goals)
 
 
 @lru_cache(maxsize=4)
@@ -112,17 +114,16 @@ def mean_interval(values: Float[np.ndarray, "n"]) -> tuple[float, float]:
 
 def retention(
     student: Float[np.ndarray, "episodes"], teacher: Float[np.ndarray, "episodes"]
-) -> tuple[float, tuple[float, float]]:
+) -> tuple[float, tuple[float, float]] | tuple[None, None]:
     """Student's time at goal / teacher's over the same episodes, with its paired bootstrap 95% interval.
 
-    All three are NaN where the teacher is never at its goal.
+    Both are None where the teacher is never at its goal.
     """
     if not teacher.any():
-        return math.nan, (math.nan, math.nan)
+        return None, None
 
     def ratio(s: np.ndarray, t: np.ndarray, axis: int = -1) -> Any:
-        reference = t.mean(axis=axis)
-        return s.mean(axis=axis) / np.where(reference > 0, reference, np.nan)
+        return s.mean(axis=axis) / t.mean(axis=axis)
 
     return float(ratio(student, teacher)), _bootstrap((student, teacher), ratio)
 

@@ -228,6 +228,17 @@ class Task(ABC):
         return self.observe(mjx.kinematics(self._mjx_model, self._data(physics)))
 
 
+def add_motor(spec: mujoco.MjSpec, joint: str, limit: float) -> None:
+    """Adds a motor of the joint's name whose control is its torque (N m) or force (N) within +-`limit`."""
+    motor = spec.add_actuator(
+        name=joint,
+        target=joint,
+        trntype=mujoco.mjtTrn.mjTRN_JOINT,
+        ctrlrange=[-limit, limit],
+    )
+    motor.set_to_motor()
+
+
 def namespace(array: Any) -> Any:
     """The module whose functions take `array`: `jax.numpy` or `numpy`."""
     return array.__array_namespace__()

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from teachers.tasks.base import Camera, Field, GoalSet, Task, namespace
+from teachers.tasks.base import Camera, Field, GoalSet, Task, add_motor, namespace
 
 FORCE = 3.0  # N
 RADIUS = 0.2  # of the point, m
@@ -112,13 +112,7 @@ class PointMaze(Task):
                 axis=direction,
                 damping=[1.0, 0, 0],
             )
-            actuator = spec.add_actuator(
-                name=axis,
-                target=axis,
-                trntype=mujoco.mjtTrn.mjTRN_JOINT,
-                ctrlrange=[-FORCE, FORCE],
-            )
-            actuator.set_to_motor()
+            add_motor(spec, axis, FORCE)
         point.add_geom(
             type=mujoco.mjtGeom.mjGEOM_SPHERE,
             size=[RADIUS, 0, 0],

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float, Key
 
-from teachers.tasks.base import Camera, Field, GoalSet, Task, namespace
+from teachers.tasks.base import Camera, Field, GoalSet, Task, add_motor, namespace
 
 LINKS = (0.1, 0.11)  # m
 TORQUE = 0.1  # N m
@@ -57,13 +57,7 @@ class Reacher(Task):
                 size=[0.01, 0, 0],
                 rgba=[0.25, 0.42, 0.68, 1],
             )
-            actuator = spec.add_actuator(
-                name=joint,
-                target=joint,
-                trntype=mujoco.mjtTrn.mjTRN_JOINT,
-                ctrlrange=[-TORQUE, TORQUE],
-            )
-            actuator.set_to_motor()
+            add_motor(spec, joint, TORQUE)
             position = length
         body.add_site(name="fingertip", pos=[LINKS[-1], 0, 0])
         return spec
