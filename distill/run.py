@@ -20,6 +20,7 @@ from students.artefact import save_student
 from students.networks import student_networks
 from teachers.agent import Agent, Networks
 from teachers.evaluate import evaluate_agent, retention, summary
+from teachers.memory import require_memory
 from teachers.metadata import Metadata, digest, library_versions
 from teachers.networks import Params, count_parameters, energy
 from teachers.progress import Progress, silent
@@ -174,10 +175,14 @@ def distill_teacher(
     """
     out = Path(out)
     require_new(out)
-    make_folder(out)
     networks = student_networks(teacher.task, config.student, teacher.metadata.config["embedding"])
     init, one_round = make_round(config, teacher.networks, networks)
-    state = jax.jit(init)(jax.random.key(config.seed))
+    key = jax.random.key(config.seed)
+    require_memory(
+        jax.eval_shape(init, key), 0, "collect.environments, collect.capacity, layers or width"
+    )
+    make_folder(out)
+    state = jax.jit(init)(key)
     step = jax.jit(one_round, donate_argnums=0)
     total = config.collect.rounds * config.states_per_round
 

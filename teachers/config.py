@@ -21,7 +21,7 @@ ConfigType = TypeVar("ConfigType", bound="Config")
 class Config(BaseModel):
     """Base of every configuration: immutable, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def to_toml(self) -> str:
         """The whole configuration as TOML, which `--config` reads back."""
@@ -79,7 +79,7 @@ class LearningConfig(Config):
 class LoggingConfig(Config):
     """What a run leaves behind. Intervals are in iterations."""
 
-    evaluate_every: int = Field(8, ge=1, description="iterations between evaluations")
+    evaluate_every: int = Field(4, ge=1, description="iterations between evaluations")
     episodes: int = Field(256, ge=1, le=1_000_000, description="episodes of an evaluation")
     checkpoint_every: int = Field(8, ge=1, description="iterations between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints to keep")

@@ -20,6 +20,7 @@ from teachers.checkpoint import CheckpointWriter, newest_step, read_training, re
 from teachers.config import TeacherConfig
 from teachers.evaluate import evaluation_starts, evaluator, summary
 from teachers.losses import actor_loss, info_nce, temperature_loss
+from teachers.memory import require_memory
 from teachers.metadata import Metadata, library_versions
 from teachers.networks import (
     Params,
@@ -205,6 +206,7 @@ def train_teacher(
         state = _resumed(config, out)
     else:
         require_new(out)
+        _require_memory(config)
         make_folder(out)
         state = jax.jit(init_training, static_argnums=0)(config)
     first = int(state.iteration)
@@ -254,6 +256,16 @@ def describe(config: TeacherConfig, state: TrainingState, figures: dict[str, Any
         metrics={**figures, "steps": int(state.iteration) * config.steps_per_iteration},
         lineage={},
         versions=library_versions(),
+    )
+
+
+def _require_memory(config: TeacherConfig) -> None:
+    state = jax.eval_shape(lambda: init_training(config))
+    logits_and_their_gradient = 2 * 4 * config.learning.batch**2
+    require_memory(
+        state,
+        logits_and_their_gradient,
+        "rollout.environments, rollout.replay_steps, learning.batch, depth or width",
     )
 
 

@@ -34,6 +34,7 @@ def test_the_written_configuration_reads_back(tmp_path) -> None:
         ),
         ({"learning": "3"}, r"'learning' is a section; set one of its keys"),
         ({"learning.discount": 1.0}, r"learning.discount = 1.0: .*less than 1"),
+        ({"learning.target_entropy": "nan"}, r"learning.target_entropy = 'nan': .*finite"),
         ({"steps": "many"}, r"steps = 'many': .*integer"),
     ],
 )

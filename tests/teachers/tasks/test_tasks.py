@@ -14,9 +14,9 @@ from teachers.tasks.reacher import Reacher
 from teachers.tasks.twin import twins
 
 ENVS, STEPS = 16, 60
-# Float32 in MJX against float64 in C over 60 control steps of random actions; in a maze, an impact that one
+# Float32 in MJX against float64 in C over 60 control steps, as shares of each field's scale; in a maze, an impact that one
 # engine sees a substep later shifts what follows.
-TOLERANCE = {"reacher": 2e-3, "point_u_maze": 2e-2}
+TOLERANCE = {"reacher": 2e-4, "point_u_maze": 3e-3}
 
 
 @pytest.fixture(scope="module", params=list(TASKS))
