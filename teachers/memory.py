@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from teachers.tasks import InputError
 
@@ -38,6 +39,6 @@ def device_memory() -> int:
 
 
 def _bytes(leaf: Any) -> int:
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return 0
     return int(leaf.size) * int(leaf.dtype.itemsize)
