@@ -28,7 +28,7 @@ from teachers.runlog import require_new
 from teachers.tasks import get_task
 
 TASK = "reacher"
-TEACHER = {f"{network}.depth": 16 for network in ("actor", "phi", "psi")}
+TEACHER = {f"{network}.depth": 16 for network in ("actor", "phi", "psi")} | {"steps": 600_000}
 STUDENT = {"student.policy.layers": 2, "student.policy.width": 64}
 EPISODES = 256
 SUMMARY = "summary.json"
