@@ -13,12 +13,12 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "crl-distill" / "jax"
+from distill.cache import use_compilation_cache
 
 
 def parser(description: str) -> argparse.ArgumentParser:
     """Command-line options that every benchmark takes."""
-    jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    use_compilation_cache()
     result = argparse.ArgumentParser(description=description)
     result.add_argument("--json", type=Path, help="write the rows to this file")
     result.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -1,8 +1,6 @@
 """The demo with several seeds: its figures, and where its seconds go."""
 
-import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 from common import parser, report
@@ -10,18 +8,12 @@ from common import parser, report
 from distill.cli.demo import run_demo
 
 
-@contextmanager
-def quiet(what: str):
-    print(what, file=sys.stderr)
-    yield lambda done, total, figures: None
-
-
 def main() -> None:
     options = parser(__doc__).parse_args()
     rows = []
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            result = run_demo(Path(folder) / "demo", seed, quiet)
+            result = run_demo(Path(folder) / "demo", seed)
         rows.append(
             {
                 "seed": seed,

@@ -36,7 +36,7 @@ class LearningConfig(Config):
     """How a student learns."""
 
     updates: int = Field(600, ge=1, le=1_000_000, description="gradient steps in a round")
-    batch: int = Field(256, ge=1, le=1_000_000, description="labelled states in a gradient step")
+    batch: int = Field(256, ge=2, le=1_000_000, description="labelled states in a gradient step")
     learning_rate: float = Field(
         2e-3, gt=0, le=1, description="Adam's at the start; it falls to 0 along a cosine"
     )

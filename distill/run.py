@@ -25,7 +25,7 @@ from teachers.metadata import Metadata, digest, library_versions
 from teachers.networks import Params, count_parameters, energy
 from teachers.progress import Progress, silent
 from teachers.rollout import reset, rollout
-from teachers.runlog import RunLog, make_folder, require_new
+from teachers.runlog import RunLog, new_folder
 from teachers.tasks import State
 
 Metrics = dict[str, Array]
@@ -174,21 +174,17 @@ def distill_teacher(
         InputError: `out` is taken.
     """
     out = Path(out)
-    require_new(out)
-    networks = student_networks(teacher.task, config.student, teacher.metadata.config["embedding"])
+    embedding = teacher.metadata.config["embedding"]
+    networks = student_networks(teacher.task, config.student, embedding)
     init, one_round = make_round(config, teacher.networks, networks)
     key = jax.random.key(config.seed)
-    require_memory(
-        jax.eval_shape(init, key), 0, "collect.environments, collect.capacity, layers or width"
-    )
-    make_folder(out)
-    state = jax.jit(init)(key)
-    step = jax.jit(one_round, donate_argnums=0)
-    total = config.collect.rounds * config.states_per_round
-
-    begun = time.monotonic()
-    figures: dict[str, Any] = {}
-    with RunLog(out, config) as log:
+    _require_memory(config, jax.eval_shape(init, key))
+    with new_folder(out), RunLog(out, config) as log:
+        state = jax.jit(init)(key)
+        step = jax.jit(one_round, donate_argnums=0)
+        total = config.collect.rounds * config.states_per_round
+        figures: dict[str, Any] = {}
+        begun = time.monotonic()
         for i in range(1, config.collect.rounds + 1):
             state, metrics = step(state, teacher.params)
             figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -196,29 +192,47 @@ def distill_teacher(
             if i < config.collect.rounds:
                 log.write(i * config.states_per_round, figures)
             progress(i * config.states_per_round, total, figures)
-        metadata = Metadata(
-            kind="student",
-            task=teacher.metadata.task,
-            networks={
-                name: {**shape.model_dump(), "parameters": count_parameters(state.params[name])}
-                for name, shape in (
-                    ("actor", config.student.policy),
-                    ("phi", config.student.critic),
-                    ("psi", config.student.critic),
-                )
-            },
-            config={**config.model_dump(), "embedding": teacher.metadata.config["embedding"]},
-            metrics={"steps": total, **figures},
-            lineage={"teacher": describe_teacher(teacher)},
-            versions=library_versions(),
-        )
+        metadata = describe(config, state.params, teacher, {"steps": total, **figures})
         student = Agent(networks, state.params, metadata)
         measured = compare(student, teacher, config.episodes, config.seed)
         log.write(total, figures | measured)
-    metadata = metadata.model_copy(update={"metrics": metadata.metrics | measured})
-    student = Agent(networks, state.params, metadata)
-    save_student(student, out)
+        metrics = {**metadata.metrics, **measured}
+        student = Agent(networks, state.params, describe(config, state.params, teacher, metrics))
+        save_student(student, out)
     return student
+
+
+def describe(
+    config: DistillConfig, params: Params, teacher: Agent, metrics: dict[str, Any]
+) -> Metadata:
+    """The metadata of a student with these parameters."""
+    shapes = {
+        "actor": config.student.policy,
+        "phi": config.student.critic,
+        "psi": config.student.critic,
+    }
+    return Metadata(
+        kind="student",
+        task=teacher.metadata.task,
+        networks={
+            name: {**shape.model_dump(), "parameters": count_parameters(params[name])}
+            for name, shape in shapes.items()
+        },
+        config={**config.model_dump(), "embedding": teacher.metadata.config["embedding"]},
+        metrics=metrics,
+        lineage={"teacher": describe_teacher(teacher)},
+        versions=library_versions(),
+    )
+
+
+def _require_memory(config: DistillConfig, state: DistillState) -> None:
+    shapes = (config.student.policy, config.student.critic, config.student.critic)
+    activations = 2 * config.learning.batch * sum(n.layers * n.width for n in shapes)
+    require_memory(
+        (state, state.params),  # the parameters once more for their gradients
+        4 * activations,
+        "collect.environments, collect.capacity, learning.batch, layers or width",
+    )
 
 
 def compare(student: Agent, teacher: Agent, episodes: int, seed: int) -> dict[str, Any]:

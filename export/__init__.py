@@ -9,6 +9,8 @@ from typing import Any
 _HOMES = {
     "export_student": "export.convert",
     "play_in_c": "export.play",
+    "animate": "export.animate",
+    "describe_task": "export.contract",
     "measure_latency": "export.latency",
     "open_policy": "export.artefacts",
     "describe_artefact": "export.artefacts",

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import onnx
 
 from export.play import PolicyFunction, play_in_c
 from export.runtime import Policy, read_metadata
@@ -73,21 +74,29 @@ def describe_artefact(path: Path) -> Metadata:
     path = Path(path)
     if path.suffix != ".onnx":
         return read_run(path)
-    import onnx
+    return _metadata(describe_entries(path), path)
 
+
+def describe_entries(path: Path) -> dict[str, Any]:
+    """All of our metadata in an ONNX file: the description and the deployment contract.
+
+    Raises:
+        InputError: it is no ONNX file of ours.
+    """
     _require_file(path)
     try:
         model = onnx.load(path, load_external_data=False)
-        entries = read_metadata({p.key: p.value for p in model.metadata_props}, str(path))
-    except ValueError as error:
-        raise InputError(str(error)) from None
     except Exception:  # protobuf's decoding errors share no public base class
         raise InputError(f"{path} is not an ONNX file") from None
-    return _metadata(entries, path)
+    try:
+        return read_metadata({p.key: p.value for p in model.metadata_props}, str(path))
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 def _open_onnx(path: Path) -> OpenedPolicy:
-    _require_file(path)
+    if describe_entries(path).get("role") == "critic":
+        raise InputError(f"{path} is a critic, not a policy; give the policy.onnx beside it")
     try:
         policy = Policy(path)
     except ValueError as error:
@@ -103,6 +112,8 @@ def _open_onnx(path: Path) -> OpenedPolicy:
 
 
 def _require_file(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a policy.onnx that crl-distill export wrote")
     if not path.is_file():
         raise InputError(f"{path} does not exist; give a policy.onnx that crl-distill export wrote")
 

@@ -1,18 +1,22 @@
 """Plays any policy in MuJoCo C, as a robot would: sense, act, wait one control period."""
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
 from teachers.evaluate import Episodes, evaluation_starts, outcomes
 from teachers.progress import Progress, silent
-from teachers.tasks import Task
+from teachers.tasks import State, Task
 from teachers.tasks.twin import twins
 
 # observation [batch, obs], goal [batch, goal] -> action [batch, act], all float32 numpy arrays
 PolicyFunction = Callable[[Any, Any], np.ndarray]
+
+SIDE_BY_SIDE = 256  # each simulation of the C engine holds memory of its own
 
 
 class Recording(NamedTuple):
@@ -44,14 +48,35 @@ def play_in_c(
     Args:
         task: what to play.
         policy: maps batches of observations and goals to actions in [-1, 1].
-        episodes: how many; they advance side by side.
+        episodes: how many.
         seed: of initial states and goals. `teachers.evaluate_agent` gives the same ones in MJX.
         progress: called after each control step of all episodes.
     """
     starts = evaluation_starts(task, episodes, seed)
+    total = task.episode_steps * episodes
+    parts: list[Recording] = []
+    for first in range(0, episodes, SIDE_BY_SIDE):
+        some = jax.tree.map(itemgetter(slice(first, first + SIDE_BY_SIDE)), starts)
+
+        def advanced(steps: int, before: int = first * task.episode_steps) -> None:
+            progress(before + steps, total, {})
+
+        parts.append(_play(task, policy, some, advanced))
+    return Recording(
+        goal=np.concatenate([part.goal for part in parts]),
+        **{
+            name: np.concatenate([getattr(part, name) for part in parts], axis=1)
+            for name in ("observation", "action", "qpos", "within")
+        },
+    )
+
+
+def _play(
+    task: Task, policy: PolicyFunction, starts: State, advanced: Callable[[int], None]
+) -> Recording:
     goal = np.asarray(starts.goal, np.float32)
     robots = twins(task, starts)
-    alive = np.ones(episodes, bool)
+    alive = np.ones(len(robots), bool)
     observation = np.stack([robot.observation for robot in robots])
     rows: dict[str, list[np.ndarray]] = {
         key: [] for key in ("observation", "action", "qpos", "within")
@@ -66,5 +91,5 @@ def play_in_c(
         observation = np.stack([robot.observation for robot in robots])
         alive = alive & ~np.asarray(task.terminated(observation))
         rows["within"].append(np.asarray(task.within(observation, goal)) & alive)
-        progress(step * episodes, task.episode_steps * episodes, {})
+        advanced(step * len(robots))
     return Recording(goal=goal, **{key: np.stack(values) for key, values in rows.items()})

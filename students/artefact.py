@@ -4,10 +4,11 @@ from pathlib import Path
 
 import jax
 
-from students.config import StudentConfig
+from students.config import SavedStudentConfig
 from students.networks import student_networks
 from teachers.agent import Agent
 from teachers.checkpoint import CheckpointWriter, read_params, require_kind
+from teachers.config import stored_config
 from teachers.tasks import get_task
 
 
@@ -24,7 +25,8 @@ def load_student(run: Path) -> Agent:
         InputError: `run` holds no student.
     """
     metadata = require_kind(run, "student")
-    config = StudentConfig.model_validate(metadata.config["student"])
-    networks = student_networks(get_task(metadata.task), config, metadata.config["embedding"])
+    raw = {**metadata.config.get("student", {}), "embedding": metadata.config.get("embedding")}
+    config = stored_config(SavedStudentConfig, raw, str(run))
+    networks = student_networks(get_task(metadata.task), config, config.embedding)
     like = jax.eval_shape(networks.init, jax.random.key(0))
     return Agent(networks, read_params(run, like), metadata)

@@ -17,3 +17,9 @@ class StudentConfig(Config):
 
     policy: MLPConfig = MLPConfig()
     critic: MLPConfig = MLPConfig()
+
+
+class SavedStudentConfig(StudentConfig):
+    """A student as its artefact describes it."""
+
+    embedding: int = Field(ge=1, description="size of the embeddings, the teacher's")

@@ -5,6 +5,10 @@ for runs that can be resumed, `training` (the whole training state). Reading an 
 two alone.
 """
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,7 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from teachers.agent import Agent, teacher_networks
-from teachers.config import TeacherConfig
+from teachers.config import TeacherConfig, stored_config
 from teachers.metadata import Metadata, parse_metadata
 from teachers.networks import Params
 from teachers.tasks import InputError
@@ -36,7 +40,8 @@ class CheckpointWriter:
         }
         if training is not None:
             items["training"] = ocp.args.StandardSave(training)
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        with _uninterrupted():
+            self._manager.save(step, args=ocp.args.Composite(**items))
 
     def __enter__(self) -> "CheckpointWriter":
         return self
@@ -47,8 +52,25 @@ class CheckpointWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with _uninterrupted():
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Lets Ctrl-C wait until the block is done: inside a save it would leave it half written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: arrived.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if arrived:
+        raise KeyboardInterrupt
 
 
 def checkpoint_steps(run: Path) -> list[int]:
@@ -67,13 +89,11 @@ def newest_step(run: Path) -> int:
     """
     run = Path(run)
     if not run.exists():
-        raise InputError(
-            f"{run} does not exist; give the folder of a run, as train-teacher --out made it"
-        )
+        raise InputError(f"{run} does not exist; give the folder of a teacher's or student's run")
     steps = checkpoint_steps(run)
     if not steps:
         raise InputError(
-            f"{run} holds no checkpoint; give the folder of a run, as train-teacher --out made it"
+            f"{run} holds no checkpoint; give the folder of a teacher's or student's run"
         )
     return steps[-1]
 
@@ -112,7 +132,7 @@ def load_teacher(run: Path) -> Agent:
         InputError: `run` holds no teacher.
     """
     metadata = require_kind(run, "teacher")
-    config = TeacherConfig.model_validate(metadata.config)
+    config = stored_config(TeacherConfig, metadata.config, str(run))
     networks = teacher_networks(config)
     like = jax.eval_shape(networks.init, jax.random.key(0))
     return Agent(networks, read_params(run, like), metadata)
@@ -139,9 +159,9 @@ def _restore(run: Path, item: str, args: Any) -> Any:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             return checkpointer.restore(folder, args=ocp.args.Composite(**{item: args}))[item]
     except (ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"cannot read {item} of checkpoint {step} in {run}: it is damaged or not ours ({reason})"
+            f"cannot read {item} of checkpoint {step} in {run}: it is damaged or not ours; remove it to use "
+            "the one before it"
         ) from error
 
 

@@ -133,10 +133,31 @@ def teacher_config(
         overrides: values by dotted key, such as `{"learning.batch": 512}`; strings are parsed.
 
     Raises:
-        InputError: unknown task or key, unreadable file, or a value out of its range.
+        InputError: unknown task or key, a configuration for another task, unreadable file, or a value out of
+            its range.
     """
     defaults = {"task": task, **get_task(task).training}
-    return resolve(TeacherConfig, defaults, file, {**(overrides or {}), "task": task})
+    config = resolve(TeacherConfig, defaults, file, overrides)
+    if config.task != task:
+        raise InputError(
+            f"the configuration is for task {config.task!r}, not {task!r}; name that one"
+        )
+    return config
+
+
+def stored_config(model: type[ConfigType], raw: Any, source: str) -> ConfigType:
+    """The configuration inside an artefact.
+
+    Raises:
+        InputError: it does not fit this version's.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(
+            f"the configuration inside {source} does not fit this crl-distill ({_explain(error)}); "
+            "install the version that `crl-distill info` names for it"
+        ) from None
 
 
 def resolve(
@@ -158,10 +179,7 @@ def resolve(
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{key} = {first['input']!r}: {message}") from None
+        raise InputError(_explain(error)) from None
 
 
 def read_toml(file: Path) -> dict[str, Any]:
@@ -189,6 +207,12 @@ def parse_assignments(assignments: list[str]) -> dict[str, str]:
         if not (key and equals):
             raise InputError(f"--set {assignment!r}: write it as section.key=value")
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    return f"{key} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _keys(model: type[Config], prefix: str = "") -> dict[str, type[Config] | None]:

@@ -117,13 +117,16 @@ def retention(
 ) -> tuple[float, tuple[float, float]] | tuple[None, None]:
     """Student's time at goal / teacher's over the same episodes, with its paired bootstrap 95% interval.
 
-    Both are None where the teacher is never at its goal.
+    Both are None where the teacher is never at its goal. The interval has no upper end where it so rarely is
+    that resamples miss it.
     """
     if not teacher.any():
         return None, None
 
     def ratio(s: np.ndarray, t: np.ndarray, axis: int = -1) -> Any:
-        return s.mean(axis=axis) / t.mean(axis=axis)
+        reference = t.mean(axis=axis)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(reference > 0, s.mean(axis=axis) / reference, np.inf)
 
     return float(ratio(student, teacher)), _bootstrap((student, teacher), ratio)
 
@@ -134,7 +137,7 @@ def _bootstrap(
     if len(samples[0]) < 2:
         value = float(statistic(*samples))
         return (value, value)
-    interval = stats.bootstrap(
+    resamples = stats.bootstrap(
         samples,
         statistic,
         paired=True,
@@ -143,5 +146,8 @@ def _bootstrap(
         n_resamples=RESAMPLES,
         batch=100,
         rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    ).bootstrap_distribution
+    # Of the resamples themselves: interpolating between infinite ratios would give NaN.
+    low = np.quantile(resamples, 0.025, method="lower")
+    high = np.quantile(resamples, 0.975, method="higher")
+    return float(low), float(high)

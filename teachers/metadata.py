@@ -1,12 +1,14 @@
 """What every artefact says of itself: task, networks, configuration, figures, lineage, library versions."""
 
 import hashlib
+import math
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import jax
 import numpy as np
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from teachers.config import Config
 from teachers.networks import Params
@@ -51,6 +53,22 @@ class Metadata(Config):
     metrics: dict[str, Any]
     lineage: dict[str, Any]
     versions: dict[str, str]
+
+    @field_validator("metrics", "lineage", mode="before")
+    @classmethod
+    def _valid_json(cls, value: Any) -> Any:
+        return finite(value)
+
+
+def finite(value: Any) -> Any:
+    """The value with NaN and infinities as None, which JSON lacks."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
 
 
 def parse_metadata(raw: Any, source: str) -> Metadata:

@@ -4,6 +4,7 @@ Steps lie time-major, `[slot, env, ...]`, in a ring that is written in whole rol
 from the oldest stored step (0) to the newest.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from teachers.rollout import Trajectory
+
+MAX_OFFSET = 2.0**30
 
 
 class Replay(NamedTuple):
@@ -84,6 +87,8 @@ def sample(
 ) -> Batch:
     """Steps drawn uniformly, each with a later observation of its own episode as goal in hindsight.
 
+    An episode's last stored step has nothing later: it is its own goal.
+
     The offset to the goal is geometric, P(k) = (1 - discount) discount^(k-1) for k = 1, 2, ... (Eysenbach
     et al., arXiv 2206.07568, eq. 1), clipped to the episode's last stored step.
 
@@ -111,7 +116,9 @@ def sample(
 def geometric_offsets(key: Key[Array, ""], batch: int, discount: float) -> Int[Array, "batch"]:
     """Offsets k >= 1 with P(k) = (1 - discount) discount^(k-1), by inversion of the distribution."""
     uniform = jax.random.uniform(key, (batch,), minval=jnp.finfo(jnp.float32).tiny)
-    return 1 + jnp.floor(jnp.log(uniform) / jnp.log(discount)).astype(jnp.int32)
+    # The logarithm in double precision: near 1, float32 rounds the discount to 1. The bound keeps int32 safe.
+    offsets = jnp.log(uniform) / math.log(discount)
+    return 1 + jnp.floor(jnp.minimum(offsets, MAX_OFFSET)).astype(jnp.int32)
 
 
 def _size_and_oldest(replay: Replay) -> tuple[Int[Array, ""], Int[Array, ""]]:

@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from teachers.config import Config
+from teachers.metadata import finite
 from teachers.tasks import InputError
 
 METRICS = "metrics.jsonl"
@@ -30,16 +33,35 @@ def require_new(out: Path) -> None:
         )
 
 
+@contextmanager
+def new_folder(out: Path) -> Iterator[None]:
+    """A new folder; if the block is interrupted before it holds a checkpoint, it is removed again.
+
+    Raises:
+        InputError: it is taken, or cannot be created or written.
+    """
+    require_new(out)
+    make_folder(out)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not any(out.glob("checkpoints/*[0-9]")):
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
 def make_folder(out: Path) -> None:
     """Creates a folder and its parents.
 
     Raises:
-        InputError: it cannot be created.
+        InputError: it cannot be created or written.
     """
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot create {out}: {error.strerror}; choose another --out") from None
+    if not os.access(out, os.W_OK):
+        raise InputError(f"cannot write in {out}; choose another --out")
 
 
 class RunLog:
@@ -63,7 +85,7 @@ class RunLog:
 
     def write(self, step: int, figures: Mapping[str, Any]) -> None:
         """One line of `metrics.jsonl`, and its numbers as TensorBoard scalars."""
-        self._file.write(json.dumps({"step": step, **figures}) + "\n")
+        self._file.write(json.dumps({"step": step, **finite(figures)}) + "\n")
         self._file.flush()
         for name, value in figures.items():
             if isinstance(value, int | float):

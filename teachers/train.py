@@ -4,6 +4,7 @@ Contrastive RL (Eysenbach et al., arXiv 2206.07568) with deep residual networks 
 arXiv 2503.14858).
 """
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 from teachers import replay as buffer
 from teachers.agent import Agent, teacher_networks
 from teachers.checkpoint import CheckpointWriter, newest_step, read_training, require_kind
-from teachers.config import TeacherConfig
+from teachers.config import TeacherConfig, stored_config
 from teachers.evaluate import evaluation_starts, evaluator, summary
 from teachers.losses import actor_loss, info_nce, temperature_loss
 from teachers.memory import require_memory
@@ -31,10 +32,14 @@ from teachers.networks import (
 )
 from teachers.progress import Progress, silent
 from teachers.rollout import reset, rollout
-from teachers.runlog import RunLog, make_folder, require_new
+from teachers.runlog import RunLog, new_folder
 from teachers.tasks import InputError, State, get_task
 
 Metrics = dict[str, Array]
+
+
+class DivergedError(RuntimeError):
+    """Training produced numbers that are not finite."""
 
 
 class Learner(NamedTuple):
@@ -198,36 +203,44 @@ def train_teacher(
         The trained teacher, as `load_teacher(out)` opens it.
 
     Raises:
-        InputError: `out` is taken, or cannot be resumed with this configuration.
+        InputError: `out` is taken, cannot be resumed with this configuration, or the run does not fit in memory.
+        DivergedError: a loss is not finite; the checkpoints written before are intact.
     """
     out = Path(out)
-    task = get_task(config.task)
+    _require_memory(config)
     if resume:
         state = _resumed(config, out)
-    else:
-        require_new(out)
-        _require_memory(config)
-        make_folder(out)
+        figures: dict[str, Any] = dict(require_kind(out, "teacher").metrics)
+        return _train(config, out, state, figures, progress)
+    with new_folder(out):
         state = jax.jit(init_training, static_argnums=0)(config)
-    first = int(state.iteration)
-    iterate = jax.jit(make_iteration(config), donate_argnums=0)
-    figures: dict[str, Any] = dict(require_kind(out, "teacher").metrics) if resume else {}
-    starts = evaluation_starts(task, config.logging.episodes, config.seed)
+        return _train(config, out, state, {}, progress)
+
+
+def _train(
+    config: TeacherConfig,
+    out: Path,
+    state: TrainingState,
+    figures: dict[str, Any],
+    progress: Progress,
+) -> Agent:
+    """Trains on from `state`; `figures` are the newest measured so far."""
+    done = int(state.iteration)
     networks = teacher_networks(config)
+    iterate = jax.jit(make_iteration(config), donate_argnums=0)
     play = evaluator(networks)
-    per_iteration, total = (
-        config.steps_per_iteration,
-        config.iterations * config.steps_per_iteration,
-    )
+    starts = evaluation_starts(networks.task, config.logging.episodes, config.seed)
+    per_iteration = config.steps_per_iteration
     begun = time.monotonic()
     with (
-        RunLog(out, config, first * per_iteration if resume else None) as log,
+        RunLog(out, config, done * per_iteration if done else None) as log,
         CheckpointWriter(out, config.logging.keep_checkpoints) as checkpoints,
     ):
-        for i in range(first + 1, config.iterations + 1):
+        for i in range(done + 1, config.iterations + 1):
             last = i == config.iterations
             state, metrics = iterate(state)
             row = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            _require_finite(row, i * per_iteration)
             if last or i % config.logging.evaluate_every == 0:
                 row |= summary(play(state.learner.params, starts))
             row["seconds"] = round(time.monotonic() - begun, 3)
@@ -236,8 +249,17 @@ def train_teacher(
             if last or i % config.logging.checkpoint_every == 0:
                 metadata = describe(config, state, figures)
                 checkpoints.save(i * per_iteration, metadata, state.learner.params, state)
-            progress(i * per_iteration, total, figures)
+            progress(i * per_iteration, config.iterations * per_iteration, figures)
     return Agent(networks, state.learner.params, describe(config, state, figures))
+
+
+def _require_finite(row: dict[str, float], step: int) -> None:
+    bad = [name for name, value in row.items() if not math.isfinite(value)]
+    if bad:
+        raise DivergedError(
+            f"training diverged: {bad[0]} is {row[bad[0]]} at step {step:,}; earlier checkpoints are intact; "
+            "lower learning.learning_rate or depth"
+        )
 
 
 def describe(config: TeacherConfig, state: TrainingState, figures: dict[str, Any]) -> Metadata:
@@ -261,16 +283,19 @@ def describe(config: TeacherConfig, state: TrainingState, figures: dict[str, Any
 
 def _require_memory(config: TeacherConfig) -> None:
     state = jax.eval_shape(lambda: init_training(config))
-    logits_and_their_gradient = 2 * 4 * config.learning.batch**2
+    units = sum(n.depth * n.width for n in (config.actor, config.phi, config.psi))
+    batch = config.learning.batch
+    # Of one gradient step, in numbers: the logits with their gradient, and the activations.
+    scratch = 2 * batch**2 + 2 * batch * units
     require_memory(
-        state,
-        logits_and_their_gradient,
+        (state, state.learner.params),  # the parameters once more for their gradients
+        4 * scratch,
         "rollout.environments, rollout.replay_steps, learning.batch, depth or width",
     )
 
 
 def _resumed(config: TeacherConfig, out: Path) -> TrainingState:
-    saved = TeacherConfig.model_validate(require_kind(out, "teacher").config)
+    saved = stored_config(TeacherConfig, require_kind(out, "teacher").config, str(out))
     # How long to train and what to log may change; what is trained may not.
     free = {"steps": config.steps, "logging": config.logging}
     if saved.model_copy(update=free) != config:

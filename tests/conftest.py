@@ -1,12 +1,12 @@
 """Shared by all tests: checked array shapes, the compilation cache, and one tiny run of each kind."""
 
-import os
 from pathlib import Path
 
-import jax
 import jaxtyping
 import pytest
 from tiny import DISTILL, TEACHER
+
+from distill.cache import use_compilation_cache
 
 # Every annotated array of the packages is checked against its shape and type while tests run.
 jaxtyping.install_import_hook(
@@ -14,11 +14,7 @@ jaxtyping.install_import_hook(
     "typecheck.checker",
 ).__enter__()
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "crl-distill" / "jax"
-jax.config.update(
-    "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+use_compilation_cache()
 
 
 @pytest.fixture(scope="session")

@@ -1,22 +1,21 @@
 """The commands. What they need is imported when they run, so that help and mistyped options answer at once."""
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from distill.cli.console import figure, pair_table, progress, say, show, text
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "crl-distill" / "jax"
-
-
 # Typer has carried Click inside since 0.27 and does not export these two.
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
 ClickException: type[Any] = typer.BadParameter.__mro__[2]
+
+
+INTERRUPTED = 130
 
 
 class Commands(TyperGroup):
@@ -33,22 +32,34 @@ class Commands(TyperGroup):
         except ClickException as error:
             _fail(error.format_message(), error.exit_code)
         except (typer.Abort, KeyboardInterrupt):
-            _fail("interrupted; checkpoints already written are intact", 130)
+            code = INTERRUPTED
         except Exception as error:
-            if not _is_expected(error):
-                raise
-            _fail(str(error), 2 if isinstance(error, ValueError) else 1)
+            _fail(*_explained(error))
+        if code == INTERRUPTED:  # Typer returns it for Ctrl-C inside a command
+            _fail("interrupted; checkpoints already written are intact", INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _is_expected(error: Exception) -> bool:
+def _explained(error: Exception) -> tuple[str, int]:
+    """What to tell the user of an error, and the exit code; a defect of ours is raised again."""
+    import jax
+
     from export.convert import ParityError
     from teachers.tasks import InputError
+    from teachers.train import DivergedError
 
-    return isinstance(error, InputError | ParityError)
+    if isinstance(error, InputError):
+        return str(error), 2
+    if isinstance(error, ParityError | DivergedError):
+        return str(error), 1
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; choose another path", 2
+    if isinstance(error, jax.errors.JaxRuntimeError) and "memory" in str(error).lower():
+        return "the device ran out of memory; lower environments, batch, depth or width", 2
+    raise error
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     say("error: " + " ".join(message.split()))
     sys.exit(code)
 
@@ -78,7 +89,7 @@ Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else there.")
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
-Episodes = Annotated[int, typer.Option(min=1, max=1_000_000, help="Whole episodes to play.")]
+Episodes = Annotated[int, typer.Option(min=1, max=100_000, help="Whole episodes to play.")]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="TOML file with any field of the configuration.")
 ]
@@ -349,12 +360,10 @@ def _prepare() -> None:
     """Sets up JAX for a command: compiled programs are kept between runs, and libraries log errors alone."""
     import logging
 
-    import jax
+    from distill.cache import use_compilation_cache
 
     logging.getLogger("absl").setLevel(logging.ERROR)
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(CACHE))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    use_compilation_cache()
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

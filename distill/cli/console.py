@@ -1,7 +1,6 @@
 """What the commands share: progress on stderr, results on stdout, errors in one line."""
 
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -90,20 +89,11 @@ def say(message: str) -> None:
 def show(result: Any, as_json: bool, table: Callable[[], Table | str]) -> None:
     """The result on stdout: one JSON value, or a table made for reading."""
     if as_json:
+        from teachers.metadata import finite
+
         print(json.dumps(finite(result)))
     else:
         Console().print(table())
-
-
-def finite(value: Any) -> Any:
-    """The value with NaN and infinities as None, which JSON lacks."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
 
 
 def pair_table(title: str, rows: Mapping[str, Any]) -> Table:
@@ -119,7 +109,11 @@ def figure(figures: Mapping[str, Any], name: str) -> str:
     if figures.get(name) is None:
         return "-"
     interval = figures.get(f"{name}_ci95")
-    return f"{figures[name]:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+    return f"{figures[name]:.3f}" + (
+        " [" + ", ".join("-" if end is None else f"{end:.3f}" for end in interval) + "]"
+        if interval
+        else ""
+    )
 
 
 def text(value: Any) -> str:

@@ -5,13 +5,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from distill.cli.console import figure, finite
+from distill.cli.console import figure
 from distill.config import distill_config
 from distill.run import distill_teacher
 from export.animate import animate
@@ -22,9 +22,10 @@ from export.play import play_in_c
 from export.runtime import Policy
 from teachers import evaluate_agent, retention, summary, teacher_config, train_teacher
 from teachers.agent import Agent
+from teachers.metadata import finite
 from teachers.plot import plot_learning_curve
-from teachers.progress import Progress
-from teachers.runlog import require_new
+from teachers.progress import Progress, silent
+from teachers.runlog import make_folder, require_new
 from teachers.tasks import get_task
 
 TASK = "reacher"
@@ -32,10 +33,24 @@ TEACHER = {f"{network}.depth": 16 for network in ("actor", "phi", "psi")} | {"st
 STUDENT = {"student.policy.layers": 2, "student.policy.width": 64}
 EPISODES = 256
 SUMMARY = "summary.json"
+MARKER = ".crl-distill-demo"  # tells a folder of ours, finished or interrupted
+PRODUCTS = (
+    "teacher",
+    "student",
+    "onnx",
+    "policy.onnx",
+    "critic.onnx",
+    "metrics.jsonl",
+    "learning_curve.png",
+    "animation.gif",
+    SUMMARY,
+)
 
 
 def run_demo(
-    out: Path, seed: int, progress: Callable[[str], AbstractContextManager[Progress]]
+    out: Path,
+    seed: int = 0,
+    progress: Callable[[str], AbstractContextManager[Progress]] = lambda _: nullcontext(silent),
 ) -> dict[str, Any]:
     """Trains a teacher, distills, exports, checks and plays a student, and leaves everything in `out`.
 
@@ -52,9 +67,9 @@ def run_demo(
         InputError: `out` holds something other than a demo.
     """
     out = Path(out)
-    if (out / SUMMARY).exists():
-        shutil.rmtree(out)
-    require_new(out)
+    _clear(out)
+    make_folder(out)
+    (out / MARKER).touch()
     seconds: dict[str, float] = {}
 
     with _stage(seconds, "train"), progress("train teacher") as report:
@@ -137,6 +152,15 @@ def summary_table(result: Mapping[str, Any]) -> Table:
             f"{row['latency_us']['p50']:.1f}" if "latency_us" in row else "-",
         )
     return table
+
+
+def _clear(out: Path) -> None:
+    """Removes what an earlier demo left in `out`, unless something else is there too."""
+    if (out / MARKER).exists():
+        names = {entry.name for entry in out.iterdir()} - {MARKER}
+        if names <= set(PRODUCTS):
+            shutil.rmtree(out)
+    require_new(out)
 
 
 @contextmanager

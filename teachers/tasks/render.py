@@ -18,7 +18,7 @@ from teachers.tasks.errors import InputError
 GOAL_COLOUR = (0.2, 0.7, 0.35, 0.4)
 GL_WORKER = Path(__file__).with_name("gl_worker.py")
 GL_BACKENDS = ("egl", "osmesa")
-GL_TIMEOUT = 120.0  # seconds
+GL_TIMEOUT = 30.0  # seconds
 
 Frames = UInt8[np.ndarray, "frame height width 3"]
 
@@ -68,7 +68,7 @@ def require_animation(file: Path) -> None:
     """Refuses a file that `write_animation` cannot write, before anything is played.
 
     Raises:
-        InputError: its ending is neither `.gif` nor `.mp4`, or it exists.
+        InputError: its ending is neither `.gif` nor `.mp4`, it exists, or its folder cannot be written.
     """
     if file.suffix not in (".gif", ".mp4"):
         raise InputError(f"{file}: the animation's name must end in .gif or .mp4")
@@ -76,6 +76,9 @@ def require_animation(file: Path) -> None:
         raise InputError(
             f"{file} exists; choose another name or remove it (nothing was overwritten)"
         )
+    there = next(folder for folder in file.absolute().parents if folder.exists())
+    if not os.access(there, os.W_OK):
+        raise InputError(f"cannot write in {there}; choose another folder for {file.name}")
 
 
 def scene(task: Task) -> mujoco.MjModel:

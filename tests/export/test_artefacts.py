@@ -19,7 +19,7 @@ def test_every_kind_is_described_and_opened(teacher_run, student_run, export_fol
 
 def test_the_critic_is_described_but_is_no_policy(export_folder) -> None:
     assert set(describe_artefact(export_folder / "critic.onnx").networks) == {"phi", "psi"}
-    with pytest.raises(InputError, match="expected observation, goal"):
+    with pytest.raises(InputError, match="is a critic, not a policy"):
         open_policy(export_folder / "critic.onnx")
 
 
@@ -29,6 +29,9 @@ def test_what_is_not_ours_is_refused(tmp_path, read) -> None:
         read(tmp_path / "nowhere.onnx")
     with pytest.raises(InputError, match="does not exist"):
         read(tmp_path / "nowhere")
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(InputError, match="is a folder"):
+        read(tmp_path / "folder.onnx")
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(InputError, match=r"text.onnx"):
         read(tmp_path / "text.onnx")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from export import Policy, play_in_c
+from export import Policy, play, play_in_c
 from export.animate import animate
 from export.artefacts import open_policy
 from teachers.progress import silent
@@ -32,6 +32,20 @@ def test_a_controller_written_by_hand_reaches_its_goals() -> None:
     assert recording.episodes.success_at_end.mean() > 0.8
     at_rest = play_in_c(get_task("reacher"), lambda observation, _: np.zeros((32, 2)), 32, 0)
     assert at_rest.episodes.success_at_end.mean() < 0.2
+
+
+def test_many_episodes_are_played_in_parts_that_make_no_difference(
+    export_folder, monkeypatch
+) -> None:
+    task, policy = get_task("reacher"), Policy(export_folder / "policy.onnx")
+    seen = []
+    whole = play_in_c(task, policy, 5, 0)
+    monkeypatch.setattr(play, "SIDE_BY_SIDE", 2)
+    parts = play_in_c(task, policy, 5, 0, lambda done, total, _: seen.append((done, total)))
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    assert seen[-1] == (500, 500)
+    assert seen == sorted(seen)
 
 
 def test_recordings_start_at_the_evaluations_states(export_folder) -> None:

@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import jax.numpy as jnp
 import pytest
 
@@ -16,6 +19,17 @@ def test_a_student_opens_from_its_folder_and_names_its_teacher(student_run, teac
     assert student.metadata.networks["actor"]["width"] == 8
     observation, goal = jnp.ones((3, 8)), jnp.ones((3, 2))
     assert student.networks.policy(student.params, observation, goal).shape == (3, 2)
+
+
+def test_a_student_whose_configuration_lacks_something_is_refused(student_run, tmp_path) -> None:
+    damaged = tmp_path / "run"
+    shutil.copytree(student_run, damaged)
+    file = damaged / "checkpoints" / "160" / "metadata" / "metadata"
+    metadata = json.loads(file.read_text())
+    del metadata["config"]["embedding"]
+    file.write_text(json.dumps(metadata))
+    with pytest.raises(InputError, match=r"does not fit this crl-distill \(embedding"):
+        load_student(damaged)
 
 
 def test_a_teacher_is_no_student_and_the_other_way_round(teacher_run, student_run) -> None:

@@ -83,10 +83,20 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(teacher_run, tmp_path, item
     assert "\n" not in str(caught.value)
 
 
+def edited(run, folder, **changes):
+    """A copy of a run whose newest metadata are changed."""
+    shutil.copytree(run, folder)
+    file = folder / "checkpoints" / "160" / "metadata" / "metadata"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    return folder
+
+
+@pytest.mark.parametrize("config", [{}, {"task": "reacher", "invented": 1}, {"task": "xyzzy"}])
+def test_a_configuration_of_another_version_is_refused(teacher_run, tmp_path, config) -> None:
+    with pytest.raises(InputError, match="does not fit this crl-distill"):
+        load_teacher(edited(teacher_run, tmp_path / "run", config=config))
+
+
 def test_a_newer_format_is_refused(teacher_run, tmp_path) -> None:
-    newer = tmp_path / "run"
-    shutil.copytree(teacher_run, newer)
-    file = newer / "checkpoints" / "160" / "metadata" / "metadata"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "format_version": 99}))
     with pytest.raises(InputError, match="format version 99, newer than"):
-        load_teacher(newer)
+        load_teacher(edited(teacher_run, tmp_path / "run", format_version=99))

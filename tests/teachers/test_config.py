@@ -68,6 +68,14 @@ def test_missing_file_and_task_are_named(tmp_path) -> None:
         teacher_config("reachr")
 
 
+def test_a_configuration_for_another_task_is_refused(tmp_path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(teacher_config("point_u_maze").to_toml())
+    for arguments in ((file, None), (None, {"task": "point_u_maze"})):
+        with pytest.raises(InputError, match="is for task 'point_u_maze', not 'reacher'"):
+            teacher_config("reacher", *arguments)
+
+
 def test_assignments_are_split_at_the_first_equals_sign() -> None:
     assert parse_assignments(["a.b=c=d", " e = 1 "]) == {"a.b": "c=d", "e": "1"}
     with pytest.raises(InputError, match="--set"):

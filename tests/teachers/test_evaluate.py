@@ -62,6 +62,15 @@ def test_a_teacher_that_never_arrives_has_no_retention() -> None:
     assert retention(np.ones(4), np.zeros(4)) == (None, None)
 
 
+def test_a_teacher_that_hardly_ever_arrives_has_an_interval_without_upper_end() -> None:
+    teacher, student = np.zeros(256), np.zeros(256)
+    teacher[0], student[0] = 0.5, 0.25
+    kept, (low, high) = retention(student, teacher)
+    assert kept == 0.5
+    assert low <= 0.5
+    assert high == np.inf
+
+
 def test_one_episode_has_an_interval_without_width() -> None:
     assert mean_interval(np.array([0.5])) == (0.5, 0.5)
 

@@ -62,8 +62,10 @@ def test_goals_come_from_later_steps_of_the_same_episode(lengths, count, seed) -
     newest = count * LENGTH - 1
     oldest = max(0, newest - SLOTS + 1)
     starts = [np.cumsum([0, *(own * 40)]) for own in lengths]
-    for env, episode, step in later.astype(int):
+    for (env, episode, step), own in zip(later.astype(int), now[:, 2], strict=True):
         assert oldest <= starts[env][episode] + step <= newest  # stored at the moment
+        last = min(starts[env][episode + 1] - 1, newest) - starts[env][episode]
+        assert step > own or own == last  # later, unless nothing is
     np.testing.assert_array_equal(batch.action[:, 0], now[:, 0])
 
 
@@ -105,6 +107,13 @@ def test_offsets_follow_the_geometric_distribution() -> None:
         sigma = np.sqrt(expected * (1 - expected) / count)
         assert abs(np.mean(offsets == k) - expected) < 5 * sigma
     assert offsets.mean() == pytest.approx(1 / (1 - discount), rel=0.02)
+
+
+@pytest.mark.parametrize("discount", [0.9999, 0.99999999])
+def test_offsets_stay_positive_as_the_discount_nears_one(discount) -> None:
+    offsets = np.asarray(replay.geometric_offsets(jax.random.key(0), 10_000, discount))
+    assert offsets.min() >= 1
+    assert np.median(offsets) == pytest.approx(np.log(2) / (1 - discount), rel=0.1)
 
 
 def test_offsets_are_clipped_to_the_last_stored_step() -> None:

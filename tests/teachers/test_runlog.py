@@ -15,6 +15,13 @@ def test_metrics_are_one_json_object_a_line(tmp_path) -> None:
     assert read_metrics(tmp_path)[1] == {"step": 20, "loss": 0.25, "interval": [0.1, 0.4]}
 
 
+def test_numbers_that_json_lacks_become_null(tmp_path) -> None:
+    with RunLog(tmp_path, teacher_config("reacher")) as log:
+        log.write(10, {"loss": float("nan"), "interval": (0.1, float("inf"))})
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    assert read_metrics(tmp_path) == [{"step": 10, "loss": None, "interval": [0.1, None]}]
+
+
 def test_resuming_drops_what_came_after_the_checkpoint(tmp_path) -> None:
     with RunLog(tmp_path, teacher_config("reacher")) as log:
         for step in (10, 20, 30):

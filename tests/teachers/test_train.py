@@ -1,12 +1,13 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tiny import TEACHER
 
-from teachers import InputError, load_teacher, teacher_config, train_teacher
+from teachers import InputError, load_teacher, teacher_config, train, train_teacher
 from teachers.checkpoint import checkpoint_steps
 from teachers.runlog import read_metrics
 from teachers.train import init_training, make_iteration
@@ -84,6 +85,34 @@ def test_an_interrupted_run_keeps_its_last_checkpoint_and_resumes(teacher_run, t
     assert load_teacher(tmp_path / "run").metadata.metrics["steps"] == 80
     train_teacher(settings(), tmp_path / "run", resume=True)
     assert without_clock(read_metrics(tmp_path / "run")) == without_clock(read_metrics(teacher_run))
+
+
+def test_an_interrupted_run_without_checkpoint_leaves_nothing(tmp_path) -> None:
+    def interrupt(done, total, figures):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_teacher(settings(), tmp_path / "run", progress=interrupt)
+    assert not (tmp_path / "run").exists()
+
+
+def test_divergence_ends_the_run_and_keeps_good_checkpoints(tmp_path, monkeypatch) -> None:
+    honest = train.make_iteration
+
+    def broken(config):
+        iteration = honest(config)
+
+        def diverging(state):
+            after, metrics = iteration(state)
+            bad = jnp.where(after.iteration >= 3, jnp.nan, 0.0)
+            return after, metrics | {"critic_loss": metrics["critic_loss"] + bad}
+
+        return diverging
+
+    monkeypatch.setattr(train, "make_iteration", broken)
+    with pytest.raises(train.DivergedError, match="critic_loss is nan at step 120"):
+        train_teacher(settings(), tmp_path / "run")
+    assert load_teacher(tmp_path / "run").metadata.metrics["steps"] == 80
 
 
 def test_the_seed_determines_the_run_and_another_one_changes_it(teacher_run, tmp_path) -> None:

@@ -1,12 +1,16 @@
 """Each command through Typer's runner, with good and bad input."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from tiny import DISTILL, TEACHER
 from typer.testing import CliRunner
 
-from distill.cli import app
+from distill.cli import app, demo
 
 runner = CliRunner()
 
@@ -169,6 +173,54 @@ def test_folders_in_use_are_refused_and_left_alone(teacher_run, student_run, tmp
     ):
         assert_refused(run(*command, "--out", taken), str(taken), "nothing was overwritten")
     assert [path.name for path in taken.iterdir()] == ["thesis.txt"]
+
+
+def test_a_demo_replaces_only_a_demo(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(demo, "train_teacher", lambda *_, **__: 1 / 0)  # far enough
+    ours = tmp_path / "ours"
+    for _ in range(2):  # the second time over what an interrupted one left
+        with pytest.raises(ZeroDivisionError):
+            demo.run_demo(ours)
+        (ours / "teacher").mkdir()
+    (ours / "thesis.txt").write_text("mine")
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "summary.json").write_text("{}")
+    for folder in (ours, theirs):
+        before = sorted(folder.rglob("*"))
+        assert_refused(run("demo", "--out", folder), str(folder), "nothing was overwritten")
+        assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("path", ["x" * 300, f"{'x' * 300}.onnx"])
+def test_a_path_that_cannot_be_is_refused(path) -> None:
+    for command in (["info"], ["evaluate"], ["train-teacher", "reacher", "--out"]):
+        assert_refused(run(*command, path), "xxx")
+
+
+def test_interrupting_says_so_and_leaves_a_checkpoint_that_resumes(tmp_path) -> None:
+    out = tmp_path / "run"
+    command = [
+        sys.executable, "-c", "from distill.cli import main; main()", "train-teacher", "reacher",
+        "--out", str(out), *sets({**TEACHER, "steps": 10**9, "logging.checkpoint_every": 1}),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not any(out.glob("checkpoints/*[0-9]")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert stderr.splitlines()[-1].startswith("error: interrupted; checkpoints already written")
+    assert "Traceback" not in stderr
+    assert not any(out.glob("checkpoints/*tmp*"))
+    done = run_json("info", out)["metrics"]["steps"]
+    more = run_json(
+        "train-teacher", "reacher", "--config", out / "config.toml", "--steps", done + 40,
+        "--out", out, "--resume",
+    )  # fmt: skip
+    assert more["steps"] == done + 40
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path) -> None:

@@ -1,0 +1,19 @@
+"""Where compiled programs are kept between runs."""
+
+import os
+from pathlib import Path
+
+import jax
+
+
+def use_compilation_cache() -> Path:
+    """Turns on JAX's persistent compilation cache.
+
+    Returns:
+        Its folder: `JAX_COMPILATION_CACHE_DIR` if that is set, else `crl-distill/jax` in the user's caches.
+    """
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or caches / "crl-distill" / "jax")
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    return folder
