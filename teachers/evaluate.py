@@ -1,5 +1,6 @@
 """Success and time at goal, deterministically, with bootstrap confidence intervals."""
 
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -137,16 +138,18 @@ def _bootstrap(
     if len(samples[0]) < 2:
         value = float(statistic(*samples))
         return (value, value)
-    resamples = stats.bootstrap(
-        samples,
-        statistic,
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        n_resamples=RESAMPLES,
-        batch=100,
-        rng=np.random.default_rng(0),
-    ).bootstrap_distribution
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        resamples = stats.bootstrap(
+            samples,
+            statistic,
+            paired=True,
+            vectorized=True,
+            method="percentile",
+            n_resamples=RESAMPLES,
+            batch=100,
+            rng=np.random.default_rng(0),
+        ).bootstrap_distribution
     # Of the resamples themselves: interpolating between infinite ratios would give NaN.
     low = np.quantile(resamples, 0.025, method="lower")
     high = np.quantile(resamples, 0.975, method="higher")
