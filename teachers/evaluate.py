@@ -139,7 +139,7 @@ def _bootstrap(
         value = float(statistic(*samples))
         return (value, value)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)  # about resamples that are infinite
         resamples = stats.bootstrap(
             samples,
             statistic,
