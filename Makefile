@@ -41,7 +41,7 @@ bench: setup
 
 # Needs uv (https://docs.astral.sh/uv). The lock file serves every supported Python and names no index.
 lock:
-	uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-annotate --generate-hashes \
+	uv pip compile --universal --python-version 3.11 --no-header --no-annotate --generate-hashes \
 		--extra dev pyproject.toml -o requirements.lock
 
 clean-cache:
