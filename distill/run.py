@@ -21,7 +21,7 @@ from students.networks import student_networks
 from teachers.agent import Agent, Networks
 from teachers.evaluate import evaluate_agent, retention, summary
 from teachers.memory import require_memory
-from teachers.metadata import Metadata, digest, library_versions
+from teachers.metadata import Metadata, digest, finite, library_versions
 from teachers.networks import Params, count_parameters, energy
 from teachers.progress import Progress, silent
 from teachers.rollout import reset, rollout
@@ -171,7 +171,7 @@ def distill_teacher(
         The student, with its retention of the teacher among its metrics.
 
     Raises:
-        InputError: `out` is taken.
+        InputError: `out` is taken, or the distillation does not fit in memory.
     """
     out = Path(out)
     embedding = teacher.metadata.config["embedding"]
@@ -196,8 +196,8 @@ def distill_teacher(
         student = Agent(networks, state.params, metadata)
         measured = compare(student, teacher, config.episodes, config.seed)
         log.write(total, figures | measured)
-        metrics = {**metadata.metrics, **measured}
-        student = Agent(networks, state.params, describe(config, state.params, teacher, metrics))
+        metadata = metadata.model_copy(update={"metrics": metadata.metrics | finite(measured)})
+        student = Agent(networks, state.params, metadata)
         save_student(student, out)
     return student
 

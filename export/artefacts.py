@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -74,29 +74,20 @@ def describe_artefact(path: Path) -> Metadata:
     path = Path(path)
     if path.suffix != ".onnx":
         return read_run(path)
-    return _metadata(describe_entries(path), path)
-
-
-def describe_entries(path: Path) -> dict[str, Any]:
-    """All of our metadata in an ONNX file: the description and the deployment contract.
-
-    Raises:
-        InputError: it is no ONNX file of ours.
-    """
     _require_file(path)
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception:  # protobuf's decoding errors share no public base class
         raise InputError(f"{path} is not an ONNX file") from None
     try:
-        return read_metadata({p.key: p.value for p in model.metadata_props}, str(path))
+        entries = read_metadata({p.key: p.value for p in model.metadata_props}, str(path))
     except ValueError as error:
         raise InputError(str(error)) from None
+    return _metadata(entries, path)
 
 
 def _open_onnx(path: Path) -> OpenedPolicy:
-    if describe_entries(path).get("role") == "critic":
-        raise InputError(f"{path} is a critic, not a policy; give the policy.onnx beside it")
+    _require_file(path)
     try:
         policy = Policy(path)
     except ValueError as error:

@@ -21,6 +21,7 @@ class _Network:
             lineage.
     """
 
+    role: str
     inputs: tuple[str, ...]
     output: str
 
@@ -46,10 +47,10 @@ class _Network:
                 f"{path} is not a model that ONNX Runtime can load ({reason})"
             ) from None
         self.metadata = read_metadata(self._session.get_modelmeta().custom_metadata_map, str(path))
-        found = tuple(node.name for node in self._session.get_inputs())
-        if found != self.inputs:
+        found = self.metadata.get("role")
+        if found != self.role:
             raise ValueError(
-                f"{path} has the inputs {', '.join(found)}; expected {', '.join(self.inputs)}"
+                f"{path} is a {found}, not a {self.role}; give the {self.role}.onnx beside it"
             )
 
     def _run(self, *arrays: Any) -> np.ndarray:
@@ -67,6 +68,7 @@ class _Network:
 class Policy(_Network):
     """An exported policy: `Policy("policy.onnx")(observation, goal)`."""
 
+    role = "policy"
     inputs = ("observation", "goal")
     output = "action"
 
@@ -86,6 +88,7 @@ class Policy(_Network):
 class Critic(_Network):
     """An exported critic: `Critic("critic.onnx")(observation, goal, action)`."""
 
+    role = "critic"
     inputs = ("observation", "goal", "action")
     output = "value"
 

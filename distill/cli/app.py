@@ -254,18 +254,11 @@ def evaluate(
     """
     _prepare()
     from export.artefacts import open_policy
-    from teachers.evaluate import summary
 
     opened = open_policy(path)
     with progress("evaluate") as report:
         outcomes = opened.evaluate(episodes, seed, report)
-    figures = {
-        "task": opened.task.name,
-        "kind": opened.metadata.kind,
-        "episodes": episodes,
-        "seed": seed,
-        **summary(outcomes),
-    }
+    figures = _outcome_figures(opened.metadata, seed, outcomes)
     show(figures, json, lambda: _figures_table(str(path), figures))
 
 
@@ -292,7 +285,6 @@ def play(
     from export.animate import animate
     from export.artefacts import open_policy
     from export.play import play_in_c
-    from teachers.evaluate import summary
     from teachers.tasks.render import require_animation
 
     if video:
@@ -301,14 +293,8 @@ def play(
     with progress("play") as report:
         recording = play_in_c(opened.task, opened.act, episodes, seed, report)
     outcomes = recording.episodes
-    figures: dict[str, Any] = {
-        "task": opened.task.name,
-        "kind": opened.metadata.kind,
-        "episodes": episodes,
-        "seed": seed,
-        **summary(outcomes),
-        "by_episode": [float(value) for value in outcomes.time_at_goal],
-    }
+    figures = _outcome_figures(opened.metadata, seed, outcomes)
+    figures["by_episode"] = [float(value) for value in outcomes.time_at_goal]
     if video:
         renderer = animate(opened.task, recording, video, shown)
         figures |= {"video": str(video), "renderer": renderer}
@@ -368,6 +354,18 @@ def _prepare() -> None:
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if value is not None}
+
+
+def _outcome_figures(metadata: Any, seed: int, outcomes: Any) -> dict[str, Any]:
+    from teachers.evaluate import summary
+
+    return {
+        "task": metadata.task,
+        "kind": metadata.kind,
+        "episodes": len(outcomes.time_at_goal),
+        "seed": seed,
+        **summary(outcomes),
+    }
 
 
 def _show_run(folder: Path, metadata: Any, json: bool) -> None:

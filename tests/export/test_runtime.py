@@ -73,5 +73,7 @@ def test_a_foreign_or_broken_file_is_refused(tmp_path, export_folder) -> None:
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(ValueError, match="not a model that ONNX Runtime can load"):
         Policy(tmp_path / "text.onnx")
-    with pytest.raises(ValueError, match="has the inputs observation, goal, action; expected"):
+    with pytest.raises(ValueError, match=r"is a critic, not a policy; give the policy\.onnx"):
         Policy(export_folder / "critic.onnx")
+    with pytest.raises(ValueError, match=r"is a policy, not a critic; give the critic\.onnx"):
+        Critic(export_folder / "policy.onnx")
