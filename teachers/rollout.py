@@ -9,6 +9,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from teachers.tasks import GoalSet, State, Task
 
+RESTART_SHARE = 16  # of all environments, how many parts are restarted one after the other
+
 # (key, observation [env, obs], goal [env, goal]) -> action [env, act] in [-1, 1]
 Act = Callable[[Key[Array, ""], Array, Array], Array]
 
@@ -63,18 +65,31 @@ def rollout(
             terminated=stepped.terminated,
         )
         done = stepped.terminated | (stepped.steps >= task.episode_steps)
-
-        def restart(states: State) -> State:
-            fresh = reset(task, reset_key, environments, goal_set)
-            return jax.tree.map(
-                lambda new, old: jnp.where(_like(done, old), new, old), fresh, states
-            )
-
-        # Most steps end no episode, and then nothing is reset.
-        return jax.lax.cond(done.any(), restart, lambda states: states, stepped), record
+        return _restart(task, stepped, done, reset_key, goal_set), record
 
     return jax.lax.scan(step, states, jax.random.split(key, length))
 
 
-def _like(mask: Bool[Array, "env"], array: Array) -> Array:
-    return mask.reshape(mask.shape + (1,) * (array.ndim - 1))
+def _restart(
+    task: Task, states: State, done: Bool[Array, "env"], key: Key[Array, ""], goal_set: GoalSet
+) -> State:
+    """Starts a new episode in the environments that are done.
+
+    A few at a time, until none is left: mostly none is done, and where episodes end early a few are.
+    """
+    environments = done.shape[0]
+    keys = jax.random.split(key, environments)
+    few = -(-environments // RESTART_SHARE)
+
+    def go_on(carry: tuple[State, Array]) -> Array:
+        return carry[1].any()
+
+    def some(carry: tuple[State, Array]) -> tuple[State, Array]:
+        states, done = carry
+        # Where fewer than `few` are done, the rest points beyond the arrays and is dropped.
+        (which,) = jnp.nonzero(done, size=few, fill_value=environments)
+        fresh = jax.vmap(lambda k: task.reset(k, goal_set))(keys[which])
+        states = jax.tree.map(lambda old, new: old.at[which].set(new, mode="drop"), states, fresh)
+        return states, done.at[which].set(False, mode="drop")
+
+    return jax.lax.while_loop(go_on, some, (states, done))[0]

@@ -7,6 +7,7 @@ import contextlib
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -95,13 +96,23 @@ class Task(ABC):
             raise InputError(
                 f"task {self.name}: actuators with activation state are not supported; use stateless ones"
             )
-        if self.model.nu != self.action_size:
+        sent = self.control(np.zeros(self.action_size, np.float32)).shape
+        if sent != (self.model.nu,):
             raise InputError(
-                f"task {self.name}: the model has {self.model.nu} actuators but the action fields declare "
-                f"{self.action_size} numbers; declare one number for each actuator"
+                f"task {self.name}: the model has {self.model.nu} actuators but `control` gives {sent} for the "
+                f"{self.action_size} numbers of the action fields; declare one number for each actuator, or "
+                "override `control`"
             )
-        self._mjx_model = mjx.put_model(self.model)
-        self._mjx_data = mjx.make_data(self.model)
+
+    @cached_property
+    def _mjx_model(self) -> mjx.Model:
+        with jax.ensure_compile_time_eval():  # the first use may be inside a trace
+            return mjx.put_model(self.model)
+
+    @cached_property
+    def _mjx_data(self) -> mjx.Data:
+        with jax.ensure_compile_time_eval():
+            return mjx.make_data(self.model)
 
     # Declared by a task.
 
@@ -121,8 +132,10 @@ class Task(ABC):
 
     @abstractmethod
     def observe(self, data: Any) -> Any:
-        """The observation `[obs]` in `data`, an `mjx.Data` or a `mujoco.MjData` with current body poses.
+        """The observation `[obs]` in `data`, an `mjx.Data` or a `mujoco.MjData`.
 
+        Poses and velocities of the bodies (`xpos`, `site_xpos`, `cinert`, `cvel`, ...) are current, and `ctrl` is what
+        the actuators were sent last, zero after a reset. Contacts, forces and sensors are not to be read.
         Write it with the array's own namespace (`namespace(data.qpos)`), so that it serves both engines.
         """
 
@@ -182,7 +195,7 @@ class Task(ABC):
         return distance_squared < self.success_radius**2
 
     def control(self, action: Any) -> Any:
-        """What the actuators are sent for an action in [-1, 1]: its place in their control range."""
+        """What the actuators are sent, `[nu]`, for an action in [-1, 1]: by default its place in their control range."""
         xp = namespace(action)
         low, high = self.model.actuator_ctrlrange.T.astype("float32")
         return low + (xp.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
@@ -192,7 +205,7 @@ class Task(ABC):
         state_key, goal_key = jax.random.split(key)
         qpos, qvel = self.sample_state(state_key)
         physics = Physics(qpos, qvel, jnp.zeros_like(qvel))
-        observation = self._observe(physics)
+        observation = self._observe(physics, jnp.zeros(self.model.nu))
         return State(
             physics=physics,
             observation=observation,
@@ -210,7 +223,7 @@ class Task(ABC):
             return Physics(data.qpos, data.qvel, data.qacc_warmstart)
 
         physics = jax.lax.fori_loop(0, self.substeps, substep, state.physics)
-        observation = self._observe(physics)
+        observation = self._observe(physics, control)
         return state._replace(
             physics=physics,
             observation=observation,
@@ -223,9 +236,11 @@ class Task(ABC):
             qpos=physics.qpos, qvel=physics.qvel, qacc_warmstart=physics.warmstart
         )
 
-    def _observe(self, physics: Physics) -> Float[Array, "obs"]:
-        # `mjx.step` leaves body poses as they were before its integration: bring them up to date first.
-        return self.observe(mjx.kinematics(self._mjx_model, self._data(physics)))
+    def _observe(self, physics: Physics, control: Float[Array, "nu"]) -> Float[Array, "obs"]:
+        # `mjx.step` leaves poses and velocities as they were before its integration: bring them up to date first.
+        # What the observation does not read, XLA does not compute.
+        model, data = self._mjx_model, self._data(physics).replace(ctrl=control)
+        return self.observe(mjx.com_vel(model, mjx.com_pos(model, mjx.kinematics(model, data))))
 
 
 def add_motor(spec: mujoco.MjSpec, joint: str, limit: float) -> None:

@@ -20,14 +20,19 @@ class Twin:
         """Starts from these joint positions and velocities."""
         mujoco.mj_resetData(self.task.model, self._data)
         self._data.qpos[:], self._data.qvel[:] = qpos, qvel
-        mujoco.mj_kinematics(self.task.model, self._data)
+        self._update()
 
     def step(self, action: Float[np.ndarray, "act"]) -> None:
         """One control period with `action` in [-1, 1]."""
         self._data.ctrl[:] = self.task.control(action)
         mujoco.mj_step(self.task.model, self._data, nstep=self.task.substeps)
-        # `mj_step` leaves body poses as they were before its last integration.
+        self._update()
+
+    def _update(self) -> None:
+        # `mj_step` leaves poses and velocities of the bodies as they were before its last integration.
         mujoco.mj_kinematics(self.task.model, self._data)
+        mujoco.mj_comPos(self.task.model, self._data)
+        mujoco.mj_comVel(self.task.model, self._data)
 
     @property
     def observation(self) -> Float[np.ndarray, "obs"]:

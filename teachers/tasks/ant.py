@@ -1,0 +1,359 @@
+"""A quadruped of eight joints that walks to a place, through a maze, or moves something there.
+
+Proportions, masses, torques and joint limits are those of Gymnasium's Ant.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from teachers.tasks.base import Camera, Field, GoalSet, Task, add_motor, namespace
+from teachers.tasks.maze import BIG, HARDEST, PUSH, U4, U5, Maze, U
+
+TORSO = 0.25  # radius, m
+LIMB = 0.08  # radius, m
+UPPER, SHIN = 0.2 * 2**0.5, 0.4 * 2**0.5  # m
+DENSITY = 5.0  # kg/m^3
+TORQUE = 150.0  # N m
+CELL = 4.0  # m
+FEET = tuple(f"foot_{i}" for i in range(4))
+SOLID = (
+    "torso",
+    *FEET,
+)  # what touches walls and other bodies; the floor is touched by the feet alone
+SOLVER = (1, 4)
+MAX_WALL_CONTACTS = 8
+STANDING = (0.0, 0.0, 0.55, 1.0, 0.0, 0.0, 0.0, *(0.0, 1.0) * 4)  # qpos
+HEALTHY = (0.2, 1.0)  # m
+BALL = 0.5  # radius, m
+BODY_COLOUR = [0.25, 0.42, 0.68, 1]
+LIMB_COLOUR = [0.38, 0.55, 0.78, 1]
+MOVABLE_COLOUR = [0.85, 0.55, 0.25, 1]
+
+
+def ant_fields(position_scale: float) -> tuple[Field, ...]:
+    """The ant's observation; `position_scale` (m) is how far it usually is from the origin."""
+    return (
+        Field("position", 2, "m", "x and y of the torso", position_scale),
+        Field("height", 1, "m", "height of the torso", 0.5),
+        Field("orientation", 4, "1", "the torso's orientation as a unit quaternion, w first", 0.5),
+        Field("joint_angle", 8, "rad", "hip and ankle of each leg in turn", 0.5),
+        Field("velocity", 3, "m/s", "linear velocity of the torso in the world"),
+        Field("angular_velocity", 3, "rad/s", "angular velocity of the torso in its frame", 3.0),
+        Field("joint_velocity", 8, "rad/s", "hip and ankle of each leg in turn", 5.0),
+    )
+
+
+def position_goal(position_scale: float) -> tuple[Field, ...]:
+    """The torso's place as a goal."""
+    return (Field("position", 2, "m", "x and y where the torso should be", position_scale),)
+
+
+class Ant(Task):
+    """Walks on open ground; other ant tasks add to it."""
+
+    name = "ant"
+    summary = "A quadruped walks to a point 10 m away, in any direction."
+    observation = ant_fields(5.0)
+    goal = position_goal(5.0)
+    action = tuple(
+        Field(
+            f"{joint}_torque_{leg}",
+            1,
+            "N m",
+            f"torque on the {joint} of leg {leg}",
+            1.0,
+            -TORQUE,
+            TORQUE,
+        )
+        for leg in range(4)
+        for joint in ("hip", "ankle")
+    )
+    substeps = 5
+    episode_steps = 1000
+    success_radius = 0.5
+    camera = Camera(lookat=(0.0, 0.0, 0.0), distance=28.0, elevation=-60.0)
+    floor = 20.0  # half-width in pictures, m
+
+    def build(self) -> mujoco.MjSpec:
+        spec = mujoco.MjSpec()
+        option = spec.option
+        option.timestep = 0.01
+        # Armature dominates the joints' inertia, so that damping needs no implicit integration.
+        option.disableflags = mujoco.mjtDisableBit.mjDSBL_EULERDAMP
+        option.iterations, option.ls_iterations = SOLVER
+        spec.worldbody.add_geom(
+            name="floor",
+            type=mujoco.mjtGeom.mjGEOM_PLANE,
+            size=[self.floor, self.floor, 1],
+            rgba=[0.86, 0.87, 0.88, 1],
+            contype=0,
+            conaffinity=0,
+        )
+        _add_ant(spec)
+        for foot in FEET:
+            spec.add_pair(geomname1="floor", geomname2=foot, condim=3, friction=[1.0, 1.0, 0, 0, 0])
+        self.furnish(spec)
+        return spec
+
+    def furnish(self, spec: mujoco.MjSpec) -> None:
+        """Adds what else is in the world."""
+
+    def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
+        return noisy(key, jnp.array(STANDING), self.model.nv)
+
+    def sample_goal(
+        self, key: Key[Array, ""], observation: Float[Array, "obs"], goal_set: GoalSet
+    ) -> Float[Array, "goal"]:
+        return on_circle(key, 10.0)
+
+    def observe(self, data: Any) -> Any:
+        return namespace(data.qpos).concatenate([data.qpos[:15], data.qvel[:14]])
+
+    def achieved_goal(self, observation: Any) -> Any:
+        return observation[..., :2]
+
+    def terminated(self, observation: Any) -> Any:
+        height = observation[..., 2]
+        return (height < HEALTHY[0]) | (height > HEALTHY[1])
+
+    def goal_position(self, goal: Any) -> tuple[float, float, float]:
+        return (float(goal[0]), float(goal[1]), STANDING[2])
+
+
+class AntMaze(Ant):
+    """An ant in a maze; subclasses name the layout."""
+
+    maze: Maze
+    goal_sets = ("train", "eval")
+
+    def furnish(self, spec: mujoco.MjSpec) -> None:
+        self.maze.add_walls(spec, height=1.0, touched_by=SOLID, most=MAX_WALL_CONTACTS)
+
+    def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
+        qpos, qvel = super().sample_state(key)
+        return qpos.at[:2].set(self.maze.start), qvel
+
+    def sample_goal(
+        self, key: Key[Array, ""], observation: Float[Array, "obs"], goal_set: GoalSet
+    ) -> Float[Array, "goal"]:
+        return self.maze.sample_goal(key, goal_set)
+
+
+class AntUMaze(AntMaze):
+    """The U-shaped maze."""
+
+    name = "ant_u_maze"
+    summary = "A quadruped walks round the bend of a U-shaped corridor."
+    maze = Maze(U, CELL)
+    camera = maze.camera
+
+
+class AntU4Maze(AntMaze):
+    """A U with a longer way."""
+
+    name = "ant_u4_maze"
+    summary = "A quadruped walks round a U-shaped corridor of 11 cells."
+    maze = Maze(U4, CELL)
+    camera = maze.camera
+
+
+class AntU5Maze(AntMaze):
+    """The longest U."""
+
+    name = "ant_u5_maze"
+    summary = "A quadruped walks round a U-shaped corridor of 18 cells."
+    maze = Maze(U5, CELL)
+    camera = maze.camera
+
+
+class AntBigMaze(AntMaze):
+    """The big maze."""
+
+    name = "ant_big_maze"
+    summary = "A quadruped finds its way through a maze of 8 x 8 cells."
+    maze = Maze(BIG, CELL)
+    camera = maze.camera
+
+
+class AntHardestMaze(AntMaze):
+    """The hardest maze."""
+
+    name = "ant_hardest_maze"
+    summary = "A quadruped finds its way through a maze of 12 x 9 cells."
+    maze = Maze(HARDEST, CELL)
+    camera = maze.camera
+
+
+class AntBall(Ant):
+    """Moves a ball, which slides on the floor instead of rolling: that needs no contact between the two."""
+
+    name = "ant_ball"
+    summary = "A quadruped brings a ball to a point 5 m away."
+    observation = (*ant_fields(3.0), Field("ball", 2, "m", "x and y of the ball", 3.0))
+    goal = (Field("ball", 2, "m", "x and y where the ball should be", 3.0),)
+    camera = Camera(lookat=(0.0, 0.0, 0.0), distance=15.0, elevation=-60.0)
+    floor = 10.0
+
+    def furnish(self, spec: mujoco.MjSpec) -> None:
+        ball = spec.worldbody.add_body(name="ball", pos=[0, 0, BALL])
+        _add_slides(ball, "ball", damping=0.3)
+        ball.add_geom(
+            name="ball",
+            type=mujoco.mjtGeom.mjGEOM_SPHERE,
+            size=[BALL, 0, 0],
+            mass=0.5,
+            rgba=MOVABLE_COLOUR,
+            contype=0,
+            conaffinity=0,
+        )
+        for geom in SOLID:
+            spec.add_pair(geomname1=geom, geomname2="ball", condim=1)
+
+    def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
+        key, distance_key, angle_key = jax.random.split(key, 3)
+        qpos, qvel = super().sample_state(key)
+        distance = jax.random.uniform(distance_key, minval=1.5, maxval=2.5)
+        return jnp.concatenate([qpos, on_circle(angle_key, distance)]), qvel
+
+    def sample_goal(
+        self, key: Key[Array, ""], observation: Float[Array, "obs"], goal_set: GoalSet
+    ) -> Float[Array, "goal"]:
+        return on_circle(key, 5.0)
+
+    def observe(self, data: Any) -> Any:
+        return _with_movable(data)
+
+    def achieved_goal(self, observation: Any) -> Any:
+        return observation[..., 29:31]
+
+
+class AntPush(AntMaze):
+    """Pushes a block out of the way; pushed the wrong way, it shuts the goal off."""
+
+    name = "ant_push"
+    summary = "A quadruped pushes a block aside to get to the chamber behind it."
+    maze = Maze(PUSH, CELL)
+    camera = maze.camera
+    observation = (*ant_fields(5.0), Field("block", 2, "m", "x and y of the block", 5.0))
+    goal_sets = ("train",)
+
+    def furnish(self, spec: mujoco.MjSpec) -> None:
+        half, corner = CELL / 2 - 0.1, 0.3
+        block = spec.worldbody.add_body(name="block", pos=[0, 0, half / 2])
+        _add_slides(block, "block", damping=2.0)
+        look = {"rgba": MOVABLE_COLOUR, "contype": 0, "conaffinity": 0}
+        block.add_geom(
+            name="block",
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            size=[half, half, half / 2],
+            mass=1.0,
+            **look,
+        )
+        # Walls stop the block at these spheres within its corners: far cheaper than two boxes.
+        corners = [f"block_corner_{i}" for i in range(4)]
+        for name, x, y in zip(corners, (-1, -1, 1, 1), (-1, 1, -1, 1), strict=True):
+            inset = half - corner
+            block.add_geom(
+                name=name,
+                type=mujoco.mjtGeom.mjGEOM_SPHERE,
+                pos=[x * inset, y * inset, 0],
+                size=[corner, 0, 0],
+                mass=0,
+                **look,
+            )
+        for geom in SOLID:
+            spec.add_pair(geomname1=geom, geomname2="block", condim=1)
+        self.maze.add_walls(
+            spec, height=1.0, touched_by=(*SOLID, *corners), most=MAX_WALL_CONTACTS + 4
+        )
+
+    def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
+        qpos, qvel = super().sample_state(key)
+        return jnp.concatenate([qpos, jnp.asarray(self.maze.cells("B")[0])]), qvel
+
+    def observe(self, data: Any) -> Any:
+        return _with_movable(data)
+
+
+def _with_movable(data: Any) -> Any:
+    # The movable's two slides come after the ant's coordinates.
+    return namespace(data.qpos).concatenate([data.qpos[:15], data.qvel[:14], data.qpos[15:17]])
+
+
+def _add_slides(body: Any, name: str, damping: float) -> None:
+    for axis, direction in (("x", [1, 0, 0]), ("y", [0, 1, 0])):
+        body.add_joint(
+            name=f"{name}_{axis}",
+            type=mujoco.mjtJoint.mjJNT_SLIDE,
+            axis=direction,
+            damping=[damping, 0, 0],
+        )
+
+
+def _add_ant(spec: mujoco.MjSpec) -> None:
+    capsule, sphere = mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_SPHERE
+    hinge = mujoco.mjtJoint.mjJNT_HINGE
+    look = {"density": DENSITY, "contype": 0, "conaffinity": 0}
+    torso = spec.worldbody.add_body(name="torso", pos=STANDING[:3])
+    torso.add_freejoint(name="root")
+    torso.add_geom(name="torso", type=sphere, size=[TORSO, 0, 0], rgba=BODY_COLOUR, **look)
+    for i in range(4):
+        turn = np.pi / 4 + i * np.pi / 2
+        hip = torso.add_body(name=f"hip_{i}", quat=[np.cos(turn / 2), 0, 0, np.sin(turn / 2)])
+        hip.add_geom(
+            type=capsule, fromto=[0, 0, 0, UPPER, 0, 0], size=[LIMB, 0, 0], rgba=LIMB_COLOUR, **look
+        )
+        leg = hip.add_body(name=f"leg_{i}", pos=[UPPER, 0, 0])
+        leg.add_geom(
+            type=capsule, fromto=[0, 0, 0, UPPER, 0, 0], size=[LIMB, 0, 0], rgba=BODY_COLOUR, **look
+        )
+        shin = leg.add_body(name=f"shin_{i}", pos=[UPPER, 0, 0])
+        shin.add_geom(
+            type=capsule, fromto=[0, 0, 0, SHIN, 0, 0], size=[LIMB, 0, 0], rgba=LIMB_COLOUR, **look
+        )
+        # Without mass: it lies inside the shin's end, and is what touches.
+        shin.add_geom(
+            name=FEET[i],
+            type=sphere,
+            pos=[SHIN, 0, 0],
+            size=[LIMB, 0, 0],
+            rgba=LIMB_COLOUR,
+            **look | {"density": 0},
+        )
+        # The hip swings the leg sideways; the ankle, at a positive angle, bends the shin down.
+        for body, joint, axis, limits in (
+            (leg, "hip", [0, 0, 1], [-30, 30]),
+            (shin, "ankle", [0, 1, 0], [30, 70]),
+        ):
+            body.add_joint(
+                name=f"{joint}_{i}",
+                type=hinge,
+                axis=axis,
+                range=limits,
+                armature=1.0,
+                damping=[1.0, 0, 0],
+            )
+            add_motor(spec, f"{joint}_{i}", TORQUE)
+
+
+def noisy(
+    key: Key[Array, ""], qpos: Float[Array, "nq"], velocities: int
+) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
+    """A start near the standing pose: joints and orientation within 0.1, velocities of 0.1."""
+    position_key, velocity_key = jax.random.split(key)
+    noise = jax.random.uniform(position_key, (12,), minval=-0.1, maxval=0.1)
+    qpos = qpos.at[3:15].add(noise)
+    qpos = qpos.at[3:7].divide(jnp.linalg.norm(qpos[3:7]))
+    qvel = jnp.zeros(velocities).at[:14].set(0.1 * jax.random.normal(velocity_key, (14,)))
+    return qpos, qvel
+
+
+def on_circle(key: Key[Array, ""], radius: float) -> Float[Array, "2"]:
+    """A point on the circle of this radius (m) around the origin."""
+    angle = jax.random.uniform(key, minval=-jnp.pi, maxval=jnp.pi)
+    return radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])

@@ -1,0 +1,174 @@
+"""A planar two-legged runner.
+
+Proportions, springs and torques are those of Gymnasium's HalfCheetah.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mujoco
+from jaxtyping import Array, Float, Key
+
+from teachers.tasks.base import Camera, Field, GoalSet, Task, add_motor, namespace
+
+RADIUS = 0.046  # of every limb, m
+DENSITY = 646.8  # kg/m^3, for 14 kg in all
+HEIGHT = 0.7  # of the torso at the start, m
+REACH = 10.0  # goals lie within it, m
+SOLVER = (2, 4)
+BODY_COLOUR = [0.25, 0.42, 0.68, 1]
+LIMB_COLOUR = [0.38, 0.55, 0.78, 1]
+
+
+class Segment(NamedTuple):
+    """One segment of a leg, from its hinge at `start` to its end, in the frame of the segment above (m)."""
+
+    name: str
+    start: tuple[float, float]  # x and z
+    end: tuple[float, float]  # x and z from `start`
+    range: tuple[float, float]  # rad
+    torque: float  # N m
+    stiffness: float  # N m/rad
+    damping: float  # N m s/rad
+
+
+LEGS = (
+    (
+        Segment("back_thigh", (-0.5, 0.0), (0.16, -0.25), (-0.52, 1.05), 120.0, 240.0, 6.0),
+        Segment("back_shin", (0.16, -0.25), (-0.28, -0.14), (-0.785, 0.785), 90.0, 180.0, 4.5),
+        Segment("back_foot", (-0.28, -0.14), (0.08, -0.19), (-0.4, 0.785), 60.0, 120.0, 3.0),
+    ),
+    (
+        Segment("front_thigh", (0.5, 0.0), (-0.14, -0.24), (-1.0, 0.7), 120.0, 180.0, 4.5),
+        Segment("front_shin", (-0.14, -0.24), (0.13, -0.18), (-1.2, 0.87), 60.0, 120.0, 3.0),
+        Segment("front_foot", (0.13, -0.18), (0.09, -0.14), (-0.5, 0.5), 30.0, 60.0, 1.5),
+    ),
+)
+SEGMENTS = tuple(segment for leg in LEGS for segment in leg)
+# Spheres that touch the floor: both ends of the trunk, the head, and both ends of each foot.
+TOUCHING = (
+    "tail",
+    "chest",
+    "head",
+    *(f"{leg}_{end}" for leg in ("back", "front") for end in ("heel", "toe")),
+)
+
+
+class Cheetah(Task):
+    """See `summary`."""
+
+    name = "cheetah"
+    summary = "A planar runner goes to a place ahead or behind and stays there."
+    observation = (
+        Field("position", 1, "m", "x of the torso from the start", 5.0),
+        Field("height", 1, "m", "height of the torso above its start", 0.2),
+        Field("pitch", 1, "rad", "pitch of the torso"),
+        Field(
+            "joint_angle", 6, "rad", "thigh, shin and foot of the back, then of the front leg", 0.5
+        ),
+        Field("velocity", 2, "m/s", "of the torso along x and up"),
+        Field("pitch_velocity", 1, "rad/s", "of the torso", 2.0),
+        Field("joint_velocity", 6, "rad/s", "of the six joints", 10.0),
+    )
+    goal = (Field("position", 1, "m", "x where the torso should be", 5.0),)
+    action = tuple(
+        Field(f"{s.name}_torque", 1, "N m", f"torque on the {s.name}", 1.0, -s.torque, s.torque)
+        for s in SEGMENTS
+    )
+    substeps = 5
+    episode_steps = 1000
+    success_radius = 0.5
+    camera = Camera(lookat=(0.0, 0.0, 0.5), distance=4.0, azimuth=90.0, elevation=-10.0)
+
+    def build(self) -> mujoco.MjSpec:
+        spec = mujoco.MjSpec()
+        spec.option.timestep = 0.01
+        spec.option.iterations, spec.option.ls_iterations = SOLVER
+        spec.compiler.degree = False
+        hinge, slide = mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE
+        spec.worldbody.add_geom(
+            name="floor",
+            type=mujoco.mjtGeom.mjGEOM_PLANE,
+            size=[2 * REACH, 2, 1],
+            rgba=[0.86, 0.87, 0.88, 1],
+            contype=0,
+            conaffinity=0,
+        )
+        torso = spec.worldbody.add_body(name="torso", pos=[0, 0, HEIGHT])
+        torso.add_joint(name="x", type=slide, axis=[1, 0, 0])
+        torso.add_joint(name="z", type=slide, axis=[0, 0, 1])
+        torso.add_joint(name="pitch", type=hinge, axis=[0, 1, 0])
+        _capsule(torso, (-0.5, 0.0), (0.5, 0.0), BODY_COLOUR)
+        _capsule(torso, (0.5, 0.0), (0.7, 0.2), BODY_COLOUR)
+        _sphere(torso, "tail", (-0.5, 0.0))
+        _sphere(torso, "chest", (0.5, 0.0))
+        _sphere(torso, "head", (0.7, 0.2))
+        for end, leg in zip(("back", "front"), LEGS, strict=True):
+            body = torso
+            for segment in leg:
+                x, z = segment.start
+                body = body.add_body(name=segment.name, pos=[x, 0, z])
+                body.add_joint(
+                    name=segment.name,
+                    type=hinge,
+                    axis=[0, 1, 0],
+                    range=segment.range,
+                    armature=0.1,
+                    stiffness=[segment.stiffness, 0, 0],
+                    damping=[segment.damping, 0, 0],
+                )
+                add_motor(spec, segment.name, segment.torque)
+                _capsule(body, (0.0, 0.0), segment.end, LIMB_COLOUR)
+            _sphere(body, f"{end}_heel", (0.0, 0.0))
+            _sphere(body, f"{end}_toe", leg[-1].end)
+        for name in TOUCHING:
+            spec.add_pair(geomname1="floor", geomname2=name, condim=3, friction=[0.4, 0.4, 0, 0, 0])
+        return spec
+
+    def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
+        position_key, velocity_key = jax.random.split(key)
+        qpos = jax.random.uniform(position_key, (9,), minval=-0.1, maxval=0.1)
+        return qpos, 0.1 * jax.random.normal(velocity_key, (9,))
+
+    def sample_goal(
+        self, key: Key[Array, ""], observation: Float[Array, "obs"], goal_set: GoalSet
+    ) -> Float[Array, "goal"]:
+        return jax.random.uniform(key, (1,), minval=-REACH, maxval=REACH)
+
+    def observe(self, data: Any) -> Any:
+        return namespace(data.qpos).concatenate([data.qpos, data.qvel])
+
+    def achieved_goal(self, observation: Any) -> Any:
+        return observation[..., :1]
+
+    def goal_position(self, goal: Any) -> tuple[float, float, float]:
+        return (float(goal[0]), 0.0, HEIGHT)
+
+
+def _capsule(
+    body: Any, start: tuple[float, float], end: tuple[float, float], colour: list[float]
+) -> None:
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_CAPSULE,
+        fromto=[start[0], 0, start[1], end[0], 0, end[1]],
+        size=[RADIUS, 0, 0],
+        density=DENSITY,
+        rgba=colour,
+        contype=0,
+        conaffinity=0,
+    )
+
+
+def _sphere(body: Any, name: str, place: tuple[float, float]) -> None:
+    """An end of a capsule, as a geom of its own that can touch."""
+    body.add_geom(
+        name=name,
+        type=mujoco.mjtGeom.mjGEOM_SPHERE,
+        pos=[place[0], 0, place[1]],
+        size=[RADIUS, 0, 0],
+        mass=0,
+        rgba=LIMB_COLOUR,
+        contype=0,
+        conaffinity=0,
+    )

@@ -1,0 +1,189 @@
+"""A seven-joint arm that pushes an object over a table.
+
+Proportions, torques and joint limits are those of Gymnasium's Pusher.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mujoco
+from jaxtyping import Array, Float, Key
+
+from teachers.tasks.base import Camera, Field, GoalSet, Task, add_motor, namespace
+
+TORQUE = 2.0  # N m
+SHOULDER = (0.0, -0.6, 0.0)  # m
+TABLE = -0.325  # height, m
+OBJECT_CENTRE = (0.45, -0.05)  # of the region where objects start, m
+OBJECT = (0.05, 0.05)  # radius and half the length of its straight part, m
+TIP = 0.04  # radius, m
+CLEAR = 0.17  # least distance of the goal from the object at the start, m
+SOLVER = (2, 4)
+BODY_COLOUR = [0.25, 0.42, 0.68, 1]
+LIMB_COLOUR = [0.38, 0.55, 0.78, 1]
+
+
+class Link(NamedTuple):
+    """One joint and the link behind it."""
+
+    name: str
+    offset: tuple[float, float, float]  # from the joint before, m
+    axis: tuple[int, int, int]
+    range: tuple[float, float]  # rad
+    length: float = 0.0  # of the link along x, m
+    radius: float = 0.06  # m
+
+
+LINKS = (
+    Link("shoulder_pan", (0.0, 0.0, 0.0), (0, 0, 1), (-2.2854, 1.7146)),
+    Link("shoulder_lift", (0.1, 0.0, 0.0), (0, 1, 0), (-0.5236, 1.3963)),
+    Link("upper_arm_roll", (0.0, 0.0, 0.0), (1, 0, 0), (-1.5, 1.7), 0.4),
+    Link("elbow_flex", (0.4, 0.0, 0.0), (0, 1, 0), (-2.3213, 0.0)),
+    Link("forearm_roll", (0.0, 0.0, 0.0), (1, 0, 0), (-1.5, 1.5), 0.29, 0.05),
+    Link("wrist_flex", (0.321, 0.0, 0.0), (0, 1, 0), (-1.094, 0.0)),
+    Link("wrist_roll", (0.0, 0.0, 0.0), (1, 0, 0), (-1.5, 1.5), 0.1, 0.03),
+)
+
+
+class PusherEasy(Task):
+    """Goals lie beside the object."""
+
+    name = "pusher_easy"
+    summary = "A seven-joint arm pushes an object to a place some 25 cm beside it."
+    observation = (
+        Field("joint_angle", 7, "rad", f"in turn {', '.join(k.name for k in LINKS)}"),
+        Field("joint_velocity", 7, "rad/s", "of the same joints", 2.0),
+        Field("tip", 3, "m", "x, y and z of the arm's tip", 0.3),
+        Field("object", 3, "m", "x, y and z of the object", 0.3),
+    )
+    goal = (Field("object", 3, "m", "x, y and z where the object should be", 0.3),)
+    action = tuple(
+        Field(f"{k.name}_torque", 1, "N m", f"torque on {k.name}", 1.0, -TORQUE, TORQUE)
+        for k in LINKS
+    )
+    substeps = 5
+    episode_steps = 100
+    success_radius = 0.1
+    camera = Camera(lookat=(0.25, -0.2, -0.2), distance=2.0, azimuth=110.0, elevation=-50.0)
+
+    def build(self) -> mujoco.MjSpec:
+        spec = mujoco.MjSpec()
+        spec.option.timestep = 0.01
+        spec.option.iterations, spec.option.ls_iterations = SOLVER
+        spec.option.disableflags = mujoco.mjtDisableBit.mjDSBL_GRAVITY
+        spec.compiler.degree = False
+        spec.worldbody.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            pos=[0.3, -0.1, TABLE - 0.01],
+            size=[0.6, 0.6, 0.01],
+            rgba=[0.86, 0.87, 0.88, 1],
+            contype=0,
+            conaffinity=0,
+        )
+        body = spec.worldbody
+        for link in LINKS:
+            position = SHOULDER if link is LINKS[0] else link.offset
+            body = body.add_body(name=link.name, pos=position)
+            body.add_joint(
+                name=link.name,
+                type=mujoco.mjtJoint.mjJNT_HINGE,
+                axis=link.axis,
+                range=link.range,
+                armature=0.04,
+                damping=[1.0, 0, 0],
+            )
+            add_motor(spec, link.name, TORQUE)
+            body.add_geom(
+                type=mujoco.mjtGeom.mjGEOM_CAPSULE,
+                fromto=[0, 0, 0, max(link.length, 0.02), 0, 0],
+                size=[link.radius, 0, 0],
+                density=300.0,
+                rgba=BODY_COLOUR if link.length else LIMB_COLOUR,
+                contype=0,
+                conaffinity=0,
+            )
+        body.add_geom(
+            name="tip",
+            type=mujoco.mjtGeom.mjGEOM_SPHERE,
+            pos=[0.1, 0, 0],
+            size=[TIP, 0, 0],
+            density=300.0,
+            rgba=LIMB_COLOUR,
+            contype=0,
+            conaffinity=0,
+        )
+        thing = spec.worldbody.add_body(name="object", pos=[0, 0, TABLE + sum(OBJECT)])
+        for axis, direction in (("x", [1, 0, 0]), ("y", [0, 1, 0])):
+            thing.add_joint(
+                name=f"object_{axis}",
+                type=mujoco.mjtJoint.mjJNT_SLIDE,
+                axis=direction,
+                damping=[0.5, 0, 0],
+            )
+        thing.add_geom(
+            name="object",
+            type=mujoco.mjtGeom.mjGEOM_CAPSULE,
+            size=[*OBJECT, 0],
+            mass=0.1,
+            rgba=[0.85, 0.55, 0.25, 1],
+            contype=0,
+            conaffinity=0,
+        )
+        spec.add_pair(geomname1="tip", geomname2="object", condim=1)
+        return spec
+
+    def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
+        place_key, velocity_key = jax.random.split(key)
+        low, high = jnp.array([[-0.3, -0.2], [0.0, 0.2]])
+        place = jnp.array(OBJECT_CENTRE) + jax.random.uniform(
+            place_key, (2,), minval=low, maxval=high
+        )
+        velocity = jax.random.uniform(velocity_key, (7,), minval=-0.005, maxval=0.005)
+        return jnp.concatenate([jnp.zeros(7), place]), jnp.append(velocity, jnp.zeros(2))
+
+    def sample_goal(
+        self, key: Key[Array, ""], observation: Float[Array, "obs"], goal_set: GoalSet
+    ) -> Float[Array, "goal"]:
+        return self._away(
+            jax.random.uniform(
+                key, (2,), minval=jnp.array([-0.55, -0.2]), maxval=jnp.array([-0.25, 0.2])
+            ),
+            observation,
+        )
+
+    def _away(
+        self, place: Float[Array, "2"], observation: Float[Array, "obs"]
+    ) -> Float[Array, "goal"]:
+        """A place relative to the region's centre, moved off the object if it is too close to it."""
+        here = self.achieved_goal(observation)
+        offset = jnp.array(OBJECT_CENTRE) + place - here[:2]
+        distance = jnp.linalg.norm(offset)
+        offset = offset * jnp.maximum(1.0, CLEAR / (distance + 1e-6))
+        return here + jnp.append(offset, 0.0)
+
+    def observe(self, data: Any) -> Any:
+        tip, thing = self.model.geom("tip").id, self.model.geom("object").id
+        return namespace(data.qpos).concatenate(
+            [data.qpos[:7], data.qvel[:7], data.geom_xpos[tip], data.geom_xpos[thing]]
+        )
+
+    def achieved_goal(self, observation: Any) -> Any:
+        return observation[..., 17:20]
+
+
+class PusherHard(PusherEasy):
+    """Goals lie anywhere on the table."""
+
+    name = "pusher_hard"
+    summary = "A seven-joint arm pushes an object to any place of the table."
+
+    def sample_goal(
+        self, key: Key[Array, ""], observation: Float[Array, "obs"], goal_set: GoalSet
+    ) -> Float[Array, "goal"]:
+        return self._away(
+            jax.random.uniform(
+                key, (2,), minval=jnp.array([-0.65, -0.55]), maxval=jnp.array([0.35, 0.45])
+            ),
+            observation,
+        )
