@@ -12,8 +12,9 @@ def use_compilation_cache() -> Path:
     Returns:
         Its folder: `JAX_COMPILATION_CACHE_DIR` if that is set, else `crl-distill/jax` in the user's caches.
     """
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or caches / "crl-distill" / "jax")
+    from teachers.caches import cache_folder  # late: the import is slow
+
+    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or cache_folder() / "jax")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     return folder

@@ -214,6 +214,8 @@ def describe(
     return Metadata(
         kind="student",
         task=teacher.metadata.task,
+        task_source=teacher.metadata.task_source,
+        sizes=teacher.task.sizes,
         networks={
             name: {**shape.model_dump(), "parameters": count_parameters(params[name])}
             for name, shape in shapes.items()

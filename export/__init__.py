@@ -10,6 +10,7 @@ _HOMES = {
     "export_student": "export.convert",
     "play_in_c": "export.play",
     "animate": "export.animate",
+    "picture": "export.animate",
     "describe_task": "export.contract",
     "measure_latency": "export.latency",
     "open_policy": "export.artefacts",

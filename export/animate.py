@@ -1,12 +1,18 @@
-"""Animations of played episodes."""
+"""Animations of played episodes, and a picture of a task."""
 
 from pathlib import Path
 
+import jax
+import numpy as np
+
 from export.play import Recording
-from teachers.tasks import Task
+from teachers.tasks import InputError, Task
+from teachers.tasks.files import require_new_file
 from teachers.tasks.render import Pose, render, write_animation
+from teachers.tasks.twin import Twin
 
 FRAMES_PER_SECOND = 25.0
+PICTURE_SIZE = 640  # pixels to either side
 
 
 def animate(task: Task, recording: Recording, file: Path, episodes: int = 3) -> str:
@@ -34,4 +40,38 @@ def animate(task: Task, recording: Recording, file: Path, episodes: int = 3) -> 
     ]
     frames, renderer = render(task, poses)
     write_animation(file, frames, fps=1 / (stride * task.control_period))
+    return renderer
+
+
+def picture(task: Task, file: Path, seed: int = 0) -> str:
+    """Writes a picture of a task at the start of an episode, with its goal.
+
+    Args:
+        task: what to show.
+        file: a new `.png`.
+        seed: of state and goal.
+
+    Returns:
+        What drew it: `egl`, `osmesa` or `matplotlib`.
+
+    Raises:
+        InputError: the file has another ending, exists, or cannot be written.
+    """
+    import imageio.v3 as imageio  # late: it is needed by few commands
+
+    file = Path(file)
+    require_new_file(file, ".png")
+    # As `task.reset` does it, but in MuJoCo C: MJX takes longer to compile than all the rest.
+    state_key, goal_key = jax.random.split(jax.random.key(seed))
+    qpos, qvel = (np.asarray(part) for part in task.sample_state(state_key))
+    robot = Twin(task)
+    robot.reset(qpos, qvel)
+    goal = task.sample_goal(goal_key, jax.numpy.asarray(robot.observation), task.evaluation_goals)
+    pose = Pose(robot.qpos, task.goal_position(np.asarray(goal)))
+    frames, renderer = render(task, [pose], size=PICTURE_SIZE)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        imageio.imwrite(file, frames[0])
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror or error}") from None
     return renderer

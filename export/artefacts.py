@@ -15,9 +15,9 @@ from teachers.agent import Agent
 from teachers.checkpoint import load_teacher
 from teachers.checkpoint import read_metadata as read_run
 from teachers.evaluate import Episodes, evaluate_agent
-from teachers.metadata import Metadata, parse_metadata
+from teachers.metadata import Metadata, open_task, parse_metadata
 from teachers.progress import Progress
-from teachers.tasks import InputError, Task, get_task
+from teachers.tasks import InputError, Task
 
 
 class OpenedPolicy(NamedTuple):
@@ -37,16 +37,20 @@ class OpenedPolicy(NamedTuple):
     evaluate: Callable[[int, int, Progress], Episodes]
 
 
-def open_policy(path: Path) -> OpenedPolicy:
+def open_policy(path: Path, task: Task | None = None) -> OpenedPolicy:
     """Opens a teacher's or student's run folder, or an exported `policy.onnx`.
 
+    Args:
+        path: of the folder or file.
+        task: its task, to use in place of the one that it names.
+
     Raises:
-        InputError: the path holds no policy of ours.
+        InputError: the path holds no policy of ours, or its task cannot be opened.
     """
     path = Path(path)
     if path.suffix == ".onnx":
-        return _open_onnx(path)
-    agent = load_agent(path)
+        return _open_onnx(path, task)
+    agent = load_agent(path, task)
     act = jax.jit(agent.networks.policy)
     return OpenedPolicy(
         agent.metadata,
@@ -56,13 +60,9 @@ def open_policy(path: Path) -> OpenedPolicy:
     )
 
 
-def load_agent(run: Path) -> Agent:
-    """The teacher or student in a run's folder.
-
-    Raises:
-        InputError: it holds neither.
-    """
-    return (load_teacher if read_run(run).kind == "teacher" else load_student)(run)
+def load_agent(run: Path, task: Task | None = None) -> Agent:
+    """The teacher or student in a run's folder; arguments and errors as `load_teacher`."""
+    return (load_teacher if read_run(run).kind == "teacher" else load_student)(run, task)
 
 
 def describe_artefact(path: Path) -> Metadata:
@@ -86,19 +86,18 @@ def describe_artefact(path: Path) -> Metadata:
     return _metadata(entries, path)
 
 
-def _open_onnx(path: Path) -> OpenedPolicy:
+def _open_onnx(path: Path, task: Task | None) -> OpenedPolicy:
     _require_file(path)
     try:
         policy = Policy(path)
     except ValueError as error:
         raise InputError(str(error)) from None
-    metadata = _metadata(policy.metadata, path)
-    task = get_task(metadata.task)
+    opened, metadata = open_task(_metadata(policy.metadata, path), task, str(path))
     return OpenedPolicy(
         metadata,
-        task,
+        opened,
         policy,
-        lambda *settings: play_in_c(task, policy, *settings).episodes,
+        lambda *settings: play_in_c(opened, policy, *settings).episodes,
     )
 
 

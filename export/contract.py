@@ -38,6 +38,8 @@ def contract(agent: Agent, role: Role, metrics: dict[str, Any]) -> dict[str, Any
     metadata = Metadata(
         kind="onnx",
         task=own.task,
+        task_source=own.task_source,
+        sizes=task.sizes,
         networks={name: own.networks[name] for name in networks},
         config=own.config,
         metrics=own.metrics | metrics,
@@ -88,6 +90,7 @@ def describe_task(task: Task) -> dict[str, Any]:
         "control_period": task.control_period,
         "episode_steps": task.episode_steps,
         "success_radius": task.success_radius,
+        "contacts": task.contacts,
         "goal_sets": list(task.goal_sets),
         "training": dict(task.training),
     }

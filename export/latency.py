@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from export.runtime import Policy
-from teachers.tasks import get_task
 
 WARM_UP = 500
 
@@ -22,10 +21,11 @@ def measure_latency(path: Path, calls: int = 5000) -> dict[str, float]:
         `p50` and `p99` in microseconds.
     """
     policy = Policy(path)
-    task = get_task(policy.metadata["task"])
     random = np.random.default_rng(0)
-    observation = random.standard_normal(task.observation_size).astype(np.float32)
-    goal = random.standard_normal(task.goal_size).astype(np.float32)
+    observation, goal = (
+        random.standard_normal(fields[-1]["stop"]).astype(np.float32)
+        for fields in (policy.metadata["inputs"][name] for name in policy.inputs)
+    )
     nanoseconds = np.empty(calls)
     for i in range(-WARM_UP, calls):
         begun = time.perf_counter_ns()

@@ -109,9 +109,14 @@ class Agent:
         return self.networks.task
 
 
-def teacher_networks(config: TeacherConfig) -> Networks:
-    """The residual networks that a configuration describes, without parameters."""
-    task = get_task(config.task)
+def teacher_networks(config: TeacherConfig, task: Task | None = None) -> Networks:
+    """The residual networks that a configuration describes, without parameters.
+
+    Args:
+        config: their depths and widths.
+        task: by default the one that the configuration names.
+    """
+    task = task or get_task(config.task)
     return Networks(
         task,
         actor=ResidualMLP(config.actor.depth, config.actor.width, 2 * task.action_size),

@@ -18,9 +18,9 @@ import orbax.checkpoint as ocp
 
 from teachers.agent import Agent, teacher_networks
 from teachers.config import TeacherConfig, stored_config
-from teachers.metadata import Metadata, parse_metadata
+from teachers.metadata import Metadata, open_task, parse_metadata
 from teachers.networks import Params
-from teachers.tasks import InputError
+from teachers.tasks import InputError, Task
 
 FOLDER = "checkpoints"
 
@@ -125,15 +125,20 @@ def read_training(run: Path, like: Any) -> Any:
     return _restore(run, "training", ocp.args.StandardRestore(_on_this_device(like)))
 
 
-def load_teacher(run: Path) -> Agent:
+def load_teacher(run: Path, task: Task | None = None) -> Agent:
     """Opens the newest checkpoint of a teacher's run; nothing but the folder is needed.
 
+    Args:
+        run: the run's folder.
+        task: the teacher's task, to use in place of the one that the checkpoint names.
+
     Raises:
-        InputError: `run` holds no teacher.
+        InputError: `run` holds no teacher, or its task cannot be opened.
     """
     metadata = require_kind(run, "teacher")
     config = stored_config(TeacherConfig, metadata.config, str(run))
-    networks = teacher_networks(config)
+    task, metadata = open_task(metadata, task, str(run))
+    networks = teacher_networks(config, task)
     like = jax.eval_shape(networks.init, jax.random.key(0))
     return Agent(networks, read_params(run, like), metadata)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from teachers.networks import LAYERS_PER_BLOCK
-from teachers.tasks import InputError, get_task
+from teachers.tasks import InputError, absolute_reference, get_task
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
@@ -88,7 +88,7 @@ class LoggingConfig(Config):
 class TeacherConfig(Config):
     """Everything that determines a teacher's training run."""
 
-    task: str
+    task: str = Field(description="a name or an absolute FILE.py:Class; see `get_task`")
     seed: int = Field(0, ge=0, lt=2**32)
     steps: int = Field(
         400_000, ge=1, le=10**13, description="control steps in all, rounded up to iterations"
@@ -101,10 +101,11 @@ class TeacherConfig(Config):
     learning: LearningConfig = LearningConfig()
     logging: LoggingConfig = LoggingConfig()
 
-    @model_validator(mode="after")
-    def _known_task(self) -> "TeacherConfig":
-        get_task(self.task)
-        return self
+    @field_validator("task")
+    @classmethod
+    def _in_any_folder(cls, task: str) -> str:
+        # It is not loaded here: a configuration may come out of an artefact.
+        return absolute_reference(task)
 
     @property
     def steps_per_iteration(self) -> int:
@@ -128,7 +129,7 @@ def teacher_config(
     """The configuration of a teacher for `task`: task defaults, then the TOML file, then the overrides.
 
     Args:
-        task: the task's name.
+        task: the task's name, or `FILE.py:Class`; see `get_task`.
         file: a TOML file with any of `TeacherConfig`'s fields.
         overrides: values by dotted key, such as `{"learning.batch": 512}`; strings are parsed.
 
@@ -138,9 +139,9 @@ def teacher_config(
     """
     defaults = {"task": task, **get_task(task).training}
     config = resolve(TeacherConfig, defaults, file, overrides)
-    if config.task != task:
+    if config.task != absolute_reference(task):
         raise InputError(
-            f"the configuration is for task {config.task!r}, not {task!r}; name that one"
+            f"the configuration is for task {config.task!r}, not {task!r}; name that one, or change its `task`"
         )
     return config
 

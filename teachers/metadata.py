@@ -12,9 +12,9 @@ from pydantic import ValidationError, field_validator
 
 from teachers.config import Config
 from teachers.networks import Params
-from teachers.tasks import InputError
+from teachers.tasks import REMEDY, InputError, Task, reopen_task
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 lacks `task_source` and `sizes`
 
 _LIBRARIES = (
     "crl-distill",
@@ -38,6 +38,8 @@ class Metadata(Config):
         format_version: of this description.
         kind: teacher, student or onnx.
         task: the task's name.
+        task_source: the file and class of a task of the user's own, where it was made; else empty.
+        sizes: numbers in an observation, a goal and an action.
         networks: for each network its shape and number of parameters.
         config: the resolved configuration that made it.
         metrics: the last figures measured.
@@ -48,6 +50,8 @@ class Metadata(Config):
     format_version: int = FORMAT_VERSION
     kind: Literal["teacher", "student", "onnx"]
     task: str
+    task_source: str = ""
+    sizes: dict[str, int] = {}
     networks: dict[str, Any]
     config: dict[str, Any]
     metrics: dict[str, Any]
@@ -90,6 +94,39 @@ def parse_metadata(raw: Any, source: str) -> Metadata:
         raise InputError(
             f"{source} does not describe a crl-distill artefact ({key or 'no fields'})"
         ) from None
+
+
+def open_task(metadata: Metadata, task: Task | None, source: str) -> tuple[Task, Metadata]:
+    """The task of an artefact, and its description with the place where the task was found.
+
+    Args:
+        metadata: the artefact's.
+        task: to use in place of the one that it names.
+        source: where the artefact is.
+
+    Raises:
+        InputError: its task cannot be opened (see `teachers.tasks.reopen_task`), or `task` is not that task.
+    """
+    if task is None:
+        try:
+            task = reopen_task(metadata.task, metadata.task_source)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
+    if task.name != metadata.task:
+        raise InputError(
+            f"{source} is of task {metadata.task!r}, not {task.name!r}; {REMEDY}, whose `name` is "
+            f"{metadata.task!r}"
+        )
+    if metadata.sizes and metadata.sizes != task.sizes:
+        raise InputError(
+            f"{source} was made for {_counted(metadata.sizes)}, but task {task.name!r} has "
+            f"{_counted(task.sizes)}; give the file as it was with --task, or train again"
+        )
+    return task, metadata.model_copy(update={"task_source": task.source or metadata.task_source})
+
+
+def _counted(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size}" for name, size in sizes.items())
 
 
 def library_versions() -> dict[str, str]:

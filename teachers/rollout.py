@@ -50,7 +50,6 @@ def rollout(
         length: control steps.
         goal_set: which goals restarted episodes get.
     """
-    environments = states.steps.shape[0]
 
     def step(states: State, key: Array) -> tuple[State, Trajectory]:
         act_key, reset_key = jax.random.split(key)

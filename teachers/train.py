@@ -22,7 +22,7 @@ from teachers.config import TeacherConfig, stored_config
 from teachers.evaluate import evaluation_starts, evaluator, summary
 from teachers.losses import actor_loss, info_nce, temperature_loss
 from teachers.memory import require_memory
-from teachers.metadata import Metadata, library_versions
+from teachers.metadata import Metadata, library_versions, open_task
 from teachers.networks import (
     Params,
     count_parameters,
@@ -264,9 +264,12 @@ def _require_finite(row: dict[str, float], step: int) -> None:
 
 def describe(config: TeacherConfig, state: TrainingState, figures: dict[str, Any]) -> Metadata:
     """The metadata of a teacher at this point of its training."""
+    task = get_task(config.task)
     return Metadata(
         kind="teacher",
-        task=config.task,
+        task=task.name,
+        task_source=task.source,
+        sizes=task.sizes,
         networks={
             name: {
                 **getattr(config, name).model_dump(),
@@ -295,9 +298,11 @@ def _require_memory(config: TeacherConfig) -> None:
 
 
 def _resumed(config: TeacherConfig, out: Path) -> TrainingState:
-    saved = stored_config(TeacherConfig, require_kind(out, "teacher").config, str(out))
-    # How long to train and what to log may change; what is trained may not.
-    free = {"steps": config.steps, "logging": config.logging}
+    metadata = require_kind(out, "teacher")
+    open_task(metadata, get_task(config.task), str(out))
+    saved = stored_config(TeacherConfig, metadata.config, str(out))
+    # How long to train, what to log and where the task's file lies may change; what is trained may not.
+    free = {"steps": config.steps, "logging": config.logging, "task": config.task}
     if saved.model_copy(update=free) != config:
         raise InputError(
             f"{out} was trained with another configuration; repeat its options (see {out / 'config.toml'}) "

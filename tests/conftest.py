@@ -17,6 +17,23 @@ jaxtyping.install_import_hook(
 use_compilation_cache()
 
 
+@pytest.fixture
+def named_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine and a process on which no task file was ever named; gives the cache folder."""
+    import jax
+
+    from teachers import tasks
+    from teachers.tasks import load
+
+    # Compiled programs stay where they are.
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setattr(load, "_tasks", {})
+    monkeypatch.setattr(load, "_modules", {})
+    tasks._named.cache_clear()
+    return tmp_path / "caches" / "crl-distill"
+
+
 @pytest.fixture(scope="session")
 def teacher_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from teachers import teacher_config, train_teacher

@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from distill.cli.console import figure, pair_table, progress, say, show, text
+from distill.cli.console import figure, pair_table, print_json, progress, say, show, text
+
+if TYPE_CHECKING:
+    from teachers.tasks import Task
 
 # Typer has carried Click inside since 0.27 and does not export these two.
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
@@ -99,39 +102,70 @@ Assignments = Annotated[
         "--set", help="One field, as section.key=value; may be repeated and wins over --config."
     ),
 ]
+TaskOption = Annotated[
+    str | None,
+    typer.Option("--task", help="FILE.py:Class or a name, in place of the task that PATH names."),
+]
 
 
 @app.command()
-def tasks(json: Json = False) -> None:
+def tasks(
+    name: Annotated[
+        str | None, typer.Argument(help="Show this one alone: a name or FILE.py:Class.")
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="Draw NAME at a reset, with its goal: a new .png.")
+    ] = None,
+    check: Annotated[
+        str | None, typer.Option(metavar="TASK", help="Look for mistakes in a task of your own.")
+    ] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
     """Lists the tasks, with the fields of their observations, goals and actions.
+
+    A task of your own is given as FILE.py:Class. With --check, the exit code is 2 where problems are found.
 
     \b
     Example:
-      crl-distill tasks --json
+      crl-distill tasks reacher --image reacher.png
+      crl-distill tasks --check my_robot.py:MyRobot
     """
     _prepare()
-    from rich.table import Table
-
+    from distill.cli import tasks as views
+    from export.animate import picture
     from export.contract import describe_task
-    from teachers.tasks import TASKS, get_task
+    from teachers.tasks import InputError, get_task, task_names
 
-    rows = [describe_task(get_task(name)) for name in TASKS]
-
-    def table() -> Table:
-        result = Table("task", "obs, goal, act", "episode", "radius", "what")
-        for row in rows:
-            sizes = (sum(f["size"] for f in row[key]) for key in ("observation", "goal", "action"))
-            episode = f"{row['episode_steps']} x {1000 * row['control_period']:g} ms"
-            radius = f"{row['success_radius']:g} {row['goal'][0]['unit']}"
-            result.add_row(row["name"], ", ".join(map(str, sizes)), episode, radius, row["summary"])
-        return result
-
-    show(rows, json, table)
+    if check:
+        if name or image:
+            raise InputError("--check takes the task itself; leave out NAME and --image")
+        reference, problems = views.check(check, seed)
+        if json:
+            print_json({"task": reference, "problems": problems})
+        else:
+            print("\n".join(problems or [views.NO_PROBLEMS]))  # each on one line, however long
+        raise typer.Exit(2 if problems else 0)
+    if image and not name:
+        raise InputError(f"--image {image} draws one task; name it, as in: tasks reacher --image")
+    if name is None:
+        rows = [describe_task(get_task(each)) for each in task_names()]
+        show(rows, json, lambda: views.overview(rows))
+        return
+    task = get_task(name)
+    row = describe_task(task)
+    if image:
+        renderer = picture(task, image, seed)
+        row |= {"image": str(image), "renderer": renderer}
+        say(f"{image}: {views.drawn_by(renderer)}")
+    show([row], json, lambda: views.details(row))
 
 
 @app.command("train-teacher")
 def train_teacher(
-    task: Annotated[str, typer.Argument(help="A task's name; see crl-distill tasks.")],
+    task: Annotated[
+        str, typer.Argument(help="A task's name (see crl-distill tasks), or FILE.py:Class.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="New folder of the run.  [default: runs/TASK-teacher]")
     ] = None,
@@ -158,6 +192,7 @@ def train_teacher(
     """
     _prepare()
     from teachers import config as configs
+    from teachers import get_task
     from teachers import train_teacher as train
 
     networks = ("actor", "phi", "psi")
@@ -165,8 +200,9 @@ def train_teacher(
     named |= {f"{network}.width": width for network in networks} | {"steps": steps, "seed": seed}
     overrides = _given(named) | configs.parse_assignments(set_ or [])
     resolved = configs.teacher_config(task, config, overrides)
-    folder = out or Path("runs") / f"{task}-teacher"
-    with progress(f"train-teacher {task}") as report:
+    name = get_task(task).name
+    folder = out or Path("runs") / f"{name}-teacher"
+    with progress(f"train-teacher {name}") as report:
         teacher = train(resolved, folder, resume=resume, progress=report)
     _show_run(folder, teacher.metadata, json)
 
@@ -180,6 +216,7 @@ def distill(
     layers: Annotated[int | None, typer.Option(help="Hidden layers of policy and critic.")] = None,
     width: Annotated[int | None, typer.Option(help="Units of each hidden layer.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    task: TaskOption = None,
     config: ConfigFile = None,
     set_: Assignments = None,
     json: Json = False,
@@ -202,7 +239,7 @@ def distill(
     }
     overrides = _given(named | {"seed": seed}) | parse_assignments(set_ or [])
     resolved = distill_config(config, overrides)
-    opened = load_teacher(teacher)
+    opened = load_teacher(teacher, _chosen(task))
     folder = out or Path("runs") / f"{opened.task.name}-student"
     with progress("distill") as report:
         student = distill_teacher(opened, resolved, folder, progress=report)
@@ -215,6 +252,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="New folder for the files.  [default: runs/TASK-export]")
     ] = None,
+    task: TaskOption = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -228,7 +266,7 @@ def export(
     from export.convert import export_student
     from students import load_student
 
-    opened = load_student(student)
+    opened = load_student(student, _chosen(task))
     folder = out or Path("runs") / f"{opened.task.name}-export"
     with progress("export") as report:
         result = export_student(opened, folder, seed=seed, progress=report)
@@ -242,6 +280,7 @@ def evaluate(
     ],
     episodes: Episodes = 256,
     seed: Seed = 0,
+    task: TaskOption = None,
     json: Json = False,
 ) -> None:
     """Measures success and time at goal, with 95% intervals.
@@ -255,7 +294,7 @@ def evaluate(
     _prepare()
     from export.artefacts import open_policy
 
-    opened = open_policy(path)
+    opened = open_policy(path, _chosen(task))
     with progress("evaluate") as report:
         outcomes = opened.evaluate(episodes, seed, report)
     figures = _outcome_figures(opened.metadata, seed, outcomes)
@@ -273,6 +312,7 @@ def play(
         Path | None, typer.Option(help="Write an animation: a new .gif or .mp4.")
     ] = None,
     shown: Annotated[int, typer.Option(min=1, max=100, help="Episodes in the animation.")] = 3,
+    task: TaskOption = None,
     json: Json = False,
 ) -> None:
     """Plays a policy in MuJoCo C, step by step as on a robot.
@@ -289,7 +329,7 @@ def play(
 
     if video:
         require_animation(video)
-    opened = open_policy(path)
+    opened = open_policy(path, _chosen(task))
     with progress("play") as report:
         recording = play_in_c(opened.task, opened.act, episodes, seed, report)
     outcomes = recording.episodes
@@ -350,6 +390,12 @@ def _prepare() -> None:
 
     logging.getLogger("absl").setLevel(logging.ERROR)
     use_compilation_cache()
+
+
+def _chosen(task: str | None) -> "Task | None":
+    from teachers.tasks import get_task
+
+    return get_task(task) if task else None
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

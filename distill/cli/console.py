@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -86,14 +86,19 @@ def say(message: str) -> None:
     print(message.rstrip(), file=sys.stderr, flush=True)
 
 
-def show(result: Any, as_json: bool, table: Callable[[], Table | str]) -> None:
+def show(result: Any, as_json: bool, table: Callable[[], RenderableType]) -> None:
     """The result on stdout: one JSON value, or a table made for reading."""
     if as_json:
-        from teachers.metadata import finite
-
-        print(json.dumps(finite(result)))
+        print_json(result)
     else:
         Console().print(table())
+
+
+def print_json(result: Any) -> None:
+    """One JSON value on stdout."""
+    from teachers.metadata import finite
+
+    print(json.dumps(finite(result)))
 
 
 def pair_table(title: str, rows: Mapping[str, Any]) -> Table:

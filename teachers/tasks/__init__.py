@@ -1,4 +1,4 @@
-"""The goal-reaching tasks, on MJX, by name."""
+"""The goal-reaching tasks, on MJX: ours by name, and those that users bring."""
 
 import difflib
 from functools import cache
@@ -21,7 +21,17 @@ from teachers.tasks.arm import (
     ArmPushHard,
     ArmReach,
 )
-from teachers.tasks.base import Camera, Field, GoalSet, Physics, State, Task, slices
+from teachers.tasks.base import (
+    Camera,
+    Field,
+    GoalSet,
+    Physics,
+    State,
+    Task,
+    add_motor,
+    namespace,
+    slices,
+)
 from teachers.tasks.cheetah import Cheetah
 from teachers.tasks.errors import InputError
 from teachers.tasks.humanoid import (
@@ -29,6 +39,16 @@ from teachers.tasks.humanoid import (
     HumanoidBigMaze,
     HumanoidHardestMaze,
     HumanoidUMaze,
+)
+from teachers.tasks.load import (
+    FORM,
+    REMEDY,
+    absolute_reference,
+    installed_tasks,
+    is_file_reference,
+    load_file,
+    load_installed,
+    reload_file,
 )
 from teachers.tasks.point_maze import PointBigMaze, PointHardestMaze, PointUMaze
 from teachers.tasks.pusher import PusherEasy, PusherHard
@@ -66,21 +86,67 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
-@cache
-def get_task(name: str) -> Task:
-    """The task of this name, built once a process.
+def get_task(reference: str) -> Task:
+    """The task of this name or in this file, built once a process.
+
+    Args:
+        reference: a name of `TASKS`; the name of an entry point of group `crl_distill.tasks` of an installed
+            package; or `path/to/file.py:Class`, which runs the file.
 
     Raises:
-        InputError: there is no such task.
+        InputError: there is no such task, or it cannot be built.
     """
-    if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(TASKS)}"
-        raise InputError(f"unknown task {name!r}; {hint}")
-    return TASKS[name]()
+    if is_file_reference(reference):
+        return _unambiguous(load_file(reference))
+    return _named(reference)
+
+
+def reopen_task(name: str, source: str) -> Task:
+    """The task that an artefact names. Its file runs only if the user has named that very file before.
+
+    Args:
+        name: the task's name.
+        source: the file and class that it comes from; empty where its name says it all.
+
+    Raises:
+        InputError: there is no such task, its file is not one that the user has named, or it cannot be built.
+    """
+    if not source:
+        return _named(name)
+    try:
+        return _unambiguous(reload_file(source))
+    except InputError as error:
+        raise InputError(f"task {name!r}: {error}") from None
+
+
+def task_names() -> list[str]:
+    """The names that `get_task` takes: ours, then those of installed packages."""
+    return [*TASKS, *(name for name in sorted(installed_tasks()) if name not in TASKS)]
+
+
+@cache
+def _named(name: str) -> Task:
+    if name in TASKS:
+        return TASKS[name]()
+    names = task_names()
+    if name in names:
+        return load_installed(name)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(names)}"
+    raise InputError(f"unknown task {name!r}; {hint} (your own: {FORM})")
+
+
+def _unambiguous(task: Task) -> Task:
+    if task.name in task_names():
+        raise InputError(
+            f"{task.source}: name = {task.name!r} is the name of another task; choose one of its own, or give "
+            "that name alone for the task that has it"
+        )
+    return task
 
 
 __all__ = [
+    "REMEDY",
     "TASKS",
     "Camera",
     "Field",
@@ -89,6 +155,11 @@ __all__ = [
     "Physics",
     "State",
     "Task",
+    "absolute_reference",
+    "add_motor",
     "get_task",
+    "namespace",
+    "reopen_task",
     "slices",
+    "task_names",
 ]

@@ -3,7 +3,7 @@
 Proportions, masses, torques and joint limits are those of Gymnasium's Ant.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +129,7 @@ class AntMaze(Ant):
     """An ant in a maze; subclasses name the layout."""
 
     maze: Maze
-    goal_sets = ("train", "eval")
+    goal_sets: ClassVar[tuple[GoalSet, ...]] = ("train", "eval")
 
     def furnish(self, spec: mujoco.MjSpec) -> None:
         self.maze.add_walls(spec, height=1.0, touched_by=SOLID, most=MAX_WALL_CONTACTS)
@@ -353,7 +353,7 @@ def noisy(
     return qpos, qvel
 
 
-def on_circle(key: Key[Array, ""], radius: float) -> Float[Array, "2"]:
+def on_circle(key: Key[Array, ""], radius: float | Float[Array, ""]) -> Float[Array, "2"]:
     """A point on the circle of this radius (m) around the origin."""
     angle = jax.random.uniform(key, minval=-jnp.pi, maxval=jnp.pi)
     return radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])

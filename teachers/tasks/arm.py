@@ -5,7 +5,8 @@ base, the table is z = 0. An action sets the targets of joints 1, 2, 4 and 6 wit
 workspace; joints 3, 5 and 7 are held. The controller makes up for gravity on the arm, as the Panda's own does.
 """
 
-from typing import Any, NamedTuple
+import itertools
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,25 +32,59 @@ CUBE_COLOUR = [0.85, 0.55, 0.25, 1]
 class Joint(NamedTuple):
     """A joint of the arm, in a frame that is aligned with the world's when all angles are zero."""
 
-    offset: tuple[float, float, float]  # from the joint before, m
+    anchor: tuple[float, float, float]  # in its body's frame, m
     axis: tuple[int, int, int]
     range: tuple[float, float]  # rad
-    mass: float  # of the link behind it, kg
-    link: tuple[float, float, float]  # where that link's geom ends, m
     torque: float  # limit, N m
     target: tuple[float, float] | None = None  # range that an action spans, rad
 
 
-JOINTS = (
-    Joint((0, 0, 0.333), (0, 0, 1), (-2.8973, 2.8973), 3.0, (0, 0, -0.14), 87, (-0.9, 0.9)),
-    Joint((0, 0, 0), (0, 1, 0), (-1.7628, 1.7628), 3.0, (0, 0, 0.18), 87, (-0.4, 1.4)),
-    Joint((0, 0, 0.316), (0, 0, 1), (-2.8973, 2.8973), 2.5, (0, 0, -0.12), 87),
-    Joint((0.0825, 0, 0), (0, -1, 0), (-3.0718, -0.0698), 2.5, (-0.0825, 0, 0.1), 87, (-2.8, -0.6)),
-    Joint((-0.0825, 0, 0.384), (0, 0, 1), (-2.8973, 2.8973), 2.0, (0, 0, -0.25), 12),
-    Joint((0, 0, 0), (0, -1, 0), (-0.0175, 3.7525), 1.5, (0.088, 0, 0), 12, (1.0, 3.4)),
-    Joint((0.088, 0, 0), (0, 0, -1), (-2.8973, 2.8973), 0.7, (0, 0, -0.08), 12),
+class Link(NamedTuple):
+    """A body with its joints. Two joints share one where their axes meet or nearly do: shorter chains compile faster."""
+
+    offset: tuple[float, float, float]  # from the link before, m
+    joints: tuple[Joint, ...]
+    ends: tuple[tuple[float, float, float], ...]  # the corners of what is seen of it, m
+    mass: float  # kg
+
+
+LINKS = (
+    Link(
+        (0, 0, 0.333),
+        (
+            Joint((0, 0, 0), (0, 0, 1), (-2.8973, 2.8973), 87, (-0.9, 0.9)),
+            Joint((0, 0, 0), (0, 1, 0), (-1.7628, 1.7628), 87, (-0.4, 1.4)),
+        ),
+        ((0, 0, 0), (0, 0, 0.26), (0.0825, 0, 0.316)),
+        6.0,
+    ),
+    Link(
+        (0, 0, 0.316),
+        (
+            Joint((0, 0, 0), (0, 0, 1), (-2.8973, 2.8973), 87),
+            Joint((0.0825, 0, 0), (0, -1, 0), (-3.0718, -0.0698), 87, (-2.8, -0.6)),
+        ),
+        ((0.0825, 0, 0), (0, 0, 0.1), (0, 0, 0.384)),
+        5.5,
+    ),
+    Link(
+        (0, 0, 0.384),
+        (
+            Joint((0, 0, 0), (0, 0, 1), (-2.8973, 2.8973), 12),
+            Joint((0, 0, 0), (0, -1, 0), (-0.0175, 3.7525), 12, (1.0, 3.4)),
+        ),
+        ((0, 0, 0), (0.088, 0, 0)),
+        2.5,
+    ),
+    Link(
+        (0.088, 0, 0),
+        (Joint((0, 0, 0), (0, 0, -1), (-2.8973, 2.8973), 12),),
+        ((0, 0, 0), (0, 0, -0.08)),
+        0.7,
+    ),
 )
-DRIVEN = tuple(i for i, joint in enumerate(JOINTS) if joint.target)
+JOINTS = tuple(joint for link in LINKS for joint in link.joints)
+DRIVEN = {i: joint.target for i, joint in enumerate(JOINTS) if joint.target}
 HAND = 0.107  # from joint 7 down to the hand, m
 FINGER = 0.1034  # from the hand down to the point between the fingertips, m
 POSE = tuple({**HELD, **START}[i + 1] for i in range(7))
@@ -60,8 +95,8 @@ class Arm(Task):
 
     action = (
         *(
-            Field(f"joint_{i + 1}", 1, "rad", f"target of joint {i + 1}", 1.0, *JOINTS[i].target)
-            for i in DRIVEN
+            Field(f"joint_{i + 1}", 1, "rad", f"target of joint {i + 1}", 1.0, *span)
+            for i, span in DRIVEN.items()
         ),
         Field("grip", 1, "m", "target of each finger's opening; +1 is closed", 1.0, OPEN, 0.0),
     )
@@ -103,7 +138,7 @@ class Arm(Task):
 
     def hand(self, data: Any) -> tuple[Any, Any]:
         """Position (m) and velocity (m/s) of the point between the fingertips."""
-        # From the joints' axes: reading `cvel` instead multiplies the compile time of a chain this long.
+        # From the joints' axes: for a chain this long, `cvel` takes much longer to compile.
         xp = namespace(data.qpos)
         place = data.site_xpos[0]
         by_joint = xp.cross(data.xaxis[:7], place - data.xanchor[:7])
@@ -156,7 +191,9 @@ class ArmCube(Arm):
         *_arm_fields(),
         Field("finger_gap", 1, "m", "distance of the fingers", 0.05),
     )
-    goal = (CUBE_FIELD._replace(meaning="x, y and z where the cube should be"),)
+    goal: ClassVar[tuple[Field, ...]] = (
+        CUBE_FIELD._replace(meaning="x, y and z where the cube should be"),
+    )
     cube_centre = (0.5, -0.15)  # where the cube starts, m
     cube_spread = 0.1  # half-width of the square where it starts, m
     goal_centre = (0.5, 0.1)  # m
@@ -183,7 +220,7 @@ class ArmCube(Arm):
 
     def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
         arm_key, cube_key = jax.random.split(key)
-        qpos, qvel = super().sample_state(arm_key)
+        qpos, _ = super().sample_state(arm_key)
         offset = jax.random.uniform(
             cube_key, (2,), minval=-self.cube_spread, maxval=self.cube_spread
         )
@@ -247,6 +284,8 @@ class ArmBinpickEasy(ArmCube):
             contype=0,
             conaffinity=0,
         )
+        # Of 25 pairs that could touch, no more do at once than the cube's and fingers' eight of either kind.
+        spec.add_numeric(name="max_contact_points", data=[8])
         thick, height = WALL
         x, half, far = self.cube_centre[0], 0.19, 0.38
         walls = [((x, y), (half, thick)) for y in (-far, 0.0, far)]
@@ -320,34 +359,46 @@ def _add_arm(spec: mujoco.MjSpec) -> None:
     look: dict[str, Any] = {"contype": 0, "conaffinity": 0}
     body = spec.worldbody
     body.add_geom(
-        type=capsule, fromto=[0, 0, 0.05, 0, 0, 0.15], size=[0.07, 0, 0], rgba=BODY_COLOUR, **look
+        type=capsule, fromto=[0, 0, 0.05, 0, 0, 0.25], size=[0.075, 0, 0], rgba=BODY_COLOUR, **look
     )
-    for i, joint in enumerate(JOINTS):
-        body = body.add_body(name=f"link_{i + 1}", pos=joint.offset, gravcomp=1.0)
-        body.add_joint(
-            name=f"joint_{i + 1}",
-            type=mujoco.mjtJoint.mjJNT_HINGE,
-            axis=joint.axis,
-            range=joint.range,
-            armature=0.3 if i < 4 else 0.1,
-            damping=[40.0 if i < 4 else 8.0, 0, 0],
-        )
-        body.add_geom(
-            type=capsule,
-            fromto=[0, 0, 0, *joint.link],
-            size=[0.06 if i < 4 else 0.05, 0, 0],
-            mass=joint.mass,
-            rgba=LIMB_COLOUR if i % 2 else BODY_COLOUR,
-            **look,
-        )
-        _add_servo(spec, f"joint_{i + 1}", 400.0 if i < 4 else 100.0, joint.torque, joint.range)
-    hand = body.add_body(name="hand", pos=[0, 0, -HAND], gravcomp=1.0)
-    hand.add_geom(
-        type=box, pos=[0, 0, -0.03], size=[0.02, 0.1, 0.025], mass=0.7, rgba=BODY_COLOUR, **look
+    number = 0
+    for link in LINKS:
+        body = body.add_body(pos=link.offset, gravcomp=1.0)
+        for joint in link.joints:
+            number += 1
+            strong = joint.torque > 50
+            body.add_joint(
+                name=f"joint_{number}",
+                type=mujoco.mjtJoint.mjJNT_HINGE,
+                pos=joint.anchor,
+                axis=joint.axis,
+                range=joint.range,
+                armature=0.3 if strong else 0.1,
+                damping=[40.0 if strong else 8.0, 0, 0],
+            )
+            _add_servo(
+                spec, f"joint_{number}", 400.0 if strong else 100.0, joint.torque, joint.range
+            )
+        for start, end in itertools.pairwise(link.ends):
+            body.add_geom(
+                type=capsule,
+                fromto=[*start, *end],
+                size=[0.06 if number < 5 else 0.05, 0, 0],
+                mass=link.mass / (len(link.ends) - 1),
+                rgba=LIMB_COLOUR if number in (4, 7) else BODY_COLOUR,
+                **look,
+            )
+    body.add_geom(
+        type=box,
+        pos=[0, 0, -HAND - 0.03],
+        size=[0.02, 0.1, 0.025],
+        mass=0.7,
+        rgba=BODY_COLOUR,
+        **look,
     )
-    hand.add_site(name="hand", pos=[0, 0, -FINGER])
+    body.add_site(name="hand", pos=[0, 0, -HAND - FINGER])
     for side, sign in (("left", 1), ("right", -1)):
-        finger = hand.add_body(name=f"{side}_finger", pos=[0, 0, -FINGER], gravcomp=1.0)
+        finger = body.add_body(name=f"{side}_finger", pos=[0, 0, -HAND - FINGER], gravcomp=1.0)
         finger.add_joint(
             name=f"{side}_finger",
             type=mujoco.mjtJoint.mjJNT_SLIDE,

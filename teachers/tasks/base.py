@@ -5,6 +5,7 @@ A task's dynamics are functions of one environment; callers batch them with `jax
 
 import contextlib
 import io
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
@@ -20,6 +21,15 @@ from teachers.tasks.errors import InputError
 
 with contextlib.redirect_stdout(io.StringIO()):  # it prints there that optional Warp is missing
     from mujoco import mjx
+
+if jax.__version_info__ < (0, 11) and "xla_cpu_use_fusion_emitters" not in os.environ.get(
+    "XLA_FLAGS", ""
+):
+    # On CPUs, JAX 0.10 fuses a chain of joints into code that takes ten times as long for each joint more.
+    # Read when JAX first compiles; JAX 0.11 is right by itself and no longer knows the flag.
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+    ).strip()
 
 GoalSet = Literal["train", "eval"]
 
@@ -89,6 +99,7 @@ class Task(ABC):
     camera: ClassVar[Camera]
     goal_sets: ClassVar[tuple[GoalSet, ...]] = ("train",)
     training: ClassVar[Mapping[str, Any]] = {}  # default teacher settings, by dotted key
+    source: str = ""  # `file.py:Class` where `get_task` loaded it from a file
 
     def __init__(self) -> None:
         self.model: mujoco.MjModel = self.build().compile()
@@ -96,12 +107,14 @@ class Task(ABC):
             raise InputError(
                 f"task {self.name}: actuators with activation state are not supported; use stateless ones"
             )
-        sent = self.control(np.zeros(self.action_size, np.float32)).shape
-        if sent != (self.model.nu,):
+        if type(self).control is Task.control:
+            sent = self.action_size  # one number for each actuator
+        else:
+            sent = self.control(np.zeros(self.action_size, np.float32)).shape[-1]
+        if sent != self.model.nu:
             raise InputError(
-                f"task {self.name}: the model has {self.model.nu} actuators but `control` gives {sent} for the "
-                f"{self.action_size} numbers of the action fields; declare one number for each actuator, or "
-                "override `control`"
+                f"task {self.name}: the model has {self.model.nu} actuators but is sent {sent} numbers; declare an "
+                "action number for each actuator, or override `control`"
             )
 
     @cached_property
@@ -183,6 +196,20 @@ class Task(ABC):
     def control_period(self) -> float:
         """Seconds between two actions."""
         return float(self.substeps * self.model.opt.timestep)
+
+    @property
+    def contacts(self) -> int:
+        """The most contacts at once: MJX computes that many in every step, touching or not."""
+        return int(self._mjx_data._impl.ncon)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Numbers in an observation, a goal and an action, by these names."""
+        return {
+            "observation": self.observation_size,
+            "goal": self.goal_size,
+            "action": self.action_size,
+        }
 
     @property
     def evaluation_goals(self) -> GoalSet:

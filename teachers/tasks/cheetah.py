@@ -6,7 +6,6 @@ Proportions, springs and torques are those of Gymnasium's HalfCheetah.
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float, Key
 

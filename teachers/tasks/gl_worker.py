@@ -1,35 +1,47 @@
-"""Draws pictures with MuJoCo's renderer, as a process of its own: `python gl_worker.py FOLDER`.
+"""Draws pictures with MuJoCo's renderer, as a process of its own: `python gl_worker.py REQUEST`.
 
-Reads `model.mjb` and `scene.npz` from the folder and writes `frames.npy` there. `MUJOCO_GL` names the GL
-library. It imports nothing of the project, so that it starts fast.
+REQUEST is JSON: `size` (pixels), `lookat`, `distance`, `azimuth` and `elevation` of the camera, `goal` (the goal's
+index among the mocap bodies) and `model_bytes`. Standard input brings so many bytes of a model, answered with one
+byte when all is ready; then, for each picture, joint positions and the goal's place as float64, answered with the
+picture's pixels as uint8. It ends with its input. `MUJOCO_GL` names the GL library. It imports nothing of the
+project, so that it starts fast.
 """
 
+import json
+import os
 import sys
-from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
 
 
-def main(folder: Path) -> None:
-    """Draws what `folder` describes."""
-    model = mujoco.MjModel.from_binary_path(str(folder / "model.mjb"))
-    scene = np.load(folder / "scene.npz")
-    size = int(scene["size"])
-    model.vis.global_.offwidth = model.vis.global_.offheight = size
-    camera = mujoco.MjvCamera()
-    camera.lookat[:] = scene["lookat"]
-    camera.distance, camera.azimuth, camera.elevation = scene["view"]
-    data = mujoco.MjData(model)
-    frames = []
-    with mujoco.Renderer(model, height=size, width=size) as renderer:
-        for qpos, goal in zip(scene["qpos"], scene["goal"], strict=True):
-            data.qpos[:], data.mocap_pos[0] = qpos, goal
-            mujoco.mj_forward(model, data)
-            renderer.update_scene(data, camera)
-            frames.append(renderer.render())
-    np.save(folder / "frames.npy", np.stack(frames))
+def main(request: dict[str, Any]) -> None:
+    """Draws what comes in on standard input."""
+    # A GL library may print: what is for standard output goes to standard error from here on.
+    with open(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)
+        content = sys.stdin.buffer.read(request["model_bytes"])
+        model = mujoco.MjModel.from_binary_path("model.mjb", {"model.mjb": content})
+        size = request["size"]
+        model.vis.global_.offwidth = model.vis.global_.offheight = size
+        camera = mujoco.MjvCamera()
+        camera.lookat[:] = request["lookat"]
+        for name in ("distance", "azimuth", "elevation"):
+            setattr(camera, name, request[name])
+        data = mujoco.MjData(model)
+        with mujoco.Renderer(model, height=size, width=size) as renderer:
+            answers.write(b"!")
+            answers.flush()
+            while numbers := sys.stdin.buffer.read(8 * (model.nq + 3)):
+                data.qpos[:], data.mocap_pos[request["goal"]] = np.split(
+                    np.frombuffer(numbers), [model.nq]
+                )
+                mujoco.mj_forward(model, data)
+                renderer.update_scene(data, camera)
+                answers.write(renderer.render().tobytes())
+                answers.flush()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(json.loads(sys.argv[1]))

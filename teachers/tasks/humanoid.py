@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import mujoco
-import numpy as np
 from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import Camera, Field, GoalSet, Task, add_motor, namespace
@@ -170,6 +169,7 @@ class Humanoid(Task):
 
     def observe(self, data: Any) -> Any:
         xp = namespace(data.qpos)
+        inertia = getattr(data, "_impl", data).cinert  # MJX keeps it there, MuJoCo C does not
         masses = self.model.body_mass[1:].astype("float32")
         centre = data.subtree_com[1]
         velocity = data.cvel[1:]
@@ -181,7 +181,7 @@ class Humanoid(Task):
                 data.qpos,
                 data.qvel,
                 (data.xipos[1:] - centre).reshape(-1),
-                data.cinert[1:, :9].reshape(-1),
+                inertia[1:, :9].reshape(-1),
                 velocity.reshape(-1),
                 data.ctrl,
                 centre - data.qpos[:3],

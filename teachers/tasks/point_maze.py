@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float, Key
 
-from teachers.tasks.base import Camera, Field, GoalSet, Task, add_motor, namespace
-from teachers.tasks.maze import BIG, HARDEST, U, Maze
+from teachers.tasks.base import Field, GoalSet, Task, add_motor, namespace
+from teachers.tasks.maze import BIG, HARDEST, Maze, U
 
 FORCE = 3.0  # N
 RADIUS = 0.2  # of the point, m

@@ -91,7 +91,32 @@ def edited(run, folder, **changes):
     return folder
 
 
-@pytest.mark.parametrize("config", [{}, {"task": "reacher", "invented": 1}, {"task": "xyzzy"}])
+def test_an_earlier_format_opens(teacher_run, tmp_path) -> None:
+    run = edited(teacher_run, tmp_path / "run", format_version=1)
+    file = run / "checkpoints" / "160" / "metadata" / "metadata"
+    raw = json.loads(file.read_text())
+    del raw["task_source"], raw["sizes"]
+    file.write_text(json.dumps(raw))
+    assert load_teacher(run).task.name == "reacher"
+
+
+def test_no_entry_of_a_checkpoint_makes_a_file_run(teacher_run, tmp_path) -> None:
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    evil = f"{tmp_path / 'evil.py'}:Evil"
+    config = {**load_teacher(teacher_run).metadata.config, "task": evil}
+    assert load_teacher(edited(teacher_run, tmp_path / "a", config=config)).task.name == "reacher"
+    for i, changes in enumerate(({"task": evil}, {"task_source": evil})):
+        with pytest.raises(InputError, match="evil.py"):
+            load_teacher(edited(teacher_run, tmp_path / str(i), **changes))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_unknown_task_is_refused(teacher_run, tmp_path) -> None:
+    with pytest.raises(InputError, match="run: unknown task 'xyzzy'"):
+        load_teacher(edited(teacher_run, tmp_path / "run", task="xyzzy"))
+
+
+@pytest.mark.parametrize("config", [{}, {"task": "reacher", "invented": 1}])
 def test_a_configuration_of_another_version_is_refused(teacher_run, tmp_path, config) -> None:
     with pytest.raises(InputError, match="does not fit this crl-distill"):
         load_teacher(edited(teacher_run, tmp_path / "run", config=config))

@@ -1,12 +1,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teachers.rollout import reset, rollout
 from teachers.tasks import get_task
-from teachers.tasks.point_maze import RADIUS, U_MAZE, Maze
+from teachers.tasks.maze import BIG, HARDEST, U4, U5, Maze, U
+from teachers.tasks.point_maze import RADIUS
 
 
 @settings(max_examples=200)
@@ -17,22 +19,27 @@ from teachers.tasks.point_maze import RADIUS, U_MAZE, Maze
         )
     )
 )
-def test_wall_boxes_cover_every_wall_cell_once_and_nothing_else(rows) -> None:
+def test_wall_boxes_cover_every_inner_wall_cell_once_and_nothing_else(rows) -> None:
     maze = Maze.__new__(Maze)
-    maze.rows = tuple(rows)
+    maze.rows = ("#" * (len(rows[0]) + 2), *(f"#{row}#" for row in rows), "#" * (len(rows[0]) + 2))
     covered = np.zeros((len(rows), len(rows[0])), int)
     for row, column, height, width in maze.walls():
-        covered[row : row + height, column : column + width] += 1
+        assert min(row, column) > 0  # the border is four planes
+        covered[row - 1 : row - 1 + height, column - 1 : column - 1 + width] += 1
     np.testing.assert_array_equal(covered, [[kind == "#" for kind in row] for row in rows])
 
 
-def test_the_u_maze_needs_five_boxes() -> None:
-    assert len(Maze(U_MAZE).walls()) == 5
-    assert get_task("point_u_maze").model.ngeom == 6
+@pytest.mark.parametrize(("rows", "boxes"), [(U, 1), (U4, 2), (U5, 2), (BIG, 8), (HARDEST, 11)])
+def test_a_maze_needs_few_boxes_inside_its_border(rows, boxes) -> None:
+    maze = Maze(rows)
+    assert len(maze.walls()) == boxes
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert all(row[0] == row[-1] == "#" for row in rows)
+    assert set(rows[0]) == set(rows[-1]) == {"#"}
 
 
 def test_goals_lie_in_free_cells_and_evaluation_ones_in_the_far_corridor() -> None:
-    maze = Maze(U_MAZE)
+    maze = Maze(U)
     assert len(maze.goals["train"]) == 6
     np.testing.assert_array_equal(maze.goals["eval"], [[-1, -1], [0, -1], [1, -1]])
     np.testing.assert_array_equal(maze.start, [-1, 1])
