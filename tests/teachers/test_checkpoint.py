@@ -106,7 +106,7 @@ def test_no_entry_of_a_checkpoint_makes_a_file_run(teacher_run, tmp_path) -> Non
     config = {**load_teacher(teacher_run).metadata.config, "task": evil}
     assert load_teacher(edited(teacher_run, tmp_path / "a", config=config)).task.name == "reacher"
     for i, changes in enumerate(({"task": evil}, {"task_source": evil})):
-        with pytest.raises(InputError, match="evil.py"):
+        with pytest.raises(InputError, match=r"evil\.py"):
             load_teacher(edited(teacher_run, tmp_path / str(i), **changes))
     assert not (tmp_path / "ran").exists()
 
