@@ -244,12 +244,7 @@ class Task(ABC):
     def step(self, state: State, action: Float[Array, "act"]) -> State:
         """One environment one control period later. Episodes do not restart here: see `teachers.rollout`."""
         control = self.control(action)
-
-        def substep(_: Array, physics: Physics) -> Physics:
-            data = mjx.step(self._mjx_model, self._data(physics).replace(ctrl=control))
-            return Physics(data.qpos, data.qvel, data.qacc_warmstart)
-
-        physics = jax.lax.fori_loop(0, self.substeps, substep, state.physics)
+        physics = self.advance(state.physics, control)
         observation = self._observe(physics, control)
         return state._replace(
             physics=physics,
@@ -257,6 +252,15 @@ class Task(ABC):
             steps=state.steps + 1,
             terminated=self.terminated(observation),
         )
+
+    def advance(self, physics: Physics, control: Float[Array, "nu"]) -> Physics:
+        """The simulation alone, one control period later: nothing is observed."""
+
+        def substep(_: Array, physics: Physics) -> Physics:
+            data = mjx.step(self._mjx_model, self._data(physics).replace(ctrl=control))
+            return Physics(data.qpos, data.qvel, data.qacc_warmstart)
+
+        return jax.lax.fori_loop(0, self.substeps, substep, physics)
 
     def _data(self, physics: Physics) -> mjx.Data:
         return self._mjx_data.replace(

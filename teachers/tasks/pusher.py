@@ -20,6 +20,14 @@ OBJECT = (0.05, 0.05)  # radius and half the length of its straight part, m
 TIP = 0.04  # radius, m
 CLEAR = 0.17  # least distance of the goal from the object at the start, m
 SOLVER = (2, 4)
+# The arm starts beside the objects and at their height, so that a turn of the shoulder meets them; from the published
+# pose, stretched out high above the table, random torques hardly ever do.
+START = (0.3, 0.554, 0.0, -0.455, 0.0, -0.5, 0.0)  # rad
+TOUCHING = (
+    "tip",
+    "wrist_roll",
+    "forearm_roll",
+)  # what touches the object; the table bears it and touches nothing
 BODY_COLOUR = [0.25, 0.42, 0.68, 1]
 LIMB_COLOUR = [0.38, 0.55, 0.78, 1]
 
@@ -95,6 +103,7 @@ class PusherEasy(Task):
             )
             add_motor(spec, link.name, TORQUE)
             body.add_geom(
+                name=link.name,
                 type=mujoco.mjtGeom.mjGEOM_CAPSULE,
                 fromto=[0, 0, 0, max(link.length, 0.02), 0, 0],
                 size=[link.radius, 0, 0],
@@ -130,17 +139,20 @@ class PusherEasy(Task):
             contype=0,
             conaffinity=0,
         )
-        spec.add_pair(geomname1="tip", geomname2="object", condim=1)
+        for geom in TOUCHING:
+            spec.add_pair(geomname1=geom, geomname2="object", condim=1)
         return spec
 
     def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
-        place_key, velocity_key = jax.random.split(key)
+        place_key, angle_key, velocity_key = jax.random.split(key, 3)
         low, high = jnp.array([[-0.3, -0.2], [0.0, 0.2]])
         place = jnp.array(OBJECT_CENTRE) + jax.random.uniform(
             place_key, (2,), minval=low, maxval=high
         )
         velocity = jax.random.uniform(velocity_key, (7,), minval=-0.005, maxval=0.005)
-        return jnp.concatenate([jnp.zeros(7), place]), jnp.append(velocity, jnp.zeros(2))
+        angles = jnp.array(START) + jax.random.uniform(angle_key, (7,), minval=-0.05, maxval=0.05)
+        angles = jnp.clip(angles, *jnp.array([link.range for link in LINKS]).T)
+        return jnp.concatenate([angles, place]), jnp.append(velocity, jnp.zeros(2))
 
     def sample_goal(
         self, key: Key[Array, ""], observation: Float[Array, "obs"], goal_set: GoalSet

@@ -38,7 +38,7 @@ FAST = ("reacher", "pusher_easy", "point_u_maze", "ant_u_maze")
 # Most contacts at once, as MJX counts them: it solves for all, touching or not.
 CONTACTS = {
     "reacher": 0,
-    "pusher_easy": 1,
+    "pusher_easy": 3,
     "point_u_maze": 4,
     "ant": 4,
     "ant_u_maze": 12,

@@ -1,0 +1,131 @@
+"""What every task costs: compile time, control steps a second, contacts, memory, and what is not physics.
+
+The policy is a teacher's of the default depth and width. A third of its actions is random, so that episodes end early
+where they can. With `--sound`, 64 environments take 1,000 random steps: nothing may cease to be finite.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from common import parser, report
+
+from teachers import teacher_config
+from teachers.agent import teacher_networks
+from teachers.networks import sample_action
+from teachers.rollout import reset, rollout
+from teachers.tasks import TASKS, Task
+
+CPU_BATCHES = (64, 256, 1024)
+GPU_BATCHES = (*CPU_BATCHES, 2048, 4096, 8192)
+REPEATS = 5
+SOUND = (64, 1000)  # environments and steps
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="TASK")
+    options.add_argument("--batches", type=int, nargs="+", help="environments simulated at once")
+    options.add_argument("--steps", type=int, default=20, help="control steps of a rollout")
+    options.add_argument("--sound", action="store_true", help="also take 1,000 random steps")
+    chosen = options.parse_args()
+    default = CPU_BATCHES if jax.default_backend() == "cpu" else GPU_BATCHES
+    rows = []
+    for name in chosen.tasks:
+        rows.append(measure(name, chosen.batches or default, chosen.steps))
+        if chosen.sound:
+            rows[-1] |= soundness(name)
+        print(rows[-1], flush=True)
+    report(rows, chosen.json)
+
+
+def measure(name: str, batches: tuple[int, ...], steps: int) -> dict[str, Any]:
+    """Figures of one task; `overhead` is the share of a rollout's time that is not physics, at the best batch."""
+    networks = teacher_networks(teacher_config(name))
+    task, params = networks.task, networks.init(jax.random.key(0))
+
+    def act(key: jax.Array, observation: jax.Array, goal: jax.Array) -> jax.Array:
+        action = sample_action(key, *networks.actor(params, observation, goal))[0]
+        random = jax.random.uniform(key, action.shape, minval=-1, maxval=1)
+        return jnp.where(
+            jax.random.bernoulli(key, 1 / 3, action.shape[:1])[:, None], random, action
+        )
+
+    def whole(states: Any, key: jax.Array) -> Any:
+        return rollout(task, act, states, key, steps, "train")
+
+    def physics(states: Any, key: jax.Array) -> Any:
+        control = jax.vmap(task.control)(
+            jax.random.uniform(key, (len(states.steps), task.action_size), minval=-1, maxval=1)
+        )
+        return jax.lax.scan(
+            lambda now, _: (jax.vmap(task.advance)(now, control), None),
+            states.physics,
+            length=steps,
+        )[0]
+
+    figures: dict[str, Any] = {"task": name, "contacts": task.contacts}
+    best = 0.0
+    for batch in batches:
+        states = jax.jit(lambda key, n=batch: reset(task, key, n, "train"))(jax.random.key(0))
+        # Episodes do not end all at once, as they do not in a long run.
+        steps_taken = jnp.arange(batch) * task.episode_steps // batch
+        states = states._replace(steps=steps_taken.astype(jnp.int32))
+        compile_s, compiled = timed_compile(whole, states)
+        seconds, simulated = alternate(compiled, timed_compile(physics, states)[1], states)
+        rate = batch * steps / seconds
+        figures.setdefault("compile_s", compile_s)
+        figures[f"steps_per_s_{batch}"] = rate
+        if rate > best:
+            best, figures["overhead"] = rate, 1 - simulated / seconds
+    figures["bytes_per_environment"] = sum(
+        leaf.nbytes // batches[-1] for leaf in jax.tree.leaves(states)
+    )
+    return figures
+
+
+def timed_compile(function: Callable[..., Any], states: Any) -> tuple[float, Callable[..., Any]]:
+    """Seconds to trace and compile, and the compiled function, run once."""
+    begun = time.perf_counter()
+    compiled = jax.jit(function).lower(states, jax.random.key(0)).compile()
+    seconds = time.perf_counter() - begun
+    jax.block_until_ready(compiled(states, jax.random.key(0)))
+    return seconds, compiled
+
+
+def alternate(
+    first: Callable[..., Any], second: Callable[..., Any], states: Any
+) -> tuple[float, float]:
+    """Median seconds of two functions, measured in turn because machines are noisy."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    for repeat in range(REPEATS):
+        for function, seconds in zip((first, second), taken, strict=True):
+            begun = time.perf_counter()
+            jax.block_until_ready(function(states, jax.random.key(repeat)))
+            seconds.append(time.perf_counter() - begun)
+    return float(np.median(taken[0])), float(np.median(taken[1]))
+
+
+def soundness(name: str) -> dict[str, Any]:
+    """Whether a long random rollout stays finite, and the largest speed in it (rad/s or m/s)."""
+    task: Task = teacher_networks(teacher_config(name)).task
+    environments, steps = SOUND
+
+    def act(key: jax.Array, observation: jax.Array, goal: jax.Array) -> jax.Array:
+        return jax.random.uniform(key, (environments, task.action_size), minval=-1, maxval=1)
+
+    play = jax.jit(lambda states, key: rollout(task, act, states, key, 50, "train"))
+    states = jax.jit(lambda key: reset(task, key, environments, "train"))(jax.random.key(1))
+    finite, fastest = True, 0.0
+    for i in range(steps // 50):
+        states, trajectory = play(states, jax.random.key(i))
+        finite &= bool(jnp.isfinite(trajectory.observation).all())
+        fastest = max(fastest, float(jnp.abs(states.physics.qvel).max()))
+    return {"finite": finite, "fastest": fastest}
+
+
+if __name__ == "__main__":
+    main()
