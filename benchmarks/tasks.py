@@ -6,7 +6,7 @@ where they can. With `--sound`, 64 environments take 1,000 random steps: nothing
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from teachers import teacher_config
 from teachers.agent import teacher_networks
 from teachers.networks import sample_action
 from teachers.rollout import reset, rollout
-from teachers.tasks import TASKS, Task
+from teachers.tasks import TASKS, Engine, Task
 
 CPU_BATCHES = (64, 256, 1024)
 GPU_BATCHES = (*CPU_BATCHES, 2048, 4096, 8192)
@@ -30,22 +30,25 @@ def main() -> None:
     options.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="TASK")
     options.add_argument("--batches", type=int, nargs="+", help="environments simulated at once")
     options.add_argument("--steps", type=int, default=20, help="control steps of a rollout")
+    options.add_argument("--physics", choices=get_args(Engine), default="jax")
     options.add_argument("--sound", action="store_true", help="also take 1,000 random steps")
     chosen = options.parse_args()
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
     default = CPU_BATCHES if jax.default_backend() == "cpu" else GPU_BATCHES
     rows = []
     for name in chosen.tasks:
-        rows.append(measure(name, chosen.batches or default, chosen.steps))
+        rows.append(measure(name, chosen.physics, chosen.batches or default, chosen.steps))
         if chosen.sound:
             rows[-1] |= soundness(name)
         print(rows[-1], flush=True)
     report(rows, chosen.json)
 
 
-def measure(name: str, batches: tuple[int, ...], steps: int) -> dict[str, Any]:
+def measure(name: str, engine: Engine, batches: tuple[int, ...], steps: int) -> dict[str, Any]:
     """Figures of one task; `overhead` is the share of a rollout's time that is not physics, at the best batch."""
     networks = teacher_networks(teacher_config(name))
-    task, params = networks.task, networks.init(jax.random.key(0))
+    task = networks.task.simulated_by(engine, max(batches))
+    params = networks.init(jax.random.key(0))
 
     def act(key: jax.Array, observation: jax.Array, goal: jax.Array) -> jax.Array:
         action = sample_action(key, *networks.actor(params, observation, goal))[0]

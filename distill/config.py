@@ -8,6 +8,7 @@ from pydantic import Field
 
 from students.config import StudentConfig
 from teachers.config import Config, resolve
+from teachers.tasks import Engine
 
 
 class CollectConfig(Config):
@@ -30,6 +31,7 @@ class CollectConfig(Config):
     capacity: int = Field(
         1_000_000, ge=1, description="labelled states kept, rounded up to whole rounds"
     )
+    physics: Engine = Field("jax", description="which of MJX's implementations simulates")
 
 
 class LearningConfig(Config):

@@ -53,7 +53,8 @@ def make_round(
     A round rolls out `collect.steps` control steps, has the teacher label every visited state once, in one
     batch, stores them in the ring and takes `learning.updates` gradient steps.
     """
-    task, collect, learning = teacher.task, config.collect, config.learning
+    collect, learning = config.collect, config.learning
+    task = teacher.task.simulated_by(collect.physics, collect.environments)
     schedule = optax.cosine_decay_schedule(
         learning.learning_rate, collect.rounds * learning.updates
     )
@@ -141,7 +142,7 @@ def make_round(
         )
         metrics = {name: jnp.mean(values) for name, values in metrics.items()}
         metrics["teacher_share"] = share
-        metrics["rollout_time_at_goal"] = jnp.mean(visited.within)
+        metrics["rollout_time_at_goal"] = jnp.mean(visited.distance < task.success_radius)
         return DistillState(params, optimizer, environments, ring, key, state.round + 1), metrics
 
     return init, one_round

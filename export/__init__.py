@@ -15,6 +15,7 @@ _HOMES = {
     "measure_latency": "export.latency",
     "open_policy": "export.artefacts",
     "describe_artefact": "export.artefacts",
+    "TaskEnv": "export.gym_env",
     "Policy": "export.runtime",
     "Critic": "export.runtime",
 }

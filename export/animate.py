@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from export.play import Recording
 from teachers.tasks import InputError, Task
@@ -61,13 +60,9 @@ def picture(task: Task, file: Path, seed: int = 0) -> str:
 
     file = Path(file)
     require_new_file(file, ".png")
-    # As `task.reset` does it, but in MuJoCo C: MJX takes longer to compile than all the rest.
-    state_key, goal_key = jax.random.split(jax.random.key(seed))
-    qpos, qvel = (np.asarray(part) for part in task.sample_state(state_key))
     robot = Twin(task)
-    robot.reset(qpos, qvel)
-    goal = task.sample_goal(goal_key, jax.numpy.asarray(robot.observation), task.evaluation_goals)
-    pose = Pose(robot.qpos, task.goal_position(np.asarray(goal)))
+    goal = robot.restart(jax.random.key(seed), task.evaluation_goals)
+    pose = Pose(robot.qpos, task.goal_position(goal))
     frames, renderer = render(task, [pose], size=PICTURE_SIZE)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from students.artefact import load_student
 from teachers.agent import Agent
 from teachers.checkpoint import load_teacher
 from teachers.checkpoint import read_metadata as read_run
-from teachers.evaluate import Episodes, evaluate_agent
+from teachers.evaluate import Episodes, evaluate_agent, outcomes
 from teachers.metadata import Metadata, open_task, parse_metadata
 from teachers.progress import Progress
 from teachers.tasks import InputError, Task
@@ -97,7 +97,7 @@ def _open_onnx(path: Path, task: Task | None) -> OpenedPolicy:
         metadata,
         opened,
         policy,
-        lambda *settings: play_in_c(opened, policy, *settings).episodes,
+        lambda *settings: outcomes(opened, play_in_c(opened, policy, *settings).distance),
     )
 
 

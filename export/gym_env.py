@@ -14,7 +14,6 @@ from typing import Any
 
 import gymnasium
 import jax
-import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 from jaxtyping import Float
@@ -102,15 +101,9 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
         if given is not None:
             given = _vector(given, self.task.goal_size, "goal")
         super().reset(seed=seed)
-        # Not compiled: a millisecond an episode, where compiling takes a second a task. On the CPU, since an
-        # accelerator is slower at this.
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            key = jax.random.key(int(self.np_random.integers(2**31)))
-            state_key, goal_key = jax.random.split(key)
-            self._twin.reset(*(np.asarray(part) for part in self.task.sample_state(state_key)))
-            observation = jnp.asarray(self._twin.observation)
-            goal: Any = self.task.sample_goal(goal_key, observation, self.goal_set)
-        self._goal = np.array(goal, np.float32) if given is None else given
+        key = jax.random.key(int(self.np_random.integers(2**31)))
+        goal = self._twin.restart(key, self.goal_set)
+        self._goal = goal if given is None else given
         self._steps = 0
         return self._outcome()
 
@@ -146,9 +139,9 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
         Returns:
             `[*batch]`, float32.
         """
-        # The same as `Task.within`, which takes observations.
-        distance_squared = ((np.asarray(achieved_goal) - np.asarray(desired_goal)) ** 2).sum(-1)
-        near = distance_squared < self.task.success_radius**2
+        # As in `Task.distance`, which takes an observation.
+        apart = np.linalg.norm(np.asarray(achieved_goal) - np.asarray(desired_goal), axis=-1)
+        near = apart < self.task.success_radius
         return np.where(near, np.float32(0.0), np.float32(-1.0))[()]
 
     def compute_terminated(
@@ -193,7 +186,7 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
         assert self._goal is not None
         observation = self._twin.observation
         terminated = bool(self._steps and self.task.terminated(observation))
-        within = bool(self.task.within(observation, self._goal))
+        within = bool(self.task.distance(observation, self._goal) < self.task.success_radius)
         seen = {
             "observation": observation,
             "achieved_goal": np.array(self.task.achieved_goal(observation), np.float32),

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from teachers.evaluate import Episodes, evaluation_starts, outcomes
+from teachers.evaluate import evaluation_starts
 from teachers.progress import Progress, silent
 from teachers.tasks import State, Task
 from teachers.tasks.twin import twins
@@ -26,14 +26,7 @@ class Recording(NamedTuple):
     goal: Float[np.ndarray, "env goal"]
     action: Float[np.ndarray, "time env act"]
     qpos: Float[np.ndarray, "time env nq"]  # before the step
-    within: Bool[
-        np.ndarray, "time env"
-    ]  # after the step, inside the success radius and not terminated
-
-    @property
-    def episodes(self) -> Episodes:
-        """The outcomes."""
-        return outcomes(self.within)
+    distance: Float[np.ndarray, "time env"]  # after the step, from the goal; inf once terminated
 
 
 def play_in_c(
@@ -66,7 +59,7 @@ def play_in_c(
         goal=np.concatenate([part.goal for part in parts]),
         **{
             name: np.concatenate([getattr(part, name) for part in parts], axis=1)
-            for name in ("observation", "action", "qpos", "within")
+            for name in ("observation", "action", "qpos", "distance")
         },
     )
 
@@ -79,7 +72,7 @@ def _play(
     alive = np.ones(len(robots), bool)
     observation = np.stack([robot.observation for robot in robots])
     rows: dict[str, list[np.ndarray]] = {
-        key: [] for key in ("observation", "action", "qpos", "within")
+        key: [] for key in ("observation", "action", "qpos", "distance")
     }
     for step in range(1, task.episode_steps + 1):
         action = policy(observation, goal)
@@ -90,6 +83,6 @@ def _play(
             robot.step(one)
         observation = np.stack([robot.observation for robot in robots])
         alive = alive & ~np.asarray(task.terminated(observation))
-        rows["within"].append(np.asarray(task.within(observation, goal)) & alive)
+        rows["distance"].append(np.where(alive, task.distance(observation, goal), np.inf))
         advanced(step * len(robots))
     return Recording(goal=goal, **{key: np.stack(values) for key, values in rows.items()})

@@ -13,7 +13,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from teachers.networks import LAYERS_PER_BLOCK
-from teachers.tasks import InputError, absolute_reference, get_task
+from teachers.tasks import Engine, InputError, absolute_reference, get_task
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
@@ -56,6 +56,7 @@ class RolloutConfig(Config):
         le=10_000_000,
         description="control steps kept of each environment (rounded up to iterations)",
     )
+    physics: Engine = Field("jax", description="which of MJX's implementations simulates")
 
 
 class LearningConfig(Config):

@@ -28,6 +28,8 @@ class Episodes(NamedTuple):
     success_at_end: Float[np.ndarray, "episodes"]  # 1 if within the radius at the last step
     success_any: Float[np.ndarray, "episodes"]  # 1 if within the radius at any step
     time_at_goal: Float[np.ndarray, "episodes"]  # fraction of the steps within the radius
+    # 1 if within the task's hard radius at the last step; None where it has none
+    success_hard: Float[np.ndarray, "episodes"] | None
 
 
 def evaluation_starts(task: Task, episodes: int, seed: int) -> State:
@@ -54,7 +56,7 @@ def evaluator(networks: Networks) -> Callable[..., Episodes]:
     @jax.jit
     def play(
         params: Params, states: State, alive: Bool[Array, "env"]
-    ) -> tuple[State, Bool[Array, "env"], Bool[Array, "time env"]]:
+    ) -> tuple[State, Bool[Array, "env"], Float[Array, "time env"]]:
         def act(_: Key[Array, ""], observation: Array, goal: Array) -> Array:
             return networks.policy(params, observation, goal)
 
@@ -62,25 +64,27 @@ def evaluator(networks: Networks) -> Callable[..., Episodes]:
             task, act, states, jax.random.key(0), segment, task.evaluation_goals
         )
         going = alive & (jnp.cumsum(trajectory.terminated, axis=0) == 0)
-        return states, going[-1], trajectory.within & going
+        return states, going[-1], jnp.where(going, trajectory.distance, jnp.inf)
 
     def run(params: Params, starts: State, progress: Progress = silent) -> Episodes:
-        states, alive, within = starts, jnp.ones(starts.steps.shape, bool), []
+        states, alive, distance = starts, jnp.ones(starts.steps.shape, bool), []
         for done in range(segment, task.episode_steps + 1, segment):
             states, alive, part = play(params, states, alive)
-            within.append(np.asarray(part))
+            distance.append(np.asarray(part))
             progress(done * len(alive), task.episode_steps * len(alive), {})
-        return outcomes(np.concatenate(within))
+        return outcomes(task, np.concatenate(distance))
 
     return run
 
 
-def outcomes(within: Bool[np.ndarray, "time env"]) -> Episodes:
-    """Outcomes of episodes from whether each step ended within the success radius."""
+def outcomes(task: Task, distance: Float[np.ndarray, "time env"]) -> Episodes:
+    """Outcomes of episodes from the distance to the goal after each step, infinite from a termination on."""
+    within, hard = distance < task.success_radius, task.hard_radius
     return Episodes(
         success_at_end=within[-1].astype(float),
         success_any=within.any(axis=0).astype(float),
         time_at_goal=within.mean(axis=0),
+        success_hard=None if hard is None else (distance[-1] < hard).astype(float),
     )
 
 
@@ -103,6 +107,8 @@ def summary(episodes: Episodes) -> dict[str, Any]:
     """The mean of each outcome and its 95% interval, under `NAME` and `NAME_ci95`."""
     figures: dict[str, Any] = {}
     for name, values in episodes._asdict().items():
+        if values is None:
+            continue
         figures[name] = float(values.mean())
         figures[f"{name}_ci95"] = mean_interval(values)
     return figures

@@ -22,7 +22,7 @@ class Trajectory(NamedTuple):
     goal: Float[Array, "*time env goal"]
     action: Float[Array, "*time env act"]
     steps: Int[Array, "*time env"]  # the step's index within its episode
-    within: Bool[Array, "*time env"]  # after the step, inside the success radius
+    distance: Float[Array, "*time env"]  # after the step, from its goal
     terminated: Bool[Array, "*time env"]  # with this step the episode ended early
 
 
@@ -60,7 +60,7 @@ def rollout(
             goal=states.goal,
             action=action,
             steps=states.steps,
-            within=task.within(stepped.observation, stepped.goal),
+            distance=task.distance(stepped.observation, stepped.goal),
             terminated=stepped.terminated,
         )
         done = stepped.terminated | (stepped.steps >= task.episode_steps)

@@ -33,7 +33,7 @@ from teachers.networks import (
 from teachers.progress import Progress, silent
 from teachers.rollout import reset, rollout
 from teachers.runlog import RunLog, new_folder
-from teachers.tasks import InputError, State, get_task
+from teachers.tasks import InputError, State, Task, get_task
 
 Metrics = dict[str, Array]
 
@@ -96,7 +96,8 @@ def make_iteration(
 
     It is a pure function; `train_teacher` jits it with a donated state.
     """
-    task, networks = get_task(config.task), teacher_networks(config)
+    task = _simulated_task(config)
+    networks = teacher_networks(config, task)
     learning = config.learning
     adam = optax.adam(learning.learning_rate)
     target_entropy = learning.target_entropy * task.action_size
@@ -182,7 +183,7 @@ def make_iteration(
             ),
         )
         metrics = {name: jnp.mean(values) for name, values in metrics.items()}
-        metrics["rollout_time_at_goal"] = jnp.mean(trajectory.within)
+        metrics["rollout_time_at_goal"] = jnp.mean(trajectory.distance < task.success_radius)
         return TrainingState(learner, environments, replay, key, state.iteration + 1), metrics
 
     return iteration
@@ -227,8 +228,9 @@ def _train(
     """Trains on from `state`; `figures` are the newest measured so far."""
     done = int(state.iteration)
     networks = teacher_networks(config)
+    simulated = teacher_networks(config, _simulated_task(config))
     iterate = jax.jit(make_iteration(config), donate_argnums=0)
-    play = evaluator(networks)
+    play = evaluator(simulated)
     starts = evaluation_starts(networks.task, config.logging.episodes, config.seed)
     per_iteration = config.steps_per_iteration
     begun = time.monotonic()
@@ -251,6 +253,12 @@ def _train(
                 checkpoints.save(i * per_iteration, metadata, state.learner.params, state)
             progress(i * per_iteration, config.iterations * per_iteration, figures)
     return Agent(networks, state.learner.params, describe(config, state, figures))
+
+
+def _simulated_task(config: TeacherConfig) -> Task:
+    # Evaluations play as many episodes at once.
+    most = max(config.rollout.environments, config.logging.episodes)
+    return get_task(config.task).simulated_by(config.rollout.physics, most)
 
 
 def _require_finite(row: dict[str, float], step: int) -> None:

@@ -108,6 +108,12 @@ TaskOption = Annotated[
 ]
 
 
+Physics = Annotated[
+    str | None,
+    typer.Option(help="MJX's implementation that simulates: jax, or warp on NVIDIA hardware."),
+]
+
+
 @app.command()
 def tasks(
     name: Annotated[
@@ -174,6 +180,7 @@ def train_teacher(
     ] = None,
     width: Annotated[int | None, typer.Option(help="Units of each layer.")] = None,
     steps: Annotated[int | None, typer.Option(help="Control steps in all.")] = None,
+    physics: Physics = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     config: ConfigFile = None,
     set_: Assignments = None,
@@ -196,8 +203,9 @@ def train_teacher(
     from teachers import train_teacher as train
 
     networks = ("actor", "phi", "psi")
-    named = {f"{network}.depth": depth for network in networks}
+    named: dict[str, Any] = {f"{network}.depth": depth for network in networks}
     named |= {f"{network}.width": width for network in networks} | {"steps": steps, "seed": seed}
+    named |= {"rollout.physics": physics}
     overrides = _given(named) | configs.parse_assignments(set_ or [])
     resolved = configs.teacher_config(task, config, overrides)
     name = get_task(task).name
@@ -216,6 +224,7 @@ def distill(
     layers: Annotated[int | None, typer.Option(help="Hidden layers of policy and critic.")] = None,
     width: Annotated[int | None, typer.Option(help="Units of each hidden layer.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    physics: Physics = None,
     task: TaskOption = None,
     config: ConfigFile = None,
     set_: Assignments = None,
@@ -237,7 +246,9 @@ def distill(
     named = {f"{part}.layers": layers for part in parts} | {
         f"{part}.width": width for part in parts
     }
-    overrides = _given(named | {"seed": seed}) | parse_assignments(set_ or [])
+    overrides = _given(named | {"seed": seed, "collect.physics": physics}) | parse_assignments(
+        set_ or []
+    )
     resolved = distill_config(config, overrides)
     opened = load_teacher(teacher, _chosen(task))
     folder = out or Path("runs") / f"{opened.task.name}-student"
@@ -325,16 +336,18 @@ def play(
     from export.animate import animate
     from export.artefacts import open_policy
     from export.play import play_in_c
-    from teachers.tasks.render import require_animation
+    from teachers.evaluate import outcomes
+    from teachers.tasks.files import require_new_file
+    from teachers.tasks.render import ANIMATIONS
 
     if video:
-        require_animation(video)
+        require_new_file(video, *ANIMATIONS)
     opened = open_policy(path, _chosen(task))
     with progress("play") as report:
         recording = play_in_c(opened.task, opened.act, episodes, seed, report)
-    outcomes = recording.episodes
-    figures = _outcome_figures(opened.metadata, seed, outcomes)
-    figures["by_episode"] = [float(value) for value in outcomes.time_at_goal]
+    played = outcomes(opened.task, recording.distance)
+    figures = _outcome_figures(opened.metadata, seed, played)
+    figures["by_episode"] = [float(value) for value in played.time_at_goal]
     if video:
         renderer = animate(opened.task, recording, video, shown)
         figures |= {"video": str(video), "renderer": renderer}
@@ -402,15 +415,15 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if value is not None}
 
 
-def _outcome_figures(metadata: Any, seed: int, outcomes: Any) -> dict[str, Any]:
+def _outcome_figures(metadata: Any, seed: int, played: Any) -> dict[str, Any]:
     from teachers.evaluate import summary
 
     return {
         "task": metadata.task,
         "kind": metadata.kind,
-        "episodes": len(outcomes.time_at_goal),
+        "episodes": len(played.time_at_goal),
         "seed": seed,
-        **summary(outcomes),
+        **summary(played),
     }
 
 

@@ -22,6 +22,7 @@ from export.play import play_in_c
 from export.runtime import Policy
 from teachers import evaluate_agent, retention, summary, teacher_config, train_teacher
 from teachers.agent import Agent
+from teachers.evaluate import outcomes
 from teachers.metadata import finite
 from teachers.plot import plot_learning_curve
 from teachers.progress import Progress, silent
@@ -87,8 +88,9 @@ def run_demo(
         (out / "onnx").rmdir()
     with _stage(seconds, "evaluate"):
         recording = play_in_c(get_task(TASK), Policy(out / "policy.onnx"), EPISODES, seed)
+        played = outcomes(get_task(TASK), recording.distance)
         reference = evaluate_agent(teacher, EPISODES, seed)
-        kept, interval = retention(recording.episodes.time_at_goal, reference.time_at_goal)
+        kept, interval = retention(played.time_at_goal, reference.time_at_goal)
     with _stage(seconds, "latency"):
         latency = measure_latency(out / "policy.onnx")
         teacher_latency = _teacher_latency(teacher)
@@ -107,7 +109,7 @@ def run_demo(
         },
         "student": {**_measured(student.metadata.metrics), "parameters": parameters},
         "onnx": {
-            **summary(recording.episodes),
+            **summary(played),
             "retention": kept,
             "retention_ci95": interval,
             "parameters": parameters,

@@ -23,6 +23,7 @@ from teachers.tasks.arm import (
 )
 from teachers.tasks.base import (
     Camera,
+    Engine,
     Field,
     GoalSet,
     Physics,
@@ -149,6 +150,7 @@ __all__ = [
     "REMEDY",
     "TASKS",
     "Camera",
+    "Engine",
     "Field",
     "GoalSet",
     "InputError",

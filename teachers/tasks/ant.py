@@ -25,7 +25,7 @@ SOLID = (
     "torso",
     *FEET,
 )  # what touches walls and other bodies; the floor is touched by the feet alone
-SOLVER = (1, 4)
+SOLVER = (2, 4)
 MAX_WALL_CONTACTS = 8
 STANDING = (0.0, 0.0, 0.55, 1.0, 0.0, 0.0, 0.0, *(0.0, 1.0) * 4)  # qpos
 HEALTHY = (0.2, 1.0)  # m

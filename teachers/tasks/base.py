@@ -4,6 +4,8 @@ A task's dynamics are functions of one environment; callers batch them with `jax
 """
 
 import contextlib
+import copy
+import importlib.util
 import io
 import os
 from abc import ABC, abstractmethod
@@ -32,6 +34,7 @@ if jax.__version_info__ < (0, 11) and "xla_cpu_use_fusion_emitters" not in os.en
     ).strip()
 
 GoalSet = Literal["train", "eval"]
+Engine = Literal["jax", "warp"]  # MJX's two implementations
 
 
 class Field(NamedTuple):
@@ -96,6 +99,7 @@ class Task(ABC):
     substeps: ClassVar[int]  # physics steps in a control step
     episode_steps: ClassVar[int]
     success_radius: ClassVar[float]  # in the goal's unit
+    hard_radius: ClassVar[float | None] = None  # a stricter one, on which success is reported too
     camera: ClassVar[Camera]
     goal_sets: ClassVar[tuple[GoalSet, ...]] = ("train",)
     training: ClassVar[Mapping[str, Any]] = {}  # default teacher settings, by dotted key
@@ -126,6 +130,11 @@ class Task(ABC):
     def _mjx_data(self) -> mjx.Data:
         with jax.ensure_compile_time_eval():
             return mjx.make_data(self.model)
+
+    @cached_property
+    def _simulated(self) -> tuple[mjx.Model, mjx.Data]:
+        """What `advance` integrates; observations come from MJX's JAX implementation in any case."""
+        return self._mjx_model, self._mjx_data
 
     # Declared by a task.
 
@@ -216,16 +225,56 @@ class Task(ABC):
         """The goal set on which results are measured."""
         return "eval" if "eval" in self.goal_sets else "train"
 
-    def within(self, observation: Any, goal: Any) -> Any:
-        """Whether `observation` `[*batch, obs]` lies within the success radius of `goal` `[*batch, goal]`."""
-        distance_squared = ((self.achieved_goal(observation) - goal) ** 2).sum(-1)
-        return distance_squared < self.success_radius**2
+    def distance(self, observation: Any, goal: Any) -> Any:
+        """How far, in the goal's unit, `observation` `[*batch, obs]` is from `goal` `[*batch, goal]`: `[*batch]`."""
+        return namespace(goal).linalg.norm(self.achieved_goal(observation) - goal, axis=-1)
 
     def control(self, action: Any) -> Any:
         """What the actuators are sent, `[nu]`, for an action in [-1, 1]: by default its place in their control range."""
         xp = namespace(action)
         low, high = self.model.actuator_ctrlrange.T.astype("float32")
         return low + (xp.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
+
+    def simulated_by(self, engine: Engine, environments: int) -> "Task":
+        """The same task, with its physics computed by one of MJX's implementations.
+
+        Args:
+            engine: `jax`, or `warp`: NVIDIA's kernels, made for NVIDIA's hardware.
+            environments: the most that are ever simulated at once; Warp keeps room for their contacts.
+
+        Raises:
+            InputError: Warp cannot run here, or cannot simulate this model; the message says why.
+        """
+        if engine == "jax":
+            return self
+        if importlib.util.find_spec("warp") is None:
+            raise InputError(
+                "physics 'warp' needs the package warp-lang, which is not installed; "
+                "pip install 'crl-distill[warp]', or use physics 'jax'"
+            )
+        import warp
+        from mujoco.mjx.third_party import mujoco_warp
+
+        warp.config.log_level = warp.LOG_WARNING  # it reports what it loads, on stdout
+        room = environments * max(1, self.contacts)
+        rows = max(1, int(self._mjx_data._impl.nefc))
+        try:
+            with jax.ensure_compile_time_eval():
+                model = mjx.put_model(self.model, impl="warp")
+                data = mjx.make_data(self.model, impl="warp", naconmax=room, njmax=rows)
+                # Few iterations are meant (see `SOLVER` in the tasks), and no cause for a warning at each step.
+                overflow = mujoco_warp.OverflowType
+                warned = model.opt._impl.warn_overflow & ~int(
+                    overflow.ITERATIONS | overflow.LS_ITERATIONS
+                )
+                model = model.tree_replace({"opt._impl.warn_overflow": warned})
+        except (NotImplementedError, ValueError, RuntimeError, AssertionError) as error:
+            raise InputError(
+                f"physics 'warp' cannot simulate task {self.name} here: {error}; use physics 'jax'"
+            ) from None
+        task = copy.copy(self)
+        task.__dict__["_simulated"] = model, data
+        return task
 
     def reset(self, key: Key[Array, ""], goal_set: GoalSet = "train") -> State:
         """One environment at the start of an episode, with a new state and a new goal."""
@@ -255,22 +304,18 @@ class Task(ABC):
 
     def advance(self, physics: Physics, control: Float[Array, "nu"]) -> Physics:
         """The simulation alone, one control period later: nothing is observed."""
+        model, empty = self._simulated
 
         def substep(_: Array, physics: Physics) -> Physics:
-            data = mjx.step(self._mjx_model, self._data(physics).replace(ctrl=control))
+            data = mjx.step(model, _filled(empty, physics).replace(ctrl=control))
             return Physics(data.qpos, data.qvel, data.qacc_warmstart)
 
         return jax.lax.fori_loop(0, self.substeps, substep, physics)
 
-    def _data(self, physics: Physics) -> mjx.Data:
-        return self._mjx_data.replace(
-            qpos=physics.qpos, qvel=physics.qvel, qacc_warmstart=physics.warmstart
-        )
-
     def _observe(self, physics: Physics, control: Float[Array, "nu"]) -> Float[Array, "obs"]:
         # `mjx.step` leaves poses and velocities as they were before its integration: bring them up to date first.
         # What the observation does not read, XLA does not compute.
-        model, data = self._mjx_model, self._data(physics).replace(ctrl=control)
+        model, data = self._mjx_model, _filled(self._mjx_data, physics).replace(ctrl=control)
         return self.observe(mjx.com_vel(model, mjx.com_pos(model, mjx.kinematics(model, data))))
 
 
@@ -288,6 +333,10 @@ def add_motor(spec: mujoco.MjSpec, joint: str, limit: float) -> None:
 def namespace(array: Any) -> Any:
     """The module whose functions take `array`: `jax.numpy` or `numpy`."""
     return array.__array_namespace__()
+
+
+def _filled(data: mjx.Data, physics: Physics) -> mjx.Data:
+    return data.replace(qpos=physics.qpos, qvel=physics.qvel, qacc_warmstart=physics.warmstart)
 
 
 def _scale(fields: tuple[Field, ...]) -> np.ndarray:

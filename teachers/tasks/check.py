@@ -345,7 +345,7 @@ class _Check:
                 "keep sample_state away from where episodes end",
             )
         for goal_set, goals in played.goals.items():
-            there = int(np.asarray(task.within(starts.observation, goals)).sum())
+            there = int((task.distance(starts.observation, goals) < task.success_radius).sum())
             if there > 0.9 * RESETS:
                 self.say(
                     f"{goal_set} goals",

@@ -15,7 +15,7 @@ RADIUS = 0.046  # of every limb, m
 DENSITY = 646.8  # kg/m^3, for 14 kg in all
 HEIGHT = 0.7  # of the torso at the start, m
 REACH = 10.0  # goals lie within it, m
-SOLVER = (2, 4)
+SOLVER = (4, 8)
 BODY_COLOUR = [0.25, 0.42, 0.68, 1]
 LIMB_COLOUR = [0.38, 0.55, 0.78, 1]
 

@@ -39,7 +39,7 @@ class PointMaze(Task):
 
     def build(self) -> mujoco.MjSpec:
         spec = mujoco.MjSpec()
-        spec.option.timestep = 0.0125
+        spec.option.timestep = 0.025
         spec.option.disableflags = mujoco.mjtDisableBit.mjDSBL_GRAVITY
         # Two degrees of freedom against a few frictionless walls: Newton is exact after two or three steps.
         spec.option.iterations = 4

@@ -19,7 +19,7 @@ OBJECT_CENTRE = (0.45, -0.05)  # of the region where objects start, m
 OBJECT = (0.05, 0.05)  # radius and half the length of its straight part, m
 TIP = 0.04  # radius, m
 CLEAR = 0.17  # least distance of the goal from the object at the start, m
-SOLVER = (2, 4)
+SOLVER = (4, 8)
 # The arm starts beside the objects and at their height, so that a turn of the shoulder meets them; from the published
 # pose, stretched out high above the table, random torques hardly ever do.
 START = (0.3, 0.554, 0.0, -0.455, 0.0, -0.5, 0.0)  # rad

@@ -18,9 +18,11 @@ from scipy.spatial import ConvexHull
 
 from teachers.tasks.base import Camera, Task
 from teachers.tasks.errors import InputError
+from teachers.tasks.files import require_new_file
 
 GOAL_COLOUR = (0.2, 0.7, 0.35, 0.4)
 GOAL_MARKER = "picture_goal"  # names of what pictures add start so, that they are not a task's own
+ANIMATIONS = (".gif", ".mp4")  # endings of the files that `write_animation` writes
 GL_WORKER = Path(__file__).with_name("gl_worker.py")
 GL_BACKENDS = ("egl", "osmesa")
 GL_TIMEOUT = 30.0  # seconds for one picture
@@ -107,7 +109,7 @@ def write_animation(file: Path, frames: Frames, fps: float) -> None:
     import imageio.v3 as imageio  # late: it is needed by few commands
 
     file = Path(file)
-    require_animation(file)
+    require_new_file(file, *ANIMATIONS)
     options: dict[str, Any] = (
         {"duration": 1000 / fps, "loop": 0} if file.suffix == ".gif" else {"fps": fps}
     )
@@ -116,23 +118,6 @@ def write_animation(file: Path, frames: Frames, fps: float) -> None:
         imageio.imwrite(file, frames, **options)
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror or error}") from None
-
-
-def require_animation(file: Path) -> None:
-    """Refuses a file that `write_animation` cannot write, before anything is played.
-
-    Raises:
-        InputError: its ending is neither `.gif` nor `.mp4`, it exists, or its folder cannot be written.
-    """
-    if file.suffix not in (".gif", ".mp4"):
-        raise InputError(f"{file}: the animation's name must end in .gif or .mp4")
-    if file.exists():
-        raise InputError(
-            f"{file} exists; choose another name or remove it (nothing was overwritten)"
-        )
-    there = next(folder for folder in file.absolute().parents if folder.exists())
-    if not os.access(there, os.W_OK):
-        raise InputError(f"cannot write in {there}; choose another folder for {file.name}")
 
 
 def scene(task: Task) -> mujoco.MjModel:

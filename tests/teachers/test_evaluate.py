@@ -18,18 +18,26 @@ from teachers.tasks import get_task
 
 
 def test_outcomes_by_hand() -> None:
-    within = np.array([[True, False, False], [True, True, False], [False, True, False]])
-    episodes = outcomes(within)
+    distance = np.array([[0.04, 0.2, np.inf], [0.0, 0.02, np.inf], [0.2, 0.04, 0.06]])
+    reacher = get_task("reacher")
+    episodes = outcomes(reacher, distance)
     np.testing.assert_array_equal(episodes.success_at_end, [0, 1, 0])
     np.testing.assert_array_equal(episodes.success_any, [1, 1, 0])
     np.testing.assert_allclose(episodes.time_at_goal, [2 / 3, 2 / 3, 0])
+    assert reacher.hard_radius is None
+    assert episodes.success_hard is None
+    arm = get_task("arm_reach")
+    np.testing.assert_array_equal(outcomes(arm, distance).success_hard, [0, 0, 0])
+    np.testing.assert_array_equal(outcomes(arm, distance[:2]).success_hard, [1, 1, 0])
 
 
 def test_summary_names_every_figure_with_its_interval() -> None:
-    figures = summary(outcomes(np.random.default_rng(0).random((10, 64)) < 0.5))
+    figures = summary(
+        outcomes(get_task("arm_reach"), np.random.default_rng(0).random((10, 64)) / 5)
+    )
     assert set(figures) == {
         f"{name}{suffix}"
-        for name in ("success_at_end", "success_any", "time_at_goal")
+        for name in ("success_at_end", "success_any", "time_at_goal", "success_hard")
         for suffix in ("", "_ci95")
     }
     low, high = figures["time_at_goal_ci95"]
@@ -103,7 +111,8 @@ def test_early_ends_count_as_away_from_the_goal_in_either_engine() -> None:
     task.success_radius = 10.0
     in_mjx = evaluator(networks)(params, starts)
     act = jax.jit(networks.policy)
-    in_c = play_in_c(task, lambda o, g: np.asarray(act(params, o, g)), 64, 0).episodes
+    recording = play_in_c(task, lambda o, g: np.asarray(act(params, o, g)), 64, 0)
+    in_c = outcomes(task, recording.distance)
     fallen = in_mjx.success_at_end == 0
     assert 0 < fallen.sum() < 64
     assert (in_mjx.time_at_goal[~fallen] == 1).all()

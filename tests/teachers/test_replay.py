@@ -25,7 +25,7 @@ def chunk(episode: np.ndarray, step: np.ndarray) -> Trajectory:
         goal=jnp.zeros((*episode.shape, 1)),
         action=jnp.asarray(observation[..., :1]),
         steps=jnp.asarray(step, jnp.int32),
-        within=flags,
+        distance=jnp.zeros(episode.shape),
         terminated=flags,
     )
 

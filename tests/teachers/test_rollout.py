@@ -54,13 +54,14 @@ def test_the_goal_stays_within_an_episode(played) -> None:
     np.testing.assert_array_equal(goals[1:][same], goals[:-1][same])
 
 
-def test_within_is_measured_after_the_step_against_that_episodes_goal(played) -> None:
-    task, _, _, trajectory = played
+def test_distance_is_measured_after_the_step_against_that_episodes_goal(played) -> None:
+    _, _, _, trajectory = played
     tip = np.asarray(trajectory.observation)[1:, :, 6:8]  # before the next step
     goal = np.asarray(trajectory.goal)[:-1]
     goes_on = np.asarray(trajectory.steps)[1:] > 0
-    expected = np.linalg.norm(tip - goal, axis=-1) < task.success_radius
-    np.testing.assert_array_equal(np.asarray(trajectory.within)[:-1][goes_on], expected[goes_on])
+    expected = np.linalg.norm(tip - goal, axis=-1)
+    measured = np.asarray(trajectory.distance)[:-1]
+    np.testing.assert_allclose(measured[goes_on], expected[goes_on], rtol=1e-5)
 
 
 def test_environments_that_go_on_are_not_disturbed_by_a_restart(played) -> None:
