@@ -26,10 +26,11 @@ def overview(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 def details(row: Mapping[str, Any]) -> RenderableType:
     """All of one task."""
+    hard = row["hard_radius"]
     shown = {
         "what": row["summary"],
         "episode": _episode(row),
-        "success within": _radius(row),
+        "success within": _radius(row) + (f" (hard: {hard:g})" if hard else ""),
         "goal sets": row["goal_sets"],
         "contacts": f"{row['contacts']} at once",
         "training": row["training"],

@@ -33,24 +33,16 @@ BALL = 0.5  # radius, m
 BODY_COLOUR = [0.25, 0.42, 0.68, 1]
 LIMB_COLOUR = [0.38, 0.55, 0.78, 1]
 MOVABLE_COLOUR = [0.85, 0.55, 0.25, 1]
-
-
-def ant_fields(position_scale: float) -> tuple[Field, ...]:
-    """The ant's observation; `position_scale` (m) is how far it usually is from the origin."""
-    return (
-        Field("position", 2, "m", "x and y of the torso", position_scale),
-        Field("height", 1, "m", "height of the torso", 0.5),
-        Field("orientation", 4, "1", "the torso's orientation as a unit quaternion, w first", 0.5),
-        Field("joint_angle", 8, "rad", "hip and ankle of each leg in turn", 0.5),
-        Field("velocity", 3, "m/s", "linear velocity of the torso in the world"),
-        Field("angular_velocity", 3, "rad/s", "angular velocity of the torso in its frame", 3.0),
-        Field("joint_velocity", 8, "rad/s", "hip and ankle of each leg in turn", 5.0),
-    )
-
-
-def position_goal(position_scale: float) -> tuple[Field, ...]:
-    """The torso's place as a goal."""
-    return (Field("position", 2, "m", "x and y where the torso should be", position_scale),)
+FIELDS = (
+    Field("position", 2, "m", "x and y of the torso"),
+    Field("height", 1, "m", "height of the torso", 0.5),
+    Field("orientation", 4, "1", "the torso's orientation as a unit quaternion, w first", 0.5),
+    Field("joint_angle", 8, "rad", "hip and ankle of each leg in turn", 0.5),
+    Field("velocity", 3, "m/s", "linear velocity of the torso in the world"),
+    Field("angular_velocity", 3, "rad/s", "angular velocity of the torso in its frame", 3.0),
+    Field("joint_velocity", 8, "rad/s", "hip and ankle of each leg in turn", 5.0),
+)
+GOAL = (Field("position", 2, "m", "x and y where the torso should be"),)
 
 
 class Ant(Task):
@@ -58,8 +50,8 @@ class Ant(Task):
 
     name = "ant"
     summary = "A quadruped walks to a point 10 m away, in any direction."
-    observation = ant_fields(5.0)
-    goal = position_goal(5.0)
+    observation = FIELDS
+    goal = GOAL
     action = tuple(
         Field(
             f"{joint}_torque_{leg}",
@@ -194,8 +186,8 @@ class AntBall(Ant):
 
     name = "ant_ball"
     summary = "A quadruped brings a ball to a point 5 m away."
-    observation = (*ant_fields(3.0), Field("ball", 2, "m", "x and y of the ball", 3.0))
-    goal = (Field("ball", 2, "m", "x and y where the ball should be", 3.0),)
+    observation = (*FIELDS, Field("ball", 2, "m", "x and y of the ball"))
+    goal = (Field("ball", 2, "m", "x and y where the ball should be"),)
     camera = Camera(lookat=(0.0, 0.0, 0.0), distance=15.0, elevation=-60.0)
     floor = 10.0
 
@@ -239,7 +231,7 @@ class AntPush(AntMaze):
     summary = "A quadruped pushes a block aside to get to the chamber behind it."
     maze = Maze(PUSH, CELL)
     camera = maze.camera
-    observation = (*ant_fields(5.0), Field("block", 2, "m", "x and y of the block", 5.0))
+    observation = (*FIELDS, Field("block", 2, "m", "x and y of the block"))
     goal_sets = ("train",)
 
     def furnish(self, spec: mujoco.MjSpec) -> None:

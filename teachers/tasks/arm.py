@@ -316,6 +316,7 @@ class ArmGrasp(ArmCube):
     """The cube stays where it is and the fingers close in on it."""
 
     name = "arm_grasp"
+    hard_radius = None
     summary = "A seven-joint arm takes a cube between its fingers."
     observation = (
         *ArmCube.observation,

@@ -60,7 +60,7 @@ class Cheetah(Task):
     name = "cheetah"
     summary = "A planar runner goes to a place ahead or behind and stays there."
     observation = (
-        Field("position", 1, "m", "x of the torso from the start", 5.0),
+        Field("position", 1, "m", "x of the torso from the start"),
         Field("height", 1, "m", "height of the torso above its start", 0.2),
         Field("pitch", 1, "rad", "pitch of the torso"),
         Field(
@@ -70,7 +70,7 @@ class Cheetah(Task):
         Field("pitch_velocity", 1, "rad/s", "of the torso", 2.0),
         Field("joint_velocity", 6, "rad/s", "of the six joints", 10.0),
     )
-    goal = (Field("position", 1, "m", "x where the torso should be", 5.0),)
+    goal = (Field("position", 1, "m", "x where the torso should be"),)
     action = tuple(
         Field(f"{s.name}_torque", 1, "N m", f"torque on the {s.name}", 1.0, -s.torque, s.torque)
         for s in SEGMENTS

@@ -75,42 +75,36 @@ JOINTS = (
 )
 
 
-def humanoid_fields(position_scale: float) -> tuple[Field, ...]:
-    """The humanoid's observation; `position_scale` (m) is how far it usually is from the origin."""
-    return (
-        Field("position", 2, "m", "x and y of the torso", position_scale),
-        Field("height", 1, "m", "height of the torso"),
-        Field("orientation", 4, "1", "the torso's orientation as a unit quaternion, w first", 0.5),
-        Field("joint_angle", 17, "rad", f"in turn {', '.join(j.name for j in JOINTS)}", 0.5),
-        Field("velocity", 3, "m/s", "linear velocity of the torso in the world"),
-        Field("angular_velocity", 3, "rad/s", "angular velocity of the torso in its frame", 3.0),
-        Field("joint_velocity", 17, "rad/s", "of the same joints", 5.0),
-        Field("body_position", 33, "m", "place of each of 11 bodies from the centre of mass", 0.5),
-        Field(
-            "body_inertia",
-            99,
-            "kg m^2, kg m",
-            "of each body about the centre of mass of all: six of the inertia, then mass times offset",
-        ),
-        Field(
-            "body_velocity",
-            66,
-            "rad/s, m/s",
-            "of each body at the centre of mass of all: angular, then linear",
-            3.0,
-        ),
-        Field("actuator_torque", 17, "N m", "of the same joints, in the last step", 30.0),
-        Field("centre_of_mass", 3, "m", "centre of mass from the torso", 0.3),
-        Field("momentum", 3, "m/s", "velocity of the centre of mass"),
-    )
-
-
-def position_goal(position_scale: float) -> tuple[Field, ...]:
-    """The torso's place as a goal."""
-    return (
-        Field("position", 2, "m", "x and y where the torso should be", position_scale),
-        Field("height", 1, "m", "height where the torso should be"),
-    )
+FIELDS = (
+    Field("position", 2, "m", "x and y of the torso"),
+    Field("height", 1, "m", "height of the torso"),
+    Field("orientation", 4, "1", "the torso's orientation as a unit quaternion, w first", 0.5),
+    Field("joint_angle", 17, "rad", f"in turn {', '.join(j.name for j in JOINTS)}", 0.5),
+    Field("velocity", 3, "m/s", "linear velocity of the torso in the world"),
+    Field("angular_velocity", 3, "rad/s", "angular velocity of the torso in its frame", 3.0),
+    Field("joint_velocity", 17, "rad/s", "of the same joints", 5.0),
+    Field("body_position", 33, "m", "place of each of 11 bodies from the centre of mass", 0.5),
+    Field(
+        "body_inertia",
+        99,
+        "kg m^2, kg m",
+        "of each body about the centre of mass of all: six of the inertia, then mass times offset",
+    ),
+    Field(
+        "body_velocity",
+        66,
+        "rad/s, m/s",
+        "of each body at the centre of mass of all: angular, then linear",
+        3.0,
+    ),
+    Field("actuator_torque", 17, "N m", "of the same joints, in the last step", 30.0),
+    Field("centre_of_mass", 3, "m", "centre of mass from the torso", 0.3),
+    Field("momentum", 3, "m/s", "velocity of the centre of mass"),
+)
+GOAL = (
+    Field("position", 2, "m", "x and y where the torso should be"),
+    Field("height", 1, "m", "height where the torso should be"),
+)
 
 
 class Humanoid(Task):
@@ -118,8 +112,8 @@ class Humanoid(Task):
 
     name = "humanoid"
     summary = "A humanoid walks to a point 1 to 5 m away and stays upright."
-    observation = humanoid_fields(2.0)
-    goal = position_goal(2.0)
+    observation = FIELDS
+    goal = GOAL
     action = tuple(
         Field(f"{j.name}_torque", 1, "N m", f"torque on {j.name}", 1.0, -j.torque, j.torque)
         for j in JOINTS
@@ -201,8 +195,6 @@ class HumanoidMaze(Humanoid):
     """A humanoid in a maze; subclasses name the layout."""
 
     maze: Maze
-    observation = humanoid_fields(5.0)
-    goal = position_goal(5.0)
     goal_sets = ("train", "eval")
 
     def furnish(self, spec: mujoco.MjSpec) -> None:

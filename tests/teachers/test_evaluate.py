@@ -86,8 +86,8 @@ def test_one_episode_has_an_interval_without_width() -> None:
 def test_the_same_seed_gives_the_same_episodes_and_figures(teacher_run) -> None:
     agent = load_teacher(teacher_run)
     first, again = evaluate_agent(agent, 8, seed=3), evaluate_agent(agent, 8, seed=3)
-    for one, other in zip(first, again, strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert summary(first) == summary(again)
+    np.testing.assert_array_equal(first.time_at_goal, again.time_at_goal)
 
 
 def test_another_seed_gives_other_goals() -> None:
@@ -108,7 +108,7 @@ def test_early_ends_count_as_away_from_the_goal_in_either_engine() -> None:
     params = networks.init(jax.random.key(0))
     starts = evaluation_starts(task, 64, 0)
     # A goal that every state reaches: only falling counts.
-    task.success_radius = 10.0
+    task.success_radius = task.hard_radius = 10.0
     in_mjx = evaluator(networks)(params, starts)
     act = jax.jit(networks.policy)
     recording = play_in_c(task, lambda o, g: np.asarray(act(params, o, g)), 64, 0)

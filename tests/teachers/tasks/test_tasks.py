@@ -185,7 +185,7 @@ def test_scale_is_the_usual_magnitude_of_each_field(played) -> None:
     for name, place in slices(task.observation).items():
         size = np.abs(observed[..., place]).mean()
         scale = task.observation_scale[place][0]
-        assert 0.03 * scale < size < 5 * scale, name
+        assert 0.01 * scale < size < 5 * scale, name
 
 
 def test_mjx_and_mujoco_c_agree_on_the_same_actions(played) -> None:
