@@ -33,7 +33,7 @@ BALL = 0.5  # radius, m
 BODY_COLOUR = [0.25, 0.42, 0.68, 1]
 LIMB_COLOUR = [0.38, 0.55, 0.78, 1]
 MOVABLE_COLOUR = [0.85, 0.55, 0.25, 1]
-FIELDS = (
+FIELDS: tuple[Field, ...] = (
     Field("position", 2, "m", "x and y of the torso"),
     Field("height", 1, "m", "height of the torso", 0.5),
     Field("orientation", 4, "1", "the torso's orientation as a unit quaternion, w first", 0.5),
@@ -42,7 +42,7 @@ FIELDS = (
     Field("angular_velocity", 3, "rad/s", "angular velocity of the torso in its frame", 3.0),
     Field("joint_velocity", 8, "rad/s", "hip and ankle of each leg in turn", 5.0),
 )
-GOAL = (Field("position", 2, "m", "x and y where the torso should be"),)
+GOAL: tuple[Field, ...] = (Field("position", 2, "m", "x and y where the torso should be"),)
 
 
 class Ant(Task):

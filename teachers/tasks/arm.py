@@ -102,7 +102,7 @@ class Arm(Task):
     )
     substeps = 10
     success_radius = 0.1
-    hard_radius = 0.03
+    hard_radius: ClassVar[float | None] = 0.03
     camera = Camera(lookat=(0.35, 0.0, 0.2), distance=1.7, azimuth=140.0, elevation=-25.0)
 
     def build(self) -> mujoco.MjSpec:

@@ -75,7 +75,7 @@ JOINTS = (
 )
 
 
-FIELDS = (
+FIELDS: tuple[Field, ...] = (
     Field("position", 2, "m", "x and y of the torso"),
     Field("height", 1, "m", "height of the torso"),
     Field("orientation", 4, "1", "the torso's orientation as a unit quaternion, w first", 0.5),
@@ -101,7 +101,7 @@ FIELDS = (
     Field("centre_of_mass", 3, "m", "centre of mass from the torso", 0.3),
     Field("momentum", 3, "m/s", "velocity of the centre of mass"),
 )
-GOAL = (
+GOAL: tuple[Field, ...] = (
     Field("position", 2, "m", "x and y where the torso should be"),
     Field("height", 1, "m", "height where the torso should be"),
 )
