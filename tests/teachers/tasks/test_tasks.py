@@ -22,18 +22,19 @@ from teachers.tasks.twin import twins
 ENVS, STEPS = 64, 1000
 TWINS, TWIN_STEPS = 8, 100
 # Float32 in MJX against float64 in C over 100 control steps, of random actions and of actions held: the median
-# environment's largest difference as a share of each field's scale, contacts and all. It grows where things touch:
-# an impact that one engine sees a substep later shifts all that follows.
+# environment's largest difference as a share of each field's scale, contacts and all. Contacts make it grow: an
+# impact that one engine sees a substep later shifts all that follows. Legged robots are chaotic, and part after a
+# second: their bound holds for so many steps.
 TOLERANCE = {
-    "reacher": 5e-4,
-    "pusher_easy": 1e-2,
-    "point_u_maze": 1e-2,
-    "ant_u_maze": 0.2,
-    "ant_push": 0.2,
-    "humanoid": 1e-2,
-    "arm_push_easy": 2e-2,
-    "arm_binpick_easy": 2e-2,
-    "cheetah": 0.3,
+    "reacher": (TWIN_STEPS, 5e-4),
+    "pusher_easy": (TWIN_STEPS, 1e-2),
+    "point_u_maze": (TWIN_STEPS, 1e-2),
+    "ant_u_maze": (20, 2e-2),
+    "ant_push": (20, 2e-2),
+    "humanoid": (20, 1e-2),
+    "arm_push_easy": (TWIN_STEPS, 2e-2),
+    "arm_binpick_easy": (TWIN_STEPS, 2e-2),
+    "cheetah": (50, 2e-2),
 }
 FAST = ("reacher", "pusher_easy", "point_u_maze", "ant_u_maze")
 # Most contacts at once, as MJX counts them: it solves for all, touching or not.
@@ -174,7 +175,9 @@ def test_defaults_for_training_are_valid(task) -> None:
 
 def test_simulation_stays_finite_and_its_speeds_bounded(played) -> None:
     _, _, trajectories, finals, held = played
-    for leaf in jax.tree.leaves((finals, trajectories, held._replace(goal=held.action))):
+    # The goal that asks for held actions is no number.
+    held = held._replace(goal=held.action, distance=held.action)
+    for leaf in jax.tree.leaves((finals, trajectories, held)):
         assert np.isfinite(np.asarray(leaf, np.float64)).all()
     assert np.abs(finals.physics.qvel).max() < SPEED_LIMIT
 
@@ -190,19 +193,20 @@ def test_scale_is_the_usual_magnitude_of_each_field(played) -> None:
 
 def test_mjx_and_mujoco_c_agree_on_the_same_actions(played) -> None:
     task, states, trajectories, _, held = played
+    steps, bound = TOLERANCE[task.name]
     for trajectory in (trajectories[0], held):
         robots = twins(task, jax.tree.map(lambda leaf: leaf[:TWINS], states))
         observed = []
-        for actions in np.asarray(trajectory.action)[:TWIN_STEPS, :TWINS]:
+        for actions in np.asarray(trajectory.action)[:steps, :TWINS]:
             observed.append(np.stack([robot.observation for robot in robots]))
             for robot, action in zip(robots, actions, strict=True):
                 robot.step(action)
-        error = np.abs(np.stack(observed) - np.asarray(trajectory.observation)[:TWIN_STEPS, :TWINS])
+        error = np.abs(np.stack(observed) - np.asarray(trajectory.observation)[:steps, :TWINS])
         # An environment that fell has restarted, and its robot has not.
-        same = np.cumsum(np.asarray(trajectory.steps)[:TWIN_STEPS, :TWINS] == 0, axis=0) == 1
+        same = np.cumsum(np.asarray(trajectory.steps)[:steps, :TWINS] == 0, axis=0) == 1
         scaled = (error / task.observation_scale).max(axis=-1) * same
         assert scaled[0].max() < 1e-4
-        assert np.median(scaled.max(axis=0)) < TOLERANCE[task.name]
+        assert np.median(scaled.max(axis=0)) < bound
         moved = np.abs(observed[-1] - observed[0]) / task.observation_scale
         assert moved.max() > 0.1  # the agreement is not that of two things at rest
 
