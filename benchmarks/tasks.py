@@ -19,7 +19,7 @@ from teachers import teacher_config
 from teachers.agent import teacher_networks
 from teachers.networks import sample_action
 from teachers.rollout import reset, rollout
-from teachers.tasks import TASKS, Engine, Task
+from teachers.tasks import TASKS, Engine, get_task
 
 CPU_BATCHES = (256, 1024)
 GPU_BATCHES = (256, 1024, 4096, 8192)
@@ -41,7 +41,7 @@ def main() -> None:
     for name in chosen.tasks:
         rows.append(measure(name, chosen.physics, chosen.batches or default, chosen.steps))
         if chosen.sound:
-            rows[-1] |= soundness(name)
+            rows[-1] |= soundness(name, chosen.physics)
         print(rows[-1], flush=True)
     report(rows, chosen.json)
 
@@ -56,9 +56,10 @@ def measure(name: str, engine: Engine, batches: tuple[int, ...], steps: int) -> 
         return jax.random.uniform(key, (len(goal), task.action_size), minval=-1, maxval=1)
 
     def by_policy(key: jax.Array, observation: jax.Array, goal: jax.Array) -> jax.Array:
-        action = sample_action(key, *networks.actor(params, observation, goal))[0]
-        choice = jax.random.bernoulli(key, 1 / 3, action.shape[:1])[:, None]
-        return jnp.where(choice, at_random(key, observation, goal), action)
+        noise_key, choice_key, random_key = jax.random.split(key, 3)
+        action = sample_action(noise_key, *networks.actor(params, observation, goal))[0]
+        choice = jax.random.bernoulli(choice_key, 1 / 3, action.shape[:1])[:, None]
+        return jnp.where(choice, at_random(random_key, observation, goal), action)
 
     def random(states: Any, key: jax.Array) -> Any:
         return rollout(task, at_random, states, key, steps, "train")
@@ -120,10 +121,10 @@ def median_seconds(functions: tuple[Callable[..., Any], ...], states: Any) -> li
     return [float(np.median(seconds)) for seconds in taken]
 
 
-def soundness(name: str) -> dict[str, Any]:
+def soundness(name: str, engine: Engine) -> dict[str, Any]:
     """Whether a long random rollout stays finite, and the largest speed in it (rad/s or m/s)."""
-    task: Task = teacher_networks(teacher_config(name)).task
     environments, steps = SOUND
+    task = get_task(name).simulated_by(engine, environments)
 
     def act(key: jax.Array, observation: jax.Array, goal: jax.Array) -> jax.Array:
         return jax.random.uniform(key, (environments, task.action_size), minval=-1, maxval=1)

@@ -10,6 +10,7 @@ Importing this module registers `crl-distill/NAME-v0` for every task that has a 
 `gymnasium.make("export.gym_env:crl-distill/reacher-v0")` imports it by itself.
 """
 
+import re
 from typing import Any
 
 import gymnasium
@@ -139,8 +140,7 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
         Returns:
             `[*batch]`, float32.
         """
-        # As in `Task.distance`, which takes an observation.
-        apart = np.linalg.norm(np.asarray(achieved_goal) - np.asarray(desired_goal), axis=-1)
+        apart = self.task.goal_distance(np.asarray(achieved_goal), np.asarray(desired_goal))
         near = apart < self.task.success_radius
         return np.where(near, np.float32(0.0), np.float32(-1.0))[()]
 
@@ -220,7 +220,8 @@ def _vector(value: Any, size: int, what: str) -> Float[np.ndarray, "n"]:
     return vector
 
 
-for _name in task_names():
+# What Gymnasium does not take as an id, a package's careless entry point say, is no task's name either.
+for _name in filter(re.compile(r"[\w-]+").fullmatch, task_names()):
     gymnasium.register(
         id=f"{NAMESPACE}/{_name}-v0",
         entry_point="export.gym_env:TaskEnv",

@@ -7,6 +7,7 @@ arXiv 2503.14858).
 import math
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -208,6 +209,7 @@ def train_teacher(
         DivergedError: a loss is not finite; the checkpoints written before are intact.
     """
     out = Path(out)
+    _simulated_task(config)  # refused before anything is written
     _require_memory(config)
     if resume:
         state = _resumed(config, out)
@@ -255,6 +257,7 @@ def _train(
     return Agent(networks, state.learner.params, describe(config, state, figures))
 
 
+@lru_cache(maxsize=4)
 def _simulated_task(config: TeacherConfig) -> Task:
     # Evaluations play as many episodes at once.
     most = max(config.rollout.environments, config.logging.episodes)
@@ -309,8 +312,13 @@ def _resumed(config: TeacherConfig, out: Path) -> TrainingState:
     metadata = require_kind(out, "teacher")
     open_task(metadata, get_task(config.task), str(out))
     saved = stored_config(TeacherConfig, metadata.config, str(out))
-    # How long to train, what to log and where the task's file lies may change; what is trained may not.
-    free = {"steps": config.steps, "logging": config.logging, "task": config.task}
+    # How long to train, what to log, what simulates and where the task's file lies may change; what is trained may not.
+    free = {
+        "steps": config.steps,
+        "logging": config.logging,
+        "task": config.task,
+        "rollout": saved.rollout.model_copy(update={"physics": config.rollout.physics}),
+    }
     if saved.model_copy(update=free) != config:
         raise InputError(
             f"{out} was trained with another configuration; repeat its options (see {out / 'config.toml'}) "

@@ -143,7 +143,7 @@ def tasks(
     from export.contract import describe_task
     from teachers.tasks import InputError, get_task, task_names
 
-    if check:
+    if check is not None:
         if name or image:
             raise InputError("--check takes the task itself; leave out NAME and --image")
         reference, problems = views.check(check, seed)
@@ -155,7 +155,12 @@ def tasks(
     if image and not name:
         raise InputError(f"--image {image} draws one task; name it, as in: tasks reacher --image")
     if name is None:
-        rows = [describe_task(get_task(each)) for each in task_names()]
+        rows = []
+        for each in task_names():
+            try:
+                rows.append(describe_task(get_task(each)))
+            except InputError as error:  # one broken package must not hide all other tasks
+                say(f"left out: {error}")
         show(rows, json, lambda: views.overview(rows))
         return
     task = get_task(name)
@@ -408,7 +413,7 @@ def _prepare() -> None:
 def _chosen(task: str | None) -> "Task | None":
     from teachers.tasks import get_task
 
-    return get_task(task) if task else None
+    return None if task is None else get_task(task)
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

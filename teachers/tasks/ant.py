@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from teachers.tasks.base import Camera, Field, GoalSet, Task, add_motor, namespace
+from teachers.tasks.base import WALKING, Camera, Field, GoalSet, Task, add_motor, namespace
 from teachers.tasks.maze import BIG, HARDEST, PUSH, U4, U5, Maze, U
 
 TORSO = 0.25  # radius, m
@@ -70,6 +70,7 @@ class Ant(Task):
     substeps = 5
     episode_steps = 1000
     success_radius = 0.5
+    training = WALKING
     camera = Camera(lookat=(0.0, 0.0, 0.0), distance=28.0, elevation=-60.0)
     floor = 20.0  # half-width in pictures, m
 
@@ -160,7 +161,7 @@ class AntU5Maze(AntMaze):
     """The longest U."""
 
     name = "ant_u5_maze"
-    summary = "A quadruped walks round a U-shaped corridor of 18 cells."
+    summary = "A quadruped walks round a U-shaped corridor of 17 cells."
     maze = Maze(U5, CELL)
     camera = maze.camera
 

@@ -102,6 +102,7 @@ class Arm(Task):
     )
     substeps = 10
     success_radius = 0.1
+    training = {"steps": 1_000_000}
     hard_radius: ClassVar[float | None] = 0.03
     camera = Camera(lookat=(0.35, 0.0, 0.2), distance=1.7, azimuth=140.0, elevation=-25.0)
 
@@ -284,7 +285,7 @@ class ArmBinpickEasy(ArmCube):
             contype=0,
             conaffinity=0,
         )
-        # Of 25 pairs that could touch, no more do at once than the cube's and fingers' eight of either kind.
+        # Of 25 points that could touch, no more do at once than the cube's and fingers' eight of either kind.
         spec.add_numeric(name="max_contact_points", data=[8])
         thick, height = WALL
         x, half, far = self.cube_centre[0], 0.19, 0.38

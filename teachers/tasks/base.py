@@ -9,7 +9,7 @@ import importlib.util
 import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -32,6 +32,16 @@ if jax.__version_info__ < (0, 11) and "xla_cpu_use_fusion_emitters" not in os.en
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
     ).strip()
+
+# Default settings of robots that walk for 1,000 steps: a longer horizon, and fewer of the long evaluations.
+WALKING: Mapping[str, Any] = {
+    "steps": 8_000_000,
+    "learning.discount": 0.99,
+    "learning.initial_temperature": 0.3,
+    "learning.updates": 128,
+    "logging.evaluate_every": 60,
+    "logging.episodes": 128,
+}
 
 GoalSet = Literal["train", "eval"]
 Engine = Literal["jax", "warp"]  # MJX's two implementations
@@ -123,13 +133,25 @@ class Task(ABC):
 
     @cached_property
     def _mjx_model(self) -> mjx.Model:
-        with jax.ensure_compile_time_eval():  # the first use may be inside a trace
+        with (
+            self._explained(),
+            jax.ensure_compile_time_eval(),
+        ):  # the first use may be inside a trace
             return mjx.put_model(self.model)
 
     @cached_property
     def _mjx_data(self) -> mjx.Data:
-        with jax.ensure_compile_time_eval():
+        with self._explained(), jax.ensure_compile_time_eval():
             return mjx.make_data(self.model)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (NotImplementedError, ValueError) as error:
+            raise InputError(
+                f"MJX does not take the model of task {self.name}: {error}; build it without that feature"
+            ) from error
 
     @cached_property
     def _simulated(self) -> tuple[mjx.Model, mjx.Data]:
@@ -227,7 +249,11 @@ class Task(ABC):
 
     def distance(self, observation: Any, goal: Any) -> Any:
         """How far, in the goal's unit, `observation` `[*batch, obs]` is from `goal` `[*batch, goal]`: `[*batch]`."""
-        return namespace(goal).linalg.norm(self.achieved_goal(observation) - goal, axis=-1)
+        return self.goal_distance(self.achieved_goal(observation), goal)
+
+    def goal_distance(self, achieved: Any, goal: Any) -> Any:
+        """How far `achieved` `[*batch, goal]` is from `goal` `[*batch, goal]`: `[*batch]`."""
+        return namespace(goal).linalg.norm(achieved - goal, axis=-1)
 
     def control(self, action: Any) -> Any:
         """What the actuators are sent, `[nu]`, for an action in [-1, 1]: by default its place in their control range."""

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
+from mujoco import mjx
 
 from teachers.tasks.base import Camera, Field, GoalSet, State, Task, slices
 from teachers.tasks.load import describe_error, error_place, task_file
@@ -19,7 +20,7 @@ PLAYED = 8  # environments under random actions
 STEPS = 50
 HELD = 5  # steps that a random action is held
 COMPARED = 5  # steps over which the two engines are compared
-MAGNITUDE = 20.0  # how far from a field's scale its values may be
+MAGNITUDE = 40.0  # how far from a field's scale its values may be
 AT_RESET = 1e-3  # largest difference of the engines at a reset, in scales
 AFTER_STEPS = 0.05  # and after `COMPARED` steps, in every environment: impacts tell them apart
 FASTEST = 1e4  # of a joint velocity, in its own unit
@@ -117,16 +118,29 @@ class _Check:
                 self._field(kind, field)
         if type(task).control is Task.control:
             self._limits()
-        for name, fits in (
-            ("summary", bool(task.summary)),
-            ("substeps", task.substeps >= 1),
-            ("episode_steps", task.episode_steps >= 2),
-            ("success_radius", task.success_radius > 0),
-            ("camera", isinstance(task.camera, Camera)),
-            ("goal_sets", "train" in task.goal_sets and {*task.goal_sets} <= {"train", "eval"}),
+        radius, hard, sets = task.success_radius, task.hard_radius, task.goal_sets
+        for name, usable, fits in (
+            ("summary", isinstance(task.summary, str), lambda: bool(task.summary)),
+            ("substeps", isinstance(task.substeps, int), lambda: task.substeps >= 1),
+            ("episode_steps", isinstance(task.episode_steps, int), lambda: task.episode_steps >= 2),
+            ("success_radius", _is_number(radius), lambda: radius > 0),
+            (
+                "hard_radius",
+                hard is None or (_is_number(hard) and _is_number(radius)),
+                lambda: hard is None or 0 < hard < radius,
+            ),
+            ("camera", isinstance(task.camera, Camera), lambda: True),
+            (
+                "goal_sets",
+                isinstance(sets, tuple),
+                lambda: "train" in sets and {*sets} <= {"train", "eval"},
+            ),
         ):
-            if not fits:
-                self.say(name, repr(getattr(task, name)), "see teachers.tasks.Task for what it is")
+            remedy = "see teachers.tasks.Task for what it is"
+            if not usable:  # what follows could not work with it
+                self.block(name, repr(getattr(task, name)), remedy)
+            elif not fits():
+                self.say(name, repr(getattr(task, name)), remedy)
 
     def _field(self, kind: str, field: Field) -> None:
         what = f"{kind} field {field.name!r}"
@@ -139,19 +153,28 @@ class _Check:
                 )
         if not (isinstance(field.size, int) and field.size >= 1):
             self.block(what, f"size = {field.size!r}", "give the number of values it has")
-        if not (math.isfinite(field.scale) and field.scale > 0):
+        if not _is_number(field.scale):
+            self.block(what, f"scale = {field.scale!r}", "give its usual magnitude in its unit")
+        elif field.scale <= 0:
             self.say(what, f"scale = {field.scale!r}", "give its usual magnitude in its unit")
-        if field.low is not None and field.high is not None and field.low >= field.high:
-            self.say(what, f"low = {field.low}, high = {field.high}", "give low < high")
-        if kind == "action" and (field.low is None or field.high is None):
-            self.say(what, "low or high is missing", "give what -1 and 1 stand for, in its unit")
+        low, high = field.low, field.high
+        if not all(end is None or _is_number(end) for end in (low, high)):
+            self.block(what, f"low = {low!r}, high = {high!r}", "give numbers, or leave them out")
+        elif low is None or high is None:
+            if kind == "action":
+                self.say(
+                    what, "low or high is missing", "give what -1 and 1 stand for, in its unit"
+                )
+        # What an action's -1 stands for may be the larger: a gripper's opening, say.
+        elif low == high or (kind != "action" and low > high):
+            self.say(what, f"low = {low}, high = {high}", "give low < high")
 
     def _limits(self) -> None:
         ranges = self.task.model.actuator_ctrlrange
         for field, place in zip(self.task.action, slices(self.task.action).values(), strict=True):
             for end, column in (("low", 0), ("high", 1)):
                 said, sent = getattr(field, end), ranges[place, column]
-                if said is not None and not np.allclose(said, sent, rtol=1e-4, atol=1e-9):
+                if _is_number(said) and not np.allclose(said, sent, rtol=1e-4, atol=1e-9):
                     self.say(
                         f"action field {field.name!r}",
                         f"{end} = {said:g}, but the model's actuator has {_short(sent)}",
@@ -163,7 +186,7 @@ class _Check:
     def engine(self) -> None:
         self.attempt(
             "MJX does not take the model",
-            lambda: (self.task._mjx_model, self.task._mjx_data),
+            lambda: (mjx.put_model(self.task.model), mjx.make_data(self.task.model)),
             "build it without that feature",
         )
 
@@ -468,6 +491,10 @@ class _Check:
 def _field_at(fields: tuple[Field, ...], index: int) -> Field:
     places = slices(fields).values()
     return next(f for f, place in zip(fields, places, strict=True) if index < place.stop)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and math.isfinite(value)
 
 
 def _short(values: Any) -> str:

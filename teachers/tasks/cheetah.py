@@ -9,7 +9,7 @@ import jax
 import mujoco
 from jaxtyping import Array, Float, Key
 
-from teachers.tasks.base import Camera, Field, GoalSet, Task, add_motor, namespace
+from teachers.tasks.base import WALKING, Camera, Field, GoalSet, Task, add_motor, namespace
 
 RADIUS = 0.046  # of every limb, m
 DENSITY = 646.8  # kg/m^3, for 14 kg in all
@@ -78,6 +78,7 @@ class Cheetah(Task):
     substeps = 5
     episode_steps = 1000
     success_radius = 0.5
+    training = WALKING
     camera = Camera(lookat=(0.0, 0.0, 0.5), distance=4.0, azimuth=90.0, elevation=-10.0)
 
     def build(self) -> mujoco.MjSpec:

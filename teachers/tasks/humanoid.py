@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float, Key
 
-from teachers.tasks.base import Camera, Field, GoalSet, Task, add_motor, namespace
+from teachers.tasks.base import WALKING, Camera, Field, GoalSet, Task, add_motor, namespace
 from teachers.tasks.maze import BIG, HARDEST, Maze, U
 
 DENSITY = 1000.0  # kg/m^3
@@ -121,6 +121,7 @@ class Humanoid(Task):
     substeps = 5
     episode_steps = 1000
     success_radius = 0.5
+    training = WALKING
     camera = Camera(lookat=(0.0, 0.0, 0.8), distance=8.0, azimuth=120.0, elevation=-20.0)
     floor = 8.0  # half-width in pictures, m
 
@@ -195,6 +196,7 @@ class HumanoidMaze(Humanoid):
     """A humanoid in a maze; subclasses name the layout."""
 
     maze: Maze
+    floor = 24.0
     goal_sets = ("train", "eval")
 
     def furnish(self, spec: mujoco.MjSpec) -> None:

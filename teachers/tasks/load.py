@@ -55,7 +55,8 @@ def load_file(reference: str) -> Task:
     """The task of a class in a file, built once a process; the file is remembered as one the user named.
 
     Args:
-        reference: `path/to/file.py:Class`. The file runs once, with its folder importable.
+        reference: `path/to/file.py:Class`. The file runs once, with its folder importable
+            until the task is built.
 
     Raises:
         InputError: there is no such file or class, it is no complete `Task`, or the file raises.

@@ -13,6 +13,15 @@ from teachers.tasks.maze import BIG, HARDEST, Maze, U
 FORCE = 3.0  # N
 RADIUS = 0.2  # of the point, m
 WALL_HEIGHT = 0.5  # m
+# Where there are branches, far cells are found only if the policy stays random for long.
+BRANCHES = {
+    "steps": 5_000_000,
+    "rollout.replay_steps": 10_000,
+    "learning.initial_temperature": 1.0,
+    "learning.updates": 128,
+    "learning.learning_rate": 5e-4,
+    "logging.evaluate_every": 32,
+}
 
 
 class PointMaze(Task):
@@ -92,7 +101,7 @@ class PointUMaze(PointMaze):
     maze = Maze(U)
     episode_steps = 200
     camera = maze.camera
-    training = {"learning.discount": 0.98, "learning.learning_rate": 5e-4}
+    training = {"steps": 800_000, "learning.discount": 0.98, "learning.learning_rate": 5e-4}
 
 
 class PointBigMaze(PointMaze):
@@ -103,7 +112,7 @@ class PointBigMaze(PointMaze):
     maze = Maze(BIG)
     episode_steps = 300
     camera = maze.camera
-    training = {"learning.discount": 0.98, "learning.learning_rate": 5e-4}
+    training = BRANCHES | {"learning.discount": 0.98}
 
 
 class PointHardestMaze(PointMaze):
@@ -114,4 +123,4 @@ class PointHardestMaze(PointMaze):
     maze = Maze(HARDEST)
     episode_steps = 400
     camera = maze.camera
-    training = {"learning.discount": 0.99, "learning.learning_rate": 5e-4}
+    training = BRANCHES | {"learning.discount": 0.99}

@@ -73,6 +73,13 @@ class PusherEasy(Task):
     substeps = 5
     episode_steps = 100
     success_radius = 0.1
+    training = {
+        "steps": 2_500_000,
+        "learning.discount": 0.97,
+        "learning.initial_temperature": 0.1,
+        "learning.updates": 128,
+        "logging.evaluate_every": 32,
+    }
     camera = Camera(lookat=(0.25, -0.2, -0.2), distance=2.0, azimuth=110.0, elevation=-50.0)
 
     def build(self) -> mujoco.MjSpec:

@@ -194,15 +194,16 @@ def test_environments_side_by_side_start_again_by_themselves(mode) -> None:
     assert first.shape == (3, 2)
     assert len(np.unique(first, axis=0)) == 3
     envs.action_space.seed(0)
+    restart = 6 if mode is AutoresetMode.NEXT_STEP else 5
     for count in range(1, 7):
         observation, reward, terminated, truncated, info = envs.step(envs.action_space.sample())
         assert observation in envs.observation_space
         assert reward.shape == (3,)
         assert not terminated.any()
         assert truncated.all() == (count == 5)
-        fresh = count >= (6 if mode is AutoresetMode.NEXT_STEP else 5)
+        fresh = count >= restart
         assert (observation["desired_goal"] != first).all() == fresh
-        np.testing.assert_array_equal(info["steps"], 0 if fresh and count != 6 else info["steps"])
+        np.testing.assert_array_equal(info["steps"], count - restart if fresh else count)
     envs.close()
 
 

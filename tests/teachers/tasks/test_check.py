@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from examples.cart import Cart
 
-from teachers.tasks import Field
-from teachers.tasks.check import check_task
+from teachers.tasks import TASKS, Field, get_task
+from teachers.tasks.check import _Check, check_task
 
 
 def assert_found(task, *problems: str) -> None:
@@ -46,6 +46,42 @@ def test_declaration_and_what_mjx_does_not_take() -> None:
         "goal_sets: ('test',)",
         "MJX does not take the model: raises NotImplementedError: mjtSolver.mjSOL_PGS",
     )
+
+
+class Types(Cart):
+    success_radius = None
+    hard_radius = "3 cm"
+    substeps = "4"
+    goal_sets = None
+
+
+def test_what_is_of_another_type() -> None:
+    assert_found(
+        Types(),
+        "success_radius: None",
+        "hard_radius: '3 cm'",
+        "substeps: '4'",
+        "goal_sets: None",
+    )
+
+
+class Gripper(Cart):
+    action = (Cart.action[0]._replace(low=10.0, high=-10.0),)
+    hard_radius = 0.01
+
+    def control(self, action):
+        return super().control(-action)
+
+
+def test_an_actions_limits_may_fall() -> None:
+    assert check_task(Gripper()) == []
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_nothing_is_found_in_what_the_tasks_of_the_suite_declare(name) -> None:
+    check = _Check(get_task(name))
+    check.declaration()
+    assert check.problems == []
 
 
 class Sizes(Cart):

@@ -55,6 +55,36 @@ CONTACTS = {
     "arm_grasp": 10,
     "cheetah": 7,
 }
+BOTH = ("train", "eval")
+# The suite's figures: numbers in observation, goal and action; steps of an episode; success radius, and the stricter
+# one of some; control period in ms; goal sets.
+FIGURES = {
+    "reacher": (8, 2, 2, 100, 0.05, None, 20, ("train",)),
+    "pusher_easy": (20, 3, 7, 100, 0.1, None, 50, ("train",)),
+    "pusher_hard": (20, 3, 7, 100, 0.1, None, 50, ("train",)),
+    "point_u_maze": (4, 2, 2, 200, 0.5, None, 100, BOTH),
+    "point_big_maze": (4, 2, 2, 300, 0.5, None, 100, BOTH),
+    "point_hardest_maze": (4, 2, 2, 400, 0.5, None, 100, BOTH),
+    "ant": (29, 2, 8, 1000, 0.5, None, 50, ("train",)),
+    **{
+        f"ant_{maze}_maze": (29, 2, 8, 1000, 0.5, None, 50, BOTH)
+        for maze in ("u", "u4", "u5", "big", "hardest")
+    },
+    "ant_ball": (31, 2, 8, 1000, 0.5, None, 50, ("train",)),
+    "ant_push": (31, 2, 8, 1000, 0.5, None, 50, ("train",)),
+    "humanoid": (268, 3, 17, 1000, 0.5, None, 15, ("train",)),
+    **{
+        f"humanoid_{maze}_maze": (268, 3, 17, 1000, 0.5, None, 15, BOTH)
+        for maze in ("u", "big", "hardest")
+    },
+    "arm_reach": (13, 3, 5, 50, 0.1, 0.03, 50, ("train",)),
+    "arm_push_easy": (17, 3, 5, 50, 0.1, 0.03, 50, ("train",)),
+    "arm_push_hard": (17, 3, 5, 80, 0.1, 0.03, 50, ("train",)),
+    "arm_binpick_easy": (17, 3, 5, 80, 0.1, 0.03, 50, ("train",)),
+    "arm_binpick_hard": (17, 3, 5, 80, 0.1, 0.03, 50, ("train",)),
+    "arm_grasp": (23, 9, 5, 50, 0.1, None, 50, ("train",)),
+    "cheetah": (18, 1, 6, 1000, 0.5, None, 50, ("train",)),
+}
 SPEED_LIMIT = (
     200.0  # m/s and rad/s: far above what any task reaches, far below a simulation that diverges
 )
@@ -93,6 +123,71 @@ def played(request):
         random.append(trajectory)
     held = states._replace(goal=jnp.full_like(states.goal, jnp.nan))
     return task, states, random[1:], finals, play(held, jax.random.key(0))[1]
+
+
+def test_figures_are_those_of_the_suite(task) -> None:
+    *figures, period, goal_sets = FIGURES[task.name]
+    found = [task.observation_size, task.goal_size, task.action_size, task.episode_steps]
+    assert figures == [*found, task.success_radius, task.hard_radius]
+    assert round(1000 * task.control_period, 6) == period
+    assert task.goal_sets == goal_sets
+
+
+def test_the_suite_is_complete() -> None:
+    assert set(TASKS) == set(FIGURES)
+
+
+# Of each number of the goal, its least and greatest value over many; or of the goal's distance from the origin.
+@pytest.mark.parametrize(
+    ("name", "low", "high", "of_distance"),
+    [
+        ("ant", 10.0, 10.0, True),
+        ("ant_ball", 5.0, 5.0, True),
+        ("humanoid", 1.0, 5.0, True),
+        ("cheetah", [-10.0], [10.0], False),
+        ("point_big_maze", [-2.75, -2.75], [2.75, 2.75], False),
+    ],
+)
+def test_goals_fill_their_region(name, low, high, of_distance) -> None:
+    goals = np.asarray(_goals(name, 2000))
+    values = np.linalg.norm(goals[:, :2], axis=-1) if of_distance else goals
+    margin = 0.02 * (np.max(high) - np.min(low)) + 1e-4
+    assert (values.min(axis=0) >= np.array(low) - 1e-4).all()
+    assert (values.max(axis=0) <= np.array(high) + 1e-4).all()
+    assert (values.min(axis=0) <= np.array(low) + margin).all()
+    assert (values.max(axis=0) >= np.array(high) - margin).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "half_width"),
+    [
+        ("arm_push_easy", 0.1),
+        ("arm_push_hard", 0.25),
+        ("arm_binpick_easy", 0.05),
+        ("arm_binpick_hard", 0.15),
+    ],
+)
+def test_arms_goals_lie_in_squares_of_the_suites_width(name, half_width) -> None:
+    extent = np.ptp(np.asarray(_goals(name, 2000)), axis=0)
+    np.testing.assert_allclose(extent[:2], 2 * half_width, rtol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("ant", 0.2, 1.0), ("ant_push", 0.2, 1.0), ("humanoid_u_maze", 1.0, 2.0)],
+)
+def test_episodes_end_where_the_torso_leaves_its_healthy_height(name, low, high) -> None:
+    task = get_task(name)
+    heights = np.array([low - 0.01, low + 0.01, high - 0.01, high + 0.01], np.float32)
+    observation = np.zeros((4, task.observation_size), np.float32)
+    observation[:, slices(task.observation)["height"]] = heights[:, None]
+    np.testing.assert_array_equal(task.terminated(observation), [True, False, False, True])
+
+
+@pytest.mark.parametrize("name", [n for n in FIGURES if not n.startswith(("ant", "humanoid"))])
+def test_other_episodes_do_not_end_early(name) -> None:
+    task = get_task(name)
+    assert not task.terminated(np.full((1, task.observation_size), 9.0, np.float32)).any()
 
 
 def test_declared_sizes_are_those_of_the_arrays(task) -> None:
@@ -153,15 +248,13 @@ def test_resets_draw_new_states_and_goals(task) -> None:
 def test_a_random_robot_in_c_stays_sound(task) -> None:
     states = _first(task, jax.random.key(3), 2)
     random = np.random.default_rng(0)
-    ended = np.zeros(2, bool)
     for robot in twins(task, states):
         assert not task.terminated(robot.observation)
         for _ in range(100):
             robot.step(random.uniform(-1, 1, task.action_size).astype(np.float32))
             assert np.isfinite(robot.observation).all()
             assert np.abs(robot._data.qvel).max() < SPEED_LIMIT
-            assert robot._data.ncon <= max(task.contacts, 0)
-    assert not ended.any()
+            assert robot._data.ncon <= task.contacts
 
 
 @pytest.mark.parametrize("name", list(CONTACTS))
@@ -245,6 +338,15 @@ def test_a_task_must_declare_as_many_actions_as_it_has_actuators() -> None:
 
     with pytest.raises(InputError, match="actuators"):
         Wrong()
+
+
+def _goals(name, count):
+    """Goals of many starts of the training set."""
+    task = get_task(name)
+    robot = twins(task, _first(task, jax.random.key(0), 1))[0]
+    observation = jnp.asarray(robot.observation)
+    sample = jax.jit(jax.vmap(lambda key: task.sample_goal(key, observation, "train")))
+    return sample(jax.random.split(jax.random.key(1), count))
 
 
 def _first(task, key, count):
