@@ -18,16 +18,15 @@ from common import parser, report
 from teachers import teacher_config
 from teachers.agent import teacher_networks
 from teachers.networks import sample_action
-from teachers.rollout import reset, rollout
-from teachers.tasks import TASKS, Engine, get_task
+from teachers.rollout import Act, reset, rollout
+from teachers.tasks import TASKS, Engine, Task, get_task
 
 CPU_BATCHES = (256, 1024)
 GPU_BATCHES = (256, 1024, 4096, 8192)
 REPEATS = 3
 SOUND = (64, 1000)  # environments and steps
-SOUND_CHUNK = (
-    41  # speeds are read after so many steps: never where all episodes have just restarted
-)
+# Speeds are read after so many steps: never where all episodes have just restarted.
+SOUND_CHUNK = 41
 
 
 def main() -> None:
@@ -55,8 +54,7 @@ def measure(name: str, engine: Engine, batches: tuple[int, ...], steps: int) -> 
     task = networks.task.simulated_by(engine, max(batches))
     params = networks.init(jax.random.key(0))
 
-    def at_random(key: jax.Array, observation: jax.Array, goal: jax.Array) -> jax.Array:
-        return jax.random.uniform(key, (len(goal), task.action_size), minval=-1, maxval=1)
+    at_random = random_policy(task)
 
     def by_policy(key: jax.Array, observation: jax.Array, goal: jax.Array) -> jax.Array:
         noise_key, choice_key, random_key = jax.random.split(key, 3)
@@ -104,6 +102,13 @@ def measure(name: str, engine: Engine, batches: tuple[int, ...], steps: int) -> 
     return figures
 
 
+def random_policy(task: Task) -> Act:
+    """Actions drawn evenly, whatever is seen."""
+    return lambda key, _, goal: jax.random.uniform(
+        key, (len(goal), task.action_size), minval=-1, maxval=1
+    )
+
+
 def timed_compile(function: Callable[..., Any], states: Any) -> tuple[float, Callable[..., Any]]:
     """Seconds to trace and compile, and the compiled function, run once."""
     begun = time.perf_counter()
@@ -129,9 +134,7 @@ def soundness(name: str, engine: Engine) -> dict[str, Any]:
     environments, steps = SOUND
     task = get_task(name).simulated_by(engine, environments)
 
-    def act(key: jax.Array, observation: jax.Array, goal: jax.Array) -> jax.Array:
-        return jax.random.uniform(key, (environments, task.action_size), minval=-1, maxval=1)
-
+    act = random_policy(task)
     play = jax.jit(lambda states, key: rollout(task, act, states, key, SOUND_CHUNK, "train"))
     states = jax.jit(lambda key: reset(task, key, environments, "train"))(jax.random.key(1))
     finite, fastest = True, 0.0

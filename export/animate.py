@@ -5,9 +5,9 @@ from pathlib import Path
 import jax
 
 from export.play import Recording
-from teachers.tasks import InputError, Task
+from teachers.tasks import Task
 from teachers.tasks.files import require_new_file
-from teachers.tasks.render import Pose, render, write_animation
+from teachers.tasks.render import Pose, render, write_animation, write_image
 from teachers.tasks.twin import Twin
 
 FRAMES_PER_SECOND = 25.0
@@ -56,17 +56,11 @@ def picture(task: Task, file: Path, seed: int = 0) -> str:
     Raises:
         InputError: the file has another ending, exists, or cannot be written.
     """
-    import imageio.v3 as imageio  # late: it is needed by few commands
-
     file = Path(file)
     require_new_file(file, ".png")
     robot = Twin(task)
     goal = robot.restart(jax.random.key(seed), task.evaluation_goals)
     pose = Pose(robot.qpos, task.goal_position(goal))
     frames, renderer = render(task, [pose], size=PICTURE_SIZE)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        imageio.imwrite(file, frames[0])
-    except OSError as error:
-        raise InputError(f"cannot write {file}: {error.strerror or error}") from None
+    write_image(file, frames[0])
     return renderer

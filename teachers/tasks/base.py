@@ -133,10 +133,8 @@ class Task(ABC):
 
     @cached_property
     def _mjx_model(self) -> mjx.Model:
-        with (
-            self._explained(),
-            jax.ensure_compile_time_eval(),
-        ):  # the first use may be inside a trace
+        # The first use may be inside a trace.
+        with self._explained(), jax.ensure_compile_time_eval():
             return mjx.put_model(self.model)
 
     @cached_property

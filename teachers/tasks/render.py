@@ -106,16 +106,25 @@ def write_animation(file: Path, frames: Frames, fps: float) -> None:
     Raises:
         InputError: another ending, or a folder that cannot be written.
     """
-    import imageio.v3 as imageio  # late: it is needed by few commands
-
     file = Path(file)
     require_new_file(file, *ANIMATIONS)
     options: dict[str, Any] = (
         {"duration": 1000 / fps, "loop": 0} if file.suffix == ".gif" else {"fps": fps}
     )
+    write_image(file, frames, **options)
+
+
+def write_image(file: Path, pixels: Frame | Frames, **options: Any) -> None:
+    """Writes one picture or an animation, with imageio's options.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    import imageio.v3 as imageio  # late: it is needed by few commands
+
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        imageio.imwrite(file, frames, **options)
+        imageio.imwrite(file, pixels, **options)
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror or error}") from None
 
