@@ -34,11 +34,15 @@ def machine() -> str:
     )
 
 
-def report(rows: Sequence[Mapping[str, Any]], file: Path | None) -> None:
-    """Prints the rows as a table and writes them as JSON where a file is given."""
-    table = Table(*rows[0], title=machine(), title_justify="left")
+def report(
+    rows: Sequence[Mapping[str, Any]], file: Path | None, without: Sequence[str] = ()
+) -> None:
+    """Prints the rows as a table, `without` some columns, and writes them as JSON where a file is given."""
+    shown = [column for column in rows[0] if column not in without]
+    table = Table(*shown, title=machine(), title_justify="left")
     for row in rows:
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+        values = (row[column] for column in shown)
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values))
     Console(width=160).print(table)
     if file:
         file.write_text(json.dumps(list(rows), indent=2) + "\n")

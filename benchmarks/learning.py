@@ -6,10 +6,10 @@ from common import parser, report
 
 from teachers import teacher_config
 from teachers.agent import teacher_networks
-from teachers.evaluate import evaluation_starts, evaluator
+from teachers.evaluate import evaluation_starts, outcomes, player
 from teachers.tasks import TASKS
 from teachers.tasks.reacher import Reacher
-from teachers.train import init_training, make_iteration
+from teachers.iteration import init_training, make_iteration
 
 
 class Unscaled(Reacher):
@@ -34,12 +34,13 @@ def train(task: str, overrides: dict, seed: int, marks: int = 4) -> list[float]:
     state = jax.jit(init_training, static_argnums=0)(config)
     iterate = jax.jit(make_iteration(config), donate_argnums=0)
     networks = teacher_networks(config)
-    play, starts = evaluator(networks), evaluation_starts(networks.task, 256, seed)
+    play, starts = player(networks), evaluation_starts(networks.task, 256, seed)
     successes = []
     for i in range(1, config.iterations + 1):
         state, _ = iterate(state)
         if i % (config.iterations // marks) == 0:
-            successes.append(float(play(state.learner.params, starts).success_at_end.mean()))
+            distance = np.concatenate(list(play(state.learner.params, starts)))
+            successes.append(float(outcomes(networks.task, distance).success_at_end.mean()))
     return successes
 
 

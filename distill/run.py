@@ -20,7 +20,7 @@ from students.artefact import save_student
 from students.networks import student_networks
 from teachers.agent import Agent, Networks
 from teachers.evaluate import evaluate_agent, retention, summary
-from teachers.memory import require_memory
+from teachers.memory import require_memory, total_bytes
 from teachers.metadata import Metadata, digest, finite, library_versions
 from teachers.networks import Params, count_parameters, energy
 from teachers.progress import Progress, silent
@@ -232,8 +232,8 @@ def _require_memory(config: DistillConfig, state: DistillState) -> None:
     shapes = (config.student.policy, config.student.critic, config.student.critic)
     activations = 2 * config.learning.batch * sum(n.layers * n.width for n in shapes)
     require_memory(
-        (state, state.params),  # the parameters once more for their gradients
-        4 * activations,
+        # The parameters once more for their gradients.
+        total_bytes((state, state.params)) + 4 * activations,
         "collect.environments, collect.capacity, learning.batch, layers or width",
     )
 

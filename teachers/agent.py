@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
-from teachers.config import TeacherConfig
+from teachers.config import NetworkConfig, TeacherConfig
 from teachers.metadata import Metadata
 from teachers.networks import Params, ResidualMLP, apply, bounded_log_std, energy
 from teachers.tasks import Task, get_task
@@ -30,21 +30,14 @@ class Networks:
             psi: from a goal to an embedding of the same size.
         """
         self.task = task
-        self._actor, self._phi, self._psi = actor, phi, psi
+        self._modules = {"actor": actor, "phi": phi, "psi": psi}
 
     def init(self, key: Key[Array, ""]) -> Params:
         """Fresh parameters."""
-        task = self.task
-        actor_key, phi_key, psi_key = jax.random.split(key, 3)
-        return {
-            "actor": self._actor.init(
-                actor_key, jnp.zeros((1, task.observation_size + task.goal_size))
-            ),
-            "phi": self._phi.init(
-                phi_key, jnp.zeros((1, task.observation_size + task.action_size))
-            ),
-            "psi": self._psi.init(psi_key, jnp.zeros((1, task.goal_size))),
-        }
+        sizes = self.task.sizes
+        inputs = self._inputs(*(jnp.zeros((1, n)) for n in sizes.values()))
+        keys = zip(self._modules, jax.random.split(key, 3), strict=True)
+        return {name: self._modules[name].init(key, inputs[name]) for name, key in keys}
 
     def actor(
         self,
@@ -53,8 +46,8 @@ class Networks:
         goal: Float[Array, "*batch goal"],
     ) -> tuple[Float[Array, "*batch act"], Float[Array, "*batch act"]]:
         """pi(a | s, g): mean and log standard deviation of the action before the squashing."""
-        inputs = [observation / self.task.observation_scale, goal / self.task.goal_scale]
-        outputs = apply(self._actor, params["actor"], jnp.concatenate(inputs, axis=-1))
+        inputs = self._actor_inputs(observation, goal)
+        outputs = apply(self._modules["actor"], params["actor"], inputs)
         mean, raw = jnp.split(outputs, 2, axis=-1)
         return mean, bounded_log_std(raw)
 
@@ -65,14 +58,14 @@ class Networks:
         action: Float[Array, "*batch act"],
     ) -> Float[Array, "*batch embed"]:
         """The embedding of a state and an action."""
-        inputs = [observation / self.task.observation_scale, action]
-        return apply(self._phi, params["phi"], jnp.concatenate(inputs, axis=-1))
+        inputs = self._phi_inputs(observation, action)
+        return apply(self._modules["phi"], params["phi"], inputs)
 
     def psi(
         self, params: Params, goal: Float[Array, "*batch goal"]
     ) -> Float[Array, "*batch embed"]:
         """The embedding of a goal."""
-        return apply(self._psi, params["psi"], goal / self.task.goal_scale)
+        return apply(self._modules["psi"], params["psi"], goal / self.task.goal_scale)
 
     def policy(
         self,
@@ -94,6 +87,35 @@ class Networks:
         """f(s, a, g)."""
         return energy(self.phi(params, observation, action), self.psi(params, goal))
 
+    def branch_shares(
+        self,
+        params: Params,
+        observation: Float[Array, "batch obs"],
+        goal: Float[Array, "batch goal"],
+        action: Float[Array, "batch act"],
+    ) -> dict[str, Float[Array, "blocks"]]:
+        """For each of a teacher's networks, the share of each block's output that the block adds; see `ResidualMLP`."""
+        shares = {}
+        for name, inputs in self._inputs(observation, goal, action).items():
+            module = self._modules[name]
+            _, seen = module.apply(params[name], inputs, mutable="intermediates")
+            (shares[name],) = seen["intermediates"]["branch_share"]
+        return shares
+
+    def _inputs(self, observation: Array, goal: Array, action: Array) -> dict[str, Array]:
+        return {
+            "actor": self._actor_inputs(observation, goal),
+            "phi": self._phi_inputs(observation, action),
+            "psi": goal / self.task.goal_scale,
+        }
+
+    def _actor_inputs(self, observation: Array, goal: Array) -> Array:
+        scaled = [observation / self.task.observation_scale, goal / self.task.goal_scale]
+        return jnp.concatenate(scaled, axis=-1)
+
+    def _phi_inputs(self, observation: Array, action: Array) -> Array:
+        return jnp.concatenate([observation / self.task.observation_scale, action], axis=-1)
+
 
 @dataclass(frozen=True)
 class Agent:
@@ -109,17 +131,26 @@ class Agent:
         return self.networks.task
 
 
-def teacher_networks(config: TeacherConfig, task: Task | None = None) -> Networks:
+def teacher_networks(
+    config: TeacherConfig, task: Task | None = None, *, training: bool = False, remat: bool = False
+) -> Networks:
     """The residual networks that a configuration describes, without parameters.
 
     Args:
         config: their depths and widths.
         task: by default the one that the configuration names.
+        training: compute in `learning.precision` rather than in float32.
+        remat: see `ResidualMLP`.
     """
     task = task or get_task(config.task)
+    dtype = config.learning.precision if training else "float32"
+
+    def network(shape: NetworkConfig, outputs: int) -> ResidualMLP:
+        return ResidualMLP(shape.depth, shape.width, outputs, shape.scaled, remat, dtype)
+
     return Networks(
         task,
-        actor=ResidualMLP(config.actor.depth, config.actor.width, 2 * task.action_size),
-        phi=ResidualMLP(config.phi.depth, config.phi.width, config.embedding),
-        psi=ResidualMLP(config.psi.depth, config.psi.width, config.embedding),
+        actor=network(config.actor, 2 * task.action_size),
+        phi=network(config.phi, config.embedding),
+        psi=network(config.psi, config.embedding),
     )

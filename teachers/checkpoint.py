@@ -5,6 +5,7 @@ for runs that can be resumed, `training` (the whole training state). Reading an 
 two alone.
 """
 
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -98,13 +99,20 @@ def newest_step(run: Path) -> int:
     return steps[-1]
 
 
-def read_metadata(run: Path) -> Metadata:
-    """The description in a run's newest checkpoint.
+def drop_later(run: Path, step: int) -> None:
+    """Removes the checkpoints of a run that were made after control step `step`."""
+    for later in checkpoint_steps(run):
+        if later > step:
+            shutil.rmtree(Path(run) / FOLDER / str(later))
+
+
+def read_metadata(run: Path, step: int | None = None) -> Metadata:
+    """The description in a run's checkpoint of control step `step`, by default the newest.
 
     Raises:
         InputError: `run` is not the folder of a run.
     """
-    return parse_metadata(_restore(run, "metadata", ocp.args.JsonRestore()), str(run))
+    return parse_metadata(_restore(run, "metadata", ocp.args.JsonRestore(), step), str(run))
 
 
 def read_params(run: Path, like: Params) -> Params:
@@ -120,9 +128,9 @@ def read_params(run: Path, like: Params) -> Params:
     return _restore(run, "params", ocp.args.StandardRestore(_on_this_device(like)))
 
 
-def read_training(run: Path, like: Any) -> Any:
-    """The training state in a run's newest checkpoint; arguments and errors as `read_params`."""
-    return _restore(run, "training", ocp.args.StandardRestore(_on_this_device(like)))
+def read_training(run: Path, like: Any, step: int) -> Any:
+    """The training state in a run's checkpoint of control step `step`; else as `read_params`."""
+    return _restore(run, "training", ocp.args.StandardRestore(_on_this_device(like)), step)
 
 
 def load_teacher(run: Path, task: Task | None = None) -> Agent:
@@ -143,13 +151,13 @@ def load_teacher(run: Path, task: Task | None = None) -> Agent:
     return Agent(networks, read_params(run, like), metadata)
 
 
-def require_kind(run: Path, kind: str) -> Metadata:
-    """The description of an artefact that has to be of this kind.
+def require_kind(run: Path, kind: str, step: int | None = None) -> Metadata:
+    """The description of an artefact that has to be of this kind, in its checkpoint of `step` or the newest.
 
     Raises:
         InputError: it is of another, or no artefact at all.
     """
-    metadata = read_metadata(run)
+    metadata = read_metadata(run, step)
     if metadata.kind != kind:
         raise InputError(
             f"{run} holds a {metadata.kind}, not a {kind}; give the folder of a {kind}"
@@ -157,8 +165,8 @@ def require_kind(run: Path, kind: str) -> Metadata:
     return metadata
 
 
-def _restore(run: Path, item: str, args: Any) -> Any:
-    step = newest_step(run)
+def _restore(run: Path, item: str, args: Any, step: int | None = None) -> Any:
+    step = newest_step(run) if step is None else step
     folder = Path(run).absolute() / FOLDER / str(step)
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:

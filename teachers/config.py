@@ -7,13 +7,17 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from teachers.networks import LAYERS_PER_BLOCK
 from teachers.tasks import Engine, InputError, absolute_reference, get_task
+
+Residual = Literal["auto", "published", "scaled"]
+# Up to here the published residual block is enough: benchmarks/stability.py.
+PUBLISHED_DEPTH = 64
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
@@ -33,6 +37,16 @@ class NetworkConfig(Config):
 
     depth: int = Field(16, ge=4, le=4096, description="Dense layers in the trunk, a multiple of 4")
     width: int = Field(64, ge=1, le=16384, description="units of each layer")
+    residual: Residual = Field(
+        "auto", description="scaled: for very deep networks, see `ResidualMLP`; auto: where needed"
+    )
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the blocks are scaled, with `auto` resolved."""
+        if self.residual == "auto":
+            return self.depth > PUBLISHED_DEPTH
+        return self.residual == "scaled"
 
     @field_validator("depth")
     @classmethod
@@ -75,6 +89,16 @@ class LearningConfig(Config):
     )
     initial_temperature: float = Field(0.2, gt=0, description="weight of the entropy at the start")
     target_entropy: float = Field(-0.5, description="nats for each action dimension")
+    remat: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="compute activations again for the gradient; auto: where memory asks for it",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the trunks' matrix products; all else is float32"
+    )
+    max_skipped: int = Field(
+        100, ge=0, description="gradient steps that are not finite before training ends"
+    )
 
 
 class LoggingConfig(Config):

@@ -1,7 +1,7 @@
 """Success and time at goal, deterministically, with bootstrap confidence intervals."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -41,13 +41,14 @@ def evaluation_starts(task: Task, episodes: int, seed: int) -> State:
 
 
 @lru_cache(maxsize=4)
-def evaluator(networks: Networks) -> Callable[..., Episodes]:
+def player(networks: Networks) -> Callable[[Params, State], Iterator[Float[Array, "time env"]]]:
     """Compiles, once for many evaluations, the playing of whole episodes in MJX.
 
     An episode that terminates early counts as away from its goal from then on.
 
     Returns:
-        `(params, starts, progress=silent) -> outcomes`.
+        `(params, starts) -> segments of the episodes`, which `outcomes` takes one behind the other: each the distance
+        to the goal after each step, still being computed when it is given.
     """
     task = networks.task
     # Played in equal segments, so that long episodes can report their progress.
@@ -66,13 +67,11 @@ def evaluator(networks: Networks) -> Callable[..., Episodes]:
         going = alive & (jnp.cumsum(trajectory.terminated, axis=0) == 0)
         return states, going[-1], jnp.where(going, trajectory.distance, jnp.inf)
 
-    def run(params: Params, starts: State, progress: Progress = silent) -> Episodes:
-        states, alive, distance = starts, jnp.ones(starts.steps.shape, bool), []
-        for done in range(segment, task.episode_steps + 1, segment):
-            states, alive, part = play(params, states, alive)
-            distance.append(np.asarray(part))
-            progress(done * len(alive), task.episode_steps * len(alive), {})
-        return outcomes(task, np.concatenate(distance))
+    def run(params: Params, starts: State) -> Iterator[Float[Array, "time env"]]:
+        states, alive = starts, jnp.ones(starts.steps.shape, bool)
+        for _ in range(task.episode_steps // segment):
+            states, alive, distance = play(params, states, alive)
+            yield distance
 
     return run
 
@@ -100,7 +99,12 @@ def evaluate_agent(
         progress: called as the episodes advance.
     """
     starts = evaluation_starts(agent.task, episodes, seed)
-    return evaluator(agent.networks)(agent.params, starts, progress)
+    segments: list[np.ndarray] = []
+    for segment in player(agent.networks)(agent.params, starts):
+        segments.append(np.asarray(segment))
+        done = sum(map(len, segments))
+        progress(done * episodes, agent.task.episode_steps * episodes, {})
+    return outcomes(agent.task, np.concatenate(segments))
 
 
 def summary(episodes: Episodes) -> dict[str, Any]:

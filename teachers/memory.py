@@ -1,4 +1,4 @@
-"""Refuses what cannot fit before anything is allocated."""
+"""How much memory a training run takes, by part; refuses what cannot fit before anything is allocated."""
 
 import os
 from typing import Any
@@ -6,23 +6,66 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from teachers.tasks import InputError
+from teachers import replay
+from teachers.agent import teacher_networks
+from teachers.config import NetworkConfig, TeacherConfig
+from teachers.learner import init_learner
+from teachers.networks import LAYERS_PER_BLOCK
+from teachers.rollout import reset
+from teachers.tasks import InputError, get_task
 
 GIB = 2**30
+COMFORTABLE = 0.8  # of the device's memory; beyond that, activations are computed again
 
 
-def require_memory(state: Any, scratch: int, remedy: str) -> None:
-    """Checks that a state and some scratch memory fit the default device.
+def training_memory(config: TeacherConfig, *, remat: bool | None = None) -> dict[str, int]:
+    """Bytes that training needs, by part, but for the simulation's own scratch memory.
 
     Args:
-        state: a pytree of arrays or `jax.ShapeDtypeStruct`, such as `jax.eval_shape` gives.
-        scratch: bytes needed beside it, at least.
+        config: of the run.
+        remat: whether activations are computed again for the gradient; by default as the run will do.
+
+    Returns:
+        `parameters`, `gradients`, `optimizers`, `replay`, `environments` and `activations`.
+    """
+    task, networks, learning = get_task(config.task), teacher_networks(config), config.learning
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    learner = jax.eval_shape(lambda key: init_learner(networks, learning, key), key)
+    rows = config.replay_slots, config.rollout.environments
+    environments = config.rollout.environments
+    parameters = total_bytes(learner.params)
+    return {
+        "parameters": parameters,
+        "gradients": parameters,
+        "optimizers": total_bytes(learner.optimizers),
+        "replay": total_bytes(
+            jax.eval_shape(lambda: replay.empty(*rows, task.observation_size, task.action_size))
+        ),
+        "environments": total_bytes(
+            jax.eval_shape(lambda key: reset(task, key, environments, "train"), key)
+        ),
+        "activations": _activations(config, needs_remat(config) if remat is None else remat),
+    }
+
+
+def needs_remat(config: TeacherConfig) -> bool:
+    """Whether a run computes activations again for the gradient, with `auto` resolved for this device."""
+    if config.learning.remat == "auto":
+        needed = sum(training_memory(config, remat=False).values())
+        return needed > COMFORTABLE * device_memory()
+    return config.learning.remat == "on"
+
+
+def require_memory(needed: int, remedy: str) -> None:
+    """Checks that so many bytes fit the default device.
+
+    Args:
+        needed: bytes, at least.
         remedy: what to lower.
 
     Raises:
         InputError: they do not fit.
     """
-    needed = scratch + sum(_bytes(leaf) for leaf in jax.tree.leaves(state))
     there = device_memory()
     if needed > there:
         raise InputError(
@@ -36,6 +79,25 @@ def device_memory() -> int:
     statistics = jax.local_devices()[0].memory_stats() or {}
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return int(statistics.get("bytes_limit", machine))
+
+
+def total_bytes(tree: Any) -> int:
+    """Bytes of a pytree of arrays or `jax.ShapeDtypeStruct`."""
+    return sum(_bytes(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def _activations(config: TeacherConfig, remat: bool) -> int:
+    # What the backward pass reads (see `ResidualMLP`): each block's input, and each layer's product.
+    size = 2 if config.learning.precision == "bfloat16" else 4
+
+    def kept(network: NetworkConfig) -> int:
+        inputs = 4 * network.depth // LAYERS_PER_BLOCK
+        return network.width * (inputs + (0 if remat else size * network.depth))
+
+    # The critic's gradient, then the actor's, which goes through phi; and the logits with their gradient.
+    phi, psi, actor = kept(config.phi), kept(config.psi), kept(config.actor)
+    batch = config.learning.batch
+    return batch * max(phi + psi, actor + phi) + 8 * batch**2
 
 
 def _bytes(leaf: Any) -> int:

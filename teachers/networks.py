@@ -8,9 +8,12 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 LAYERS_PER_BLOCK = 4
+PRODUCT = "matrix product"  # what the gradient keeps of a layer
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 
 Params = Any  # a pytree of arrays, as Flax makes it
@@ -18,19 +21,24 @@ Params = Any  # a pytree of arrays, as Flax makes it
 _lecun_uniform = nn.initializers.lecun_uniform()
 
 
-class ResidualBlock(nn.Module):
-    """Four layers of (Dense, LayerNorm, swish) whose output is added to the block's input."""
+class ResidualBranch(nn.Module):
+    """Four layers of (Dense, LayerNorm, swish): what a residual block adds to its input.
+
+    Attributes:
+        width: units of each layer.
+        dtype: in which the matrix products are computed; parameters and all else are float32.
+    """
 
     width: int
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-        """Applies the block."""
-        y = x
+        """Applies the layers."""
         for _layer in range(LAYERS_PER_BLOCK):
-            y = nn.Dense(self.width, kernel_init=_lecun_uniform)(y)
-            y = nn.swish(nn.LayerNorm()(y))
-        return x + y
+            product = nn.Dense(self.width, dtype=self.dtype, kernel_init=_lecun_uniform)(x)
+            x = nn.swish(nn.LayerNorm(dtype=jnp.float32)(checkpoint_name(product, PRODUCT)))
+        return x
 
 
 class ResidualMLP(nn.Module):
@@ -39,29 +47,62 @@ class ResidualMLP(nn.Module):
     The blocks' parameters are stacked on a leading axis and the blocks applied by `lax.scan`, so that
     the time to compile does not grow with depth.
 
+    For the gradient it keeps the matrix products of every layer and computes the rest of a block again: beside a
+    matrix product that costs less than writing it to memory and reading it back.
+
     Attributes:
         depth: number of Dense layers in the residual trunk, a multiple of 4.
         width: units of each of them.
         outputs: size of the head.
+        scaled: whether each block's branch is divided by the square root of the number of blocks and the head
+            reads a LayerNorm of the trunk. The published network does neither; very deep ones need both.
+        remat: whether the gradient keeps the blocks' inputs alone and computes the matrix products again too.
+        dtype: in which the trunk's matrix products are computed.
     """
 
     depth: int
     width: int
     outputs: int
+    scaled: bool = False
+    remat: bool = False
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
-        """Applies the network."""
+        """Applies the network.
+
+        Where the collection `intermediates` is mutable, it gets `branch_share`: for each block the norm of what
+        it adds over the norm of the sum, `[blocks]`.
+        """
         x = nn.Dense(self.width, kernel_init=_lecun_uniform, name="input")(x)
         x = nn.swish(nn.LayerNorm(name="input_norm")(x))
-        block = ResidualBlock(self.width, parent=None)
-        blocks = self.param("blocks", self._init_blocks, block, x)
-        x, _ = jax.lax.scan(lambda x, params: (apply(block, params, x), None), x, blocks)
+        branch = ResidualBranch(self.width, self.dtype, parent=None)
+        blocks = self.param("blocks", self._init_blocks, branch, x)
+        scale = self.blocks**-0.5 if self.scaled else 1.0
+        observed = self.is_mutable_collection("intermediates")
+
+        def block(x: Array, params: Params) -> tuple[Array, Array | None]:
+            added = scale * apply(branch, params, x)
+            share = jnp.linalg.norm(added) / jnp.linalg.norm(x + added) if observed else None
+            return x + added, share
+
+        kept = [] if self.remat else [PRODUCT]
+        policy = jax.checkpoint_policies.save_only_these_names(*kept)
+        # Inside a scan nothing is merged with the forward pass anyway.
+        x, shares = jax.lax.scan(jax.checkpoint(block, policy=policy, prevent_cse=False), x, blocks)
+        if observed:
+            self.sow("intermediates", "branch_share", shares)
+        if self.scaled:
+            x = nn.LayerNorm(name="head_norm")(x)
         return nn.Dense(self.outputs, kernel_init=_lecun_uniform, name="head")(x)
 
-    def _init_blocks(self, key: Key[Array, ""], block: ResidualBlock, x: Array) -> Params:
-        keys = jax.random.split(key, self.depth // LAYERS_PER_BLOCK)
-        return jax.vmap(lambda key: block.init(key, x))(keys)
+    @property
+    def blocks(self) -> int:
+        """Residual blocks in the trunk."""
+        return self.depth // LAYERS_PER_BLOCK
+
+    def _init_blocks(self, key: Key[Array, ""], branch: ResidualBranch, x: Array) -> Params:
+        return jax.vmap(lambda key: branch.init(key, x))(jax.random.split(key, self.blocks))
 
 
 def apply(module: nn.Module, params: Params, x: Array) -> Array:
@@ -97,15 +138,26 @@ def energy(
 
 
 def pairwise_energy(
-    phi: Float[Array, "rows embed"], psi: Float[Array, "columns embed"]
-) -> Float[Array, "rows columns"]:
-    """The critic's logits: f of every row of `phi` with every row of `psi`."""
-    return -_norm(phi[:, None] - psi[None, :])
+    phi: Float[Array, "batch embed"], psi: Float[Array, "batch embed"]
+) -> Float[Array, "batch batch"]:
+    """The critic's logits: f of every row of `phi` with every row of `psi`.
+
+    By a matrix product, as |a|^2 + |b|^2 - 2 ab. Close to zero that loses digits, so the diagonal, the positives
+    of contrastive learning, is computed from the differences.
+    """
+    products = jnp.matmul(phi, psi.T, precision=jax.lax.Precision.HIGHEST)
+    squared = (phi**2).sum(-1)[:, None] + (psi**2).sum(-1)[None, :] - 2.0 * products
+    logits = -_root(jnp.maximum(squared, 0.0))
+    return jnp.where(jnp.eye(len(phi), dtype=bool), energy(phi, psi)[:, None], logits)
 
 
 def _norm(x: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
+    return _root((x**2).sum(-1))
+
+
+def _root(squared: Float[Array, "*n"]) -> Float[Array, "*n"]:
     # The small constant keeps the gradient finite where the embeddings coincide.
-    return jnp.sqrt((x**2).sum(-1) + 1e-12)
+    return jnp.sqrt(squared + 1e-12)
 
 
 def count_parameters(params: Params) -> int:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 from teachers.rollout import Trajectory
 
 MAX_OFFSET = 2.0**30
+LEFT_OUT = -2  # as the index of a step: it follows no step and none follows it
 
 
 class Replay(NamedTuple):
@@ -46,7 +47,10 @@ def empty(slots: int, environments: int, observation_size: int, action_size: int
 
 
 def insert(replay: Replay, trajectory: Trajectory) -> Replay:
-    """Writes a rollout over the oldest steps. The number of slots is a multiple of the rollout's length."""
+    """Writes a rollout over the oldest steps; steps that broke the simulation are never drawn.
+
+    The number of slots is a multiple of the rollout's length.
+    """
     slots, length = replay.steps.shape[0], trajectory.steps.shape[0]
     if slots % length:
         raise ValueError(f"{slots} slots are not a multiple of the rollout's {length} steps")
@@ -58,15 +62,22 @@ def insert(replay: Replay, trajectory: Trajectory) -> Replay:
     return Replay(
         observation=write(replay.observation, trajectory.observation),
         action=write(replay.action, trajectory.action),
-        steps=write(replay.steps, trajectory.steps),
+        steps=write(replay.steps, jnp.where(trajectory.broken, LEFT_OUT, trajectory.steps)),
         # Kept below the int32 limit without changing the position in the ring or "is it full".
         inserted=jnp.where(replay.inserted >= 2 * slots, replay.inserted - slots, replay.inserted)
         + length,
     )
 
 
-def episode_ends(replay: Replay) -> Int[Array, "age env"]:
-    """For every stored step the age of the last stored step of its episode.
+class Index(NamedTuple):
+    """What is looked up in a buffer for every age; made once for many batches."""
+
+    ends: Int[Array, "age env"]  # the age of the last stored step of the step's episode
+    usable: Int[Array, "age env"]  # this age, or where the step was left out the nearest one that was not
+
+
+def index(replay: Replay) -> Index:
+    """Finds the episodes in a buffer that holds at least one rollout.
 
     An episode goes on where the step index counts up by one; it also ends at the newest step.
     """
@@ -75,12 +86,18 @@ def episode_ends(replay: Replay) -> Int[Array, "age env"]:
     steps = jnp.roll(replay.steps, -oldest, axis=0)
     age = jnp.arange(slots)[:, None]
     goes_on = (jnp.roll(steps, -1, axis=0) == steps + 1) & (age < size - 1)
-    return jax.lax.cummin(jnp.where(goes_on, slots, age), axis=0, reverse=True)
+    kept = (steps != LEFT_OUT) & (age < size)
+    before = jax.lax.cummax(jnp.where(kept, age, -1), axis=0)
+    after = jax.lax.cummin(jnp.where(kept, age, slots - 1), axis=0, reverse=True)
+    return Index(
+        ends=jax.lax.cummin(jnp.where(goes_on, slots, age), axis=0, reverse=True),
+        usable=jnp.where(before >= 0, before, after),
+    )
 
 
 def sample(
     replay: Replay,
-    ends: Int[Array, "age env"],
+    index: Index,
     key: Key[Array, ""],
     batch: int,
     discount: float,
@@ -94,7 +111,7 @@ def sample(
 
     Args:
         replay: the buffer, with at least one rollout in it.
-        ends: `episode_ends(replay)`; computed once for many batches.
+        index: `index(replay)`.
         key: randomness.
         batch: pairs to draw.
         discount: gamma, in (0, 1).
@@ -103,8 +120,9 @@ def sample(
     size, oldest = _size_and_oldest(replay)
     env_key, age_key, offset_key = jax.random.split(key, 3)
     env = jax.random.randint(env_key, (batch,), 0, environments)
-    age = jax.random.randint(age_key, (batch,), 0, size)
-    future_age = jnp.minimum(age + geometric_offsets(offset_key, batch, discount), ends[age, env])
+    age = index.usable[jax.random.randint(age_key, (batch,), 0, size), env]
+    offset = geometric_offsets(offset_key, batch, discount)
+    future_age = jnp.minimum(age + offset, index.ends[age, env])
     slot, future_slot = (age + oldest) % slots, (future_age + oldest) % slots
     return Batch(
         observation=replay.observation[slot, env],

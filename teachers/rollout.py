@@ -24,6 +24,7 @@ class Trajectory(NamedTuple):
     steps: Int[Array, "*time env"]  # the step's index within its episode
     distance: Float[Array, "*time env"]  # after the step, from its goal
     terminated: Bool[Array, "*time env"]  # with this step the episode ended early
+    broken: Bool[Array, "*time env"]  # because the simulation's numbers were no longer finite
 
 
 def reset(task: Task, key: Key[Array, ""], environments: int, goal_set: GoalSet) -> State:
@@ -42,6 +43,8 @@ def rollout(
 ) -> tuple[State, Trajectory]:
     """`length` control steps of every environment; an episode that ends restarts with a new state and goal.
 
+    So does, alone, an environment whose state is no longer finite, as MJX's humanoids become now and then.
+
     Args:
         task: what is simulated.
         act: the policy.
@@ -55,18 +58,28 @@ def rollout(
         act_key, reset_key = jax.random.split(key)
         action = act(act_key, states.observation, states.goal)
         stepped = jax.vmap(task.step)(states, action)
+        broken = ~_finite(stepped)
+        terminated = stepped.terminated | broken
+        distance = task.distance(stepped.observation, stepped.goal)
         record = Trajectory(
             observation=states.observation,
             goal=states.goal,
             action=action,
             steps=states.steps,
-            distance=task.distance(stepped.observation, stepped.goal),
-            terminated=stepped.terminated,
+            distance=jnp.where(broken, jnp.inf, distance),
+            terminated=terminated,
+            broken=broken,
         )
-        done = stepped.terminated | (stepped.steps >= task.episode_steps)
+        done = terminated | (stepped.steps >= task.episode_steps)
         return _restart(task, stepped, done, reset_key, goal_set), record
 
     return jax.lax.scan(step, states, jax.random.split(key, length))
+
+
+def _finite(states: State) -> Bool[Array, "env"]:
+    """Which environments have finite numbers alone."""
+    rows = [*states.physics, states.observation]
+    return jnp.stack([jnp.isfinite(x).all(axis=-1) for x in rows]).all(axis=0)
 
 
 def _restart(

@@ -1,193 +1,43 @@
-"""The training of a teacher: one jitted iteration from state to state, and the loop around it.
+"""The training of teachers: the loop around the jitted iteration, which logs, evaluates and checkpoints."""
 
-Contrastive RL (Eysenbach et al., arXiv 2206.07568) with deep residual networks (Wang et al.,
-arXiv 2503.14858).
-"""
-
-import math
 import time
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Float, Int, Key
+import numpy as np
+from jaxtyping import Array, Float
 
-from teachers import replay as buffer
 from teachers.agent import Agent, teacher_networks
-from teachers.checkpoint import CheckpointWriter, newest_step, read_training, require_kind
-from teachers.config import TeacherConfig, stored_config
-from teachers.evaluate import evaluation_starts, evaluator, summary
-from teachers.losses import actor_loss, info_nce, temperature_loss
-from teachers.memory import require_memory
-from teachers.metadata import Metadata, library_versions, open_task
-from teachers.networks import (
-    Params,
-    count_parameters,
-    energy,
-    pairwise_energy,
-    sample_action,
+from teachers.checkpoint import (
+    CheckpointWriter,
+    checkpoint_steps,
+    drop_later,
+    newest_step,
+    read_training,
+    require_kind,
 )
+from teachers.config import TeacherConfig, stored_config
+from teachers.diagnose import make_diagnosis
+from teachers.evaluate import evaluation_starts, outcomes, player, summary
+from teachers.iteration import TrainingState, init_training, make_iteration, simulated_task
+from teachers.learner import Metrics
+from teachers.memory import require_memory, training_memory
+from teachers.metadata import Metadata, library_versions, open_task
+from teachers.networks import count_parameters
 from teachers.progress import Progress, silent
-from teachers.rollout import reset, rollout
 from teachers.runlog import RunLog, new_folder
-from teachers.tasks import InputError, State, Task, get_task
+from teachers.tasks import InputError, get_task
 
-Metrics = dict[str, Array]
+Tree = TypeVar("Tree")
 
 
 class DivergedError(RuntimeError):
-    """Training produced numbers that are not finite."""
-
-
-class Learner(NamedTuple):
-    """What gradient steps change."""
-
-    params: Params  # {"actor": ..., "phi": ..., "psi": ...}
-    log_temperature: Float[Array, ""]
-    optimizers: Any  # optax states: {"actor": ..., "critic": ..., "temperature": ...}
-
-
-class TrainingState(NamedTuple):
-    """The whole state of a run: all that an iteration reads and writes."""
-
-    learner: Learner
-    environments: State
-    replay: buffer.Replay
-    key: Key[Array, ""]
-    iteration: Int[Array, ""]
-
-
-def init_training(config: TeacherConfig) -> TrainingState:
-    """The state before the first iteration; everything random follows from `config.seed`."""
-    task = get_task(config.task)
-    key, params_key, reset_key = jax.random.split(jax.random.key(config.seed), 3)
-    params = teacher_networks(config).init(params_key)
-    log_temperature = jnp.log(jnp.float32(config.learning.initial_temperature))
-    adam = optax.adam(config.learning.learning_rate)
-    return TrainingState(
-        learner=Learner(
-            params=params,
-            log_temperature=log_temperature,
-            optimizers={
-                "actor": adam.init(params["actor"]),
-                "critic": adam.init({"phi": params["phi"], "psi": params["psi"]}),
-                "temperature": adam.init(log_temperature),
-            },
-        ),
-        environments=reset(task, reset_key, config.rollout.environments, "train"),
-        replay=buffer.empty(
-            config.replay_slots,
-            config.rollout.environments,
-            task.observation_size,
-            task.action_size,
-        ),
-        key=key,
-        iteration=jnp.zeros((), jnp.int32),
-    )
-
-
-def make_iteration(
-    config: TeacherConfig,
-) -> Callable[[TrainingState], tuple[TrainingState, Metrics]]:
-    """One iteration, `state -> (state, metrics)`: roll out, store, and take all gradient steps.
-
-    It is a pure function; `train_teacher` jits it with a donated state.
-    """
-    task = _simulated_task(config)
-    networks = teacher_networks(config, task)
-    learning = config.learning
-    adam = optax.adam(learning.learning_rate)
-    target_entropy = learning.target_entropy * task.action_size
-
-    def critic_objective(critic: Params, batch: buffer.Batch) -> tuple[Array, Metrics]:
-        logits = pairwise_energy(
-            networks.phi(critic, batch.observation, batch.action),
-            networks.psi(critic, task.achieved_goal(batch.future)),
-        )
-        loss, accuracy = info_nce(logits, learning.logsumexp_penalty)
-        positives = jnp.trace(logits) / learning.batch
-        negatives = (jnp.sum(logits) - jnp.trace(logits)) / (learning.batch * (learning.batch - 1))
-        return loss, {
-            "critic_loss": loss,
-            "contrastive_accuracy": accuracy,
-            "positive_logits": positives,
-            "negative_logits": negatives,
-        }
-
-    def actor_objective(
-        actor: Params, critic: Params, temperature: Array, batch: buffer.Batch, key: Array
-    ) -> tuple[Array, Array]:
-        goal = task.achieved_goal(batch.future)
-        mean, log_std = networks.actor({"actor": actor}, batch.observation, goal)
-        action, log_probs = sample_action(key, mean, log_std)
-        values = energy(networks.phi(critic, batch.observation, action), networks.psi(critic, goal))
-        return actor_loss(values, log_probs, temperature), log_probs
-
-    def update(
-        learner: Learner, keys: tuple[Array, Array], replay: buffer.Replay, ends: Array
-    ) -> tuple[Learner, Metrics]:
-        sample_key, action_key = keys
-        batch = buffer.sample(replay, ends, sample_key, learning.batch, learning.discount)
-        actor = learner.params["actor"]
-        critic = {"phi": learner.params["phi"], "psi": learner.params["psi"]}
-        temperature = jnp.exp(learner.log_temperature)
-
-        critic_grads, metrics = jax.grad(critic_objective, has_aux=True)(critic, batch)
-        (loss, log_probs), actor_grads = jax.value_and_grad(actor_objective, has_aux=True)(
-            actor, critic, temperature, batch, action_key
-        )
-        temperature_grad = jax.grad(temperature_loss)(
-            learner.log_temperature, log_probs, target_entropy
-        )
-
-        actor, actor_adam = _step(adam, actor_grads, learner.optimizers["actor"], actor)
-        critic, critic_adam = _step(adam, critic_grads, learner.optimizers["critic"], critic)
-        log_temperature, temperature_adam = _step(
-            adam, temperature_grad, learner.optimizers["temperature"], learner.log_temperature
-        )
-        learner = Learner(
-            params={"actor": actor, **critic},
-            log_temperature=log_temperature,
-            optimizers={
-                "actor": actor_adam,
-                "critic": critic_adam,
-                "temperature": temperature_adam,
-            },
-        )
-        return learner, metrics | {
-            "actor_loss": loss,
-            "entropy": -jnp.mean(log_probs),
-            "temperature": temperature,
-        }
-
-    def iteration(state: TrainingState) -> tuple[TrainingState, Metrics]:
-        key, rollout_key, sample_key, action_key = jax.random.split(state.key, 4)
-
-        def act(key: Array, observation: Array, goal: Array) -> Array:
-            return sample_action(key, *networks.actor(state.learner.params, observation, goal))[0]
-
-        environments, trajectory = rollout(
-            task, act, state.environments, rollout_key, config.rollout.steps, "train"
-        )
-        replay = buffer.insert(state.replay, trajectory)
-        ends = buffer.episode_ends(replay)
-        learner, metrics = jax.lax.scan(
-            lambda learner, keys: update(learner, keys, replay, ends),
-            state.learner,
-            (
-                jax.random.split(sample_key, learning.updates),
-                jax.random.split(action_key, learning.updates),
-            ),
-        )
-        metrics = {name: jnp.mean(values) for name, values in metrics.items()}
-        metrics["rollout_time_at_goal"] = jnp.mean(trajectory.distance < task.success_radius)
-        return TrainingState(learner, environments, replay, key, state.iteration + 1), metrics
-
-    return iteration
+    """Too many gradient steps were not finite."""
 
 
 def train_teacher(
@@ -206,71 +56,151 @@ def train_teacher(
 
     Raises:
         InputError: `out` is taken, cannot be resumed with this configuration, or the run does not fit in memory.
-        DivergedError: a loss is not finite; the checkpoints written before are intact.
+        DivergedError: more than `learning.max_skipped` gradient steps were not finite; the checkpoints written
+            before are intact.
     """
-    out = Path(out)
-    _simulated_task(config)  # refused before anything is written
-    _require_memory(config)
+    (teacher,) = train_seeds(config, {config.seed: out}, resume=resume, progress=progress)
+    return teacher
+
+
+def train_seeds(
+    config: TeacherConfig,
+    runs: Mapping[int, Path],
+    *,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> list[Agent]:
+    """Trains a teacher for each of several seeds at once, batched by `jax.vmap`.
+
+    Args:
+        config: what to train; its own seed does not matter.
+        runs: the folder of each seed's run. Each becomes an ordinary run, as `train_teacher` makes it.
+        resume: go on from the newest checkpoint that all of them have.
+        progress: called after each iteration, with the steps of one run and the figures of the first.
+
+    Returns:
+        The trained teachers, in the order of `runs`.
+
+    Raises:
+        InputError, DivergedError: as `train_teacher`; the second when all seeds have diverged.
+    """
+    configs = {Path(out): config.model_copy(update={"seed": seed}) for seed, out in runs.items()}
+    simulated_task(config)  # refused before anything is written
+    require_memory(
+        len(runs) * sum(training_memory(config).values()),
+        "rollout.environments, rollout.replay_steps, learning.batch, depth or width",
+    )
     if resume:
-        state = _resumed(config, out)
-        figures: dict[str, Any] = dict(require_kind(out, "teacher").metrics)
-        return _train(config, out, state, figures, progress)
-    with new_folder(out):
-        state = jax.jit(init_training, static_argnums=0)(config)
-        return _train(config, out, state, {}, progress)
+        states, figures = _resumed(configs)
+        return _train(configs, _stack(states), figures, progress)
+    with ExitStack() as folders:
+        for out in configs:
+            folders.enter_context(new_folder(out))
+        init = jax.jit(init_training, static_argnums=0)
+        states = [init(config, np.uint32(seed)) for seed in runs]
+        return _train(configs, _stack(states), [{} for _ in runs], progress)
+
+
+class _Iteration(NamedTuple):
+    """What an iteration leaves to be written, still being computed."""
+
+    number: int
+    metrics: Metrics  # with a leading axis where several seeds train at once, like `diagnosis` and `skipped`
+    skipped: Array
+    diagnosis: Metrics
+    played: list[list[Float[Array, "time env"]]]  # by seed, segments of the evaluation
 
 
 def _train(
-    config: TeacherConfig,
-    out: Path,
+    configs: Mapping[Path, TeacherConfig],
     state: TrainingState,
-    figures: dict[str, Any],
+    figures: list[dict[str, Any]],
     progress: Progress,
-) -> Agent:
-    """Trains on from `state`; `figures` are the newest measured so far."""
-    done = int(state.iteration)
+) -> list[Agent]:
+    """Trains on from `state`; `figures` are each run's newest measured so far.
+
+    The device is given an iteration before the figures of the one before it are fetched, so that it never waits.
+    """
+    seeds, config = range(len(configs)), next(iter(configs.values()))
+    together: Callable[..., Any] = jax.vmap if len(seeds) > 1 else lambda function: function
+    iterate = jax.jit(together(make_iteration(config)), donate_argnums=0)
+    diagnose = jax.jit(together(make_diagnosis(config)))
     networks = teacher_networks(config)
-    simulated = teacher_networks(config, _simulated_task(config))
-    iterate = jax.jit(make_iteration(config), donate_argnums=0)
-    play = evaluator(simulated)
-    starts = evaluation_starts(networks.task, config.logging.episodes, config.seed)
-    per_iteration = config.steps_per_iteration
-    begun = time.monotonic()
-    with (
-        RunLog(out, config, done * per_iteration if done else None) as log,
-        CheckpointWriter(out, config.logging.keep_checkpoints) as checkpoints,
-    ):
+    play = player(teacher_networks(config, simulated_task(config)))
+    starts = [
+        evaluation_starts(networks.task, config.logging.episodes, each.seed)
+        for each in configs.values()
+    ]
+    per_iteration, begun = config.steps_per_iteration, time.monotonic()
+    done = int(jnp.max(state.iteration))
+
+    def settle(written: _Iteration) -> None:
+        measured = jax.device_get(written.metrics | written.diagnosis)
+        for seed, log in zip(seeds, logs, strict=True):
+            row = {
+                name: float(values)
+                for name, values in _part(measured, seed, len(seeds)).items()
+            }
+            if written.played:
+                distance = np.concatenate([np.asarray(part) for part in written.played[seed]])
+                row |= summary(outcomes(networks.task, distance))
+            row["seconds"] = round(time.monotonic() - begun, 3)
+            log.write(written.number * per_iteration, row)
+            figures[seed] |= row
+        if (np.asarray(written.skipped) > config.learning.max_skipped).all():
+            raise _diverged(written, config)
+        progress(written.number * per_iteration, config.iterations * per_iteration, figures[0])
+
+    with ExitStack() as stack:
+        logs = [
+            stack.enter_context(RunLog(out, each, done * per_iteration if done else None))
+            for out, each in configs.items()
+        ]
+        writers = [
+            stack.enter_context(CheckpointWriter(out, config.logging.keep_checkpoints))
+            for out in configs
+        ]
+        waiting: list[_Iteration] = []
         for i in range(done + 1, config.iterations + 1):
             last = i == config.iterations
+            evaluates = last or i % config.logging.evaluate_every == 0
             state, metrics = iterate(state)
-            row = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            _require_finite(row, i * per_iteration)
-            if last or i % config.logging.evaluate_every == 0:
-                row |= summary(play(state.learner.params, starts))
-            row["seconds"] = round(time.monotonic() - begun, 3)
-            log.write(i * per_iteration, row)
-            figures |= row
+            learners = [_part(state.learner.params, seed, len(seeds)) for seed in seeds]
+            now = _Iteration(
+                i,
+                metrics,
+                # The state's own count is donated with it before this one is read.
+                jnp.copy(state.learner.skipped),
+                diagnose(state) if evaluates else {},
+                [list(play(*each)) for each in zip(learners, starts, strict=True)]
+                if evaluates
+                else [],
+            )
+            for before in waiting:
+                settle(before)
+            waiting = [now]
             if last or i % config.logging.checkpoint_every == 0:
-                metadata = describe(config, state, figures)
-                checkpoints.save(i * per_iteration, metadata, state.learner.params, state)
-            progress(i * per_iteration, config.iterations * per_iteration, figures)
-    return Agent(networks, state.learner.params, describe(config, state, figures))
+                settle(waiting.pop())
+                for seed, (writer, each) in enumerate(zip(writers, configs.values(), strict=True)):
+                    own = _part(state, seed, len(seeds))
+                    metadata = describe(each, own, figures[seed])
+                    writer.save(i * per_iteration, metadata, own.learner.params, own)
+    return [
+        Agent(networks, own.learner.params, describe(each, own, figures[seed]))
+        for seed, each in enumerate(configs.values())
+        for own in [_part(state, seed, len(seeds))]
+    ]
 
 
-@lru_cache(maxsize=4)
-def _simulated_task(config: TeacherConfig) -> Task:
-    # Evaluations play as many episodes at once.
-    most = max(config.rollout.environments, config.logging.episodes)
-    return get_task(config.task).simulated_by(config.rollout.physics, most)
-
-
-def _require_finite(row: dict[str, float], step: int) -> None:
-    bad = [name for name, value in row.items() if not math.isfinite(value)]
-    if bad:
-        raise DivergedError(
-            f"training diverged: {bad[0]} is {row[bad[0]]} at step {step:,}; earlier checkpoints are intact; "
-            "lower learning.learning_rate or depth"
-        )
+def _diverged(written: _Iteration, config: TeacherConfig) -> DivergedError:
+    skipped = int(np.min(written.skipped))
+    step = written.number * config.steps_per_iteration
+    scaled = all(network.scaled for network in (config.actor, config.phi, config.psi))
+    residual = "" if scaled else "set actor.residual, phi.residual and psi.residual to scaled, "
+    return DivergedError(
+        f"training diverged: {skipped:,} gradient steps were not finite by step {step:,} and were not applied; "
+        f"checkpoints are intact; {residual}lower learning.learning_rate, or raise learning.max_skipped"
+    )
 
 
 def describe(config: TeacherConfig, state: TrainingState, figures: dict[str, Any]) -> Metadata:
@@ -295,29 +225,38 @@ def describe(config: TeacherConfig, state: TrainingState, figures: dict[str, Any
     )
 
 
-def _require_memory(config: TeacherConfig) -> None:
-    state = jax.eval_shape(lambda: init_training(config))
-    units = sum(n.depth * n.width for n in (config.actor, config.phi, config.psi))
-    batch = config.learning.batch
-    # Of one gradient step, in numbers: the logits with their gradient, and the activations.
-    scratch = 2 * batch**2 + 2 * batch * units
-    require_memory(
-        (state, state.learner.params),  # the parameters once more for their gradients
-        4 * scratch,
-        "rollout.environments, rollout.replay_steps, learning.batch, depth or width",
-    )
+def _resumed(
+    configs: Mapping[Path, TeacherConfig],
+) -> tuple[list[TrainingState], list[dict[str, Any]]]:
+    """The state and the figures of each run at the newest step of which all have a checkpoint."""
+    for out, config in configs.items():
+        _require_same(config, out)
+    common = set.intersection(*(set(checkpoint_steps(out)) for out in configs))
+    if not common:
+        raise InputError(
+            f"{', '.join(map(str, configs))} have no checkpoint of the same step; remove them to start again"
+        )
+    step, states = max(common), []
+    for out, config in configs.items():
+        drop_later(out, step)
+        states.append(read_training(out, jax.eval_shape(partial(init_training, config)), step))
+    return states, [dict(require_kind(out, "teacher").metrics) for out in configs]
 
 
-def _resumed(config: TeacherConfig, out: Path) -> TrainingState:
+def _require_same(config: TeacherConfig, out: Path) -> None:
     metadata = require_kind(out, "teacher")
     open_task(metadata, get_task(config.task), str(out))
     saved = stored_config(TeacherConfig, metadata.config, str(out))
-    # How long to train, what to log, what simulates and where the task's file lies may change; what is trained may not.
+    # How long to train, what to log, what simulates, how much memory that may take and where the task's file lies
+    # may change; what is trained may not.
     free = {
         "steps": config.steps,
         "logging": config.logging,
         "task": config.task,
         "rollout": saved.rollout.model_copy(update={"physics": config.rollout.physics}),
+        "learning": saved.learning.model_copy(
+            update={name: getattr(config.learning, name) for name in ("remat", "max_skipped")}
+        ),
     }
     if saved.model_copy(update=free) != config:
         raise InputError(
@@ -327,12 +266,14 @@ def _resumed(config: TeacherConfig, out: Path) -> TrainingState:
     done = newest_step(out)
     if done >= config.steps:
         raise InputError(f"{out} already has {done} steps; ask for more with --steps")
-    restored: TrainingState = read_training(out, jax.eval_shape(lambda: init_training(config)))
-    return restored
 
 
-def _step(
-    optimizer: optax.GradientTransformation, grads: Params, state: Any, params: Params
-) -> tuple[Params, Any]:
-    updates, state = optimizer.update(grads, state)
-    return optax.apply_updates(params, updates), state
+def _stack(states: list[TrainingState]) -> TrainingState:
+    if len(states) == 1:
+        return states[0]
+    return jax.tree.map(lambda *each: jnp.stack(each), *states)
+
+
+def _part(tree: Tree, seed: int, seeds: int) -> Tree:
+    """What belongs to one of the seeds that train at once."""
+    return tree if seeds == 1 else jax.tree.map(lambda x: x[seed], tree)

@@ -8,7 +8,7 @@ from students import StudentConfig, student_networks
 from teachers import evaluate_agent, load_teacher
 from teachers.evaluate import (
     evaluation_starts,
-    evaluator,
+    player,
     mean_interval,
     outcomes,
     retention,
@@ -109,7 +109,7 @@ def test_early_ends_count_as_away_from_the_goal_in_either_engine() -> None:
     starts = evaluation_starts(task, 64, 0)
     # A goal that every state reaches: only falling counts.
     task.success_radius = task.hard_radius = 10.0
-    in_mjx = evaluator(networks)(params, starts)
+    in_mjx = outcomes(networks.task, np.concatenate(list(player(networks)(params, starts))))
     act = jax.jit(networks.policy)
     recording = play_in_c(task, lambda o, g: np.asarray(act(params, o, g)), 64, 0)
     in_c = outcomes(task, recording.distance)

@@ -10,7 +10,7 @@ from scipy import stats
 from teachers.networks import (
     LOG_STD_MAX,
     LOG_STD_MIN,
-    ResidualBlock,
+    ResidualBranch,
     ResidualMLP,
     bounded_log_std,
     count_parameters,
@@ -36,7 +36,7 @@ def unrolled(params, x):
     x = nn.swish(nn.LayerNorm().apply({"params": p["input_norm"]}, x))
     for i in range(DEPTH // 4):
         block = jax.tree.map(operator.itemgetter(i), p["blocks"])
-        x = ResidualBlock(WIDTH).apply(block, x)
+        x = ResidualBranch(WIDTH).apply(block, x)
     return nn.Dense(3).apply({"params": p["head"]}, x)
 
 

@@ -11,7 +11,7 @@ from teachers.rollout import Trajectory
 SLOTS, ENVS, LENGTH, BATCH = 12, 3, 4, 64
 
 insert = jax.jit(replay.insert)
-ends_of = jax.jit(replay.episode_ends)
+index_of = jax.jit(replay.index)
 sample = jax.jit(replay.sample, static_argnames=("batch", "discount"))
 
 
@@ -27,6 +27,7 @@ def chunk(episode: np.ndarray, step: np.ndarray) -> Trajectory:
         steps=jnp.asarray(step, jnp.int32),
         distance=jnp.zeros(episode.shape),
         terminated=flags,
+        broken=flags,
     )
 
 
@@ -55,7 +56,7 @@ def test_goals_come_from_later_steps_of_the_same_episode(lengths, count, seed) -
     buffer = replay.empty(SLOTS, ENVS, 3, 1)
     for part in chunks(lengths, count):
         buffer = insert(buffer, part)
-    batch = sample(buffer, ends_of(buffer), jax.random.key(seed), batch=BATCH, discount=0.8)
+    batch = sample(buffer, index_of(buffer), jax.random.key(seed), batch=BATCH, discount=0.8)
     now, later = np.asarray(batch.observation), np.asarray(batch.future)
     np.testing.assert_array_equal(now[:, :2], later[:, :2])  # same environment and episode
     assert (later[:, 2] >= now[:, 2]).all()
@@ -82,7 +83,7 @@ def test_episode_ends_match_a_search_by_hand(lengths, count) -> None:
     for part in parts:
         buffer = insert(buffer, part)
     episode = np.concatenate([part.observation[..., 1] for part in parts])[-SLOTS:]
-    ends = np.asarray(ends_of(buffer))
+    ends = np.asarray(index_of(buffer).ends)
     for env in range(ENVS):
         for age in range(len(episode)):
             same = np.flatnonzero(episode[:, env] == episode[age, env])
@@ -93,7 +94,7 @@ def test_every_stored_step_is_drawn() -> None:
     buffer = replay.empty(SLOTS, ENVS, 3, 1)
     for part in chunks([[5], [3], [7]], 5):
         buffer = insert(buffer, part)
-    batch = sample(buffer, ends_of(buffer), jax.random.key(0), batch=4096, discount=0.8)
+    batch = sample(buffer, index_of(buffer), jax.random.key(0), batch=4096, discount=0.8)
     drawn = {tuple(row) for row in np.asarray(batch.observation).astype(int)}
     assert len(drawn) == SLOTS * ENVS
 
@@ -120,7 +121,7 @@ def test_offsets_are_clipped_to_the_last_stored_step() -> None:
     buffer = replay.empty(SLOTS, 1, 3, 1)
     for part in chunks([[40]], 3):
         buffer = insert(buffer, part)
-    batch = sample(buffer, ends_of(buffer), jax.random.key(0), batch=512, discount=0.999)
+    batch = sample(buffer, index_of(buffer), jax.random.key(0), batch=512, discount=0.999)
     assert np.mean(np.asarray(batch.future)[:, 2] == SLOTS - 1) > 0.9
 
 

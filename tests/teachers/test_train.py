@@ -10,7 +10,7 @@ from tiny import TEACHER
 from teachers import InputError, load_teacher, teacher_config, train, train_teacher
 from teachers.checkpoint import checkpoint_steps
 from teachers.runlog import read_metrics
-from teachers.train import init_training, make_iteration
+from teachers.iteration import init_training, make_iteration
 
 PER_ITERATION = 40
 

@@ -1,0 +1,118 @@
+"""One jitted iteration of training, from state to state: roll out, store, and take all gradient steps.
+
+Contrastive RL (Eysenbach et al., arXiv 2206.07568) with deep residual networks (Wang et al.,
+arXiv 2503.14858).
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key, UInt
+
+from teachers import replay as buffer
+from teachers.agent import teacher_networks
+from teachers.config import TeacherConfig
+from teachers.learner import Learner, Metrics, init_learner, make_update
+from teachers.memory import needs_remat
+from teachers.networks import sample_action
+from teachers.rollout import reset, rollout
+from teachers.tasks import State, Task, get_task
+
+SATURATED = 0.99  # from here on an action in [-1, 1] counts as saturated
+
+
+class TrainingState(NamedTuple):
+    """The whole state of a run: all that an iteration reads and writes."""
+
+    learner: Learner
+    environments: State
+    replay: buffer.Replay
+    key: Key[Array, ""]
+    iteration: Int[Array, ""]
+
+
+def init_training(config: TeacherConfig, seed: UInt[Array, ""] | None = None) -> TrainingState:
+    """The state before the first iteration.
+
+    Args:
+        config: of the run.
+        seed: that all randomness follows from, uint32; by default `config.seed`.
+    """
+    seed = jnp.uint32(config.seed) if seed is None else seed
+    task = get_task(config.task)
+    key, learner_key, reset_key = jax.random.split(jax.random.key(seed), 3)
+    return TrainingState(
+        learner=init_learner(teacher_networks(config), config.learning, learner_key),
+        environments=reset(task, reset_key, config.rollout.environments, "train"),
+        replay=buffer.empty(
+            config.replay_slots,
+            config.rollout.environments,
+            task.observation_size,
+            task.action_size,
+        ),
+        key=key,
+        iteration=jnp.zeros((), jnp.int32),
+    )
+
+
+def make_iteration(
+    config: TeacherConfig,
+) -> Callable[[TrainingState], tuple[TrainingState, Metrics]]:
+    """`state -> (state, metrics)`, a pure function, which `train_teacher` jits with a donated state.
+
+    Metrics are means over the gradient steps that were applied, and counts (`skipped_updates`,
+    `broken_environments`) of the iteration.
+    """
+    task = simulated_task(config)
+    networks = teacher_networks(config, task, training=True, remat=needs_remat(config))
+    learning = config.learning
+    update = make_update(networks, learning)
+
+    def iteration(state: TrainingState) -> tuple[TrainingState, Metrics]:
+        key, rollout_key, sample_key, action_key = jax.random.split(state.key, 4)
+
+        def act(key: Array, observation: Array, goal: Array) -> Array:
+            return sample_action(key, *networks.actor(state.learner.params, observation, goal))[0]
+
+        environments, trajectory = rollout(
+            task, act, state.environments, rollout_key, config.rollout.steps, "train"
+        )
+        replay = buffer.insert(state.replay, trajectory)
+        index = buffer.index(replay)
+
+        def learn(learner: Learner, keys: tuple[Array, Array]) -> tuple[Learner, Metrics]:
+            sample_key, action_key = keys
+            batch = buffer.sample(replay, index, sample_key, learning.batch, learning.discount)
+            return update(learner, batch, action_key)
+
+        keys = (
+            jax.random.split(sample_key, learning.updates),
+            jax.random.split(action_key, learning.updates),
+        )
+        learner, by_update = jax.lax.scan(learn, state.learner, keys)
+        skipped = jnp.sum(by_update.pop("skipped_updates"))
+        metrics = {name: jnp.nanmean(values) for name, values in by_update.items()}
+        metrics |= {
+            "skipped_updates": skipped,
+            "broken_environments": jnp.sum(trajectory.broken),
+            "saturated_actions": jnp.mean(jnp.abs(trajectory.action) > SATURATED),
+            "rollout_time_at_goal": jnp.mean(trajectory.distance < task.success_radius),
+        }
+        return TrainingState(learner, environments, replay, key, state.iteration + 1), metrics
+
+    return iteration
+
+
+@lru_cache(maxsize=4)
+def simulated_task(config: TeacherConfig) -> Task:
+    """The task of a run, with its physics computed as the configuration says.
+
+    Raises:
+        InputError: they cannot be, here.
+    """
+    # Evaluations play as many episodes at once.
+    most = max(config.rollout.environments, config.logging.episodes)
+    return get_task(config.task).simulated_by(config.rollout.physics, most)
