@@ -7,9 +7,9 @@ from common import parser, report
 from teachers import teacher_config
 from teachers.agent import teacher_networks
 from teachers.evaluate import evaluation_starts, outcomes, player
+from teachers.iteration import init_training, make_iteration
 from teachers.tasks import TASKS
 from teachers.tasks.reacher import Reacher
-from teachers.iteration import init_training, make_iteration
 
 
 class Unscaled(Reacher):

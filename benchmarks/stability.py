@@ -109,7 +109,9 @@ def train(name: str, depth: int, width: int, seed: int, iterations: int) -> dict
     shape, optimizer = VARIANTS[name]
     overrides = {f"{part}.depth": depth for part in ("actor", "phi", "psi")}
     overrides |= {f"{part}.width": width for part in ("actor", "phi", "psi")}
-    config = teacher_config("reacher", overrides={**overrides, "seed": seed, "learning.remat": "on"})
+    config = teacher_config(
+        "reacher", overrides={**overrides, "seed": seed, "learning.remat": "on"}
+    )
     changed = shape(depth // LAYERS_PER_BLOCK)
 
     def networks(config: Any, task: Any = None, **_: Any) -> Networks:
@@ -121,7 +123,8 @@ def train(name: str, depth: int, width: int, seed: int, iterations: int) -> dict
 
     iteration.teacher_networks = networks
     learner.make_optimizer = optimizer
-    state = jax.jit(iteration.init_training, static_argnums=0)(config)
+    # A function of its own: jit must not remember the variant before.
+    state = jax.jit(lambda: iteration.init_training(config))()
     iterate = jax.jit(iteration.make_iteration(config), donate_argnums=0)
     played = networks(config)
     play, starts = player(played), evaluation_starts(played.task, 256, seed)

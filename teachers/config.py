@@ -1,6 +1,6 @@
 """Configuration: frozen, validated models, and how files and command lines reach their fields.
 
-Precedence, low to high: the model's defaults, the task's defaults, a TOML file, overrides by dotted key.
+Precedence, low to high: the model's defaults, the task's defaults, a preset, a TOML file, overrides by dotted key.
 """
 
 import difflib
@@ -12,12 +12,13 @@ from typing import Any, Literal, TypeVar
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from teachers import presets
 from teachers.networks import LAYERS_PER_BLOCK
 from teachers.tasks import Engine, InputError, absolute_reference, get_task
 
 Residual = Literal["auto", "published", "scaled"]
 # Up to here the published residual block is enough: benchmarks/stability.py.
-PUBLISHED_DEPTH = 64
+PUBLISHED_DEPTH = 16
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
@@ -149,21 +150,28 @@ class TeacherConfig(Config):
 
 
 def teacher_config(
-    task: str, file: Path | None = None, overrides: Mapping[str, Any] | None = None
+    task: str,
+    file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    source: str = "--set",
 ) -> TeacherConfig:
-    """The configuration of a teacher for `task`: task defaults, then the TOML file, then the overrides.
+    """The configuration of a teacher for `task`: task defaults, the preset, the TOML file, then the overrides.
 
     Args:
         task: the task's name, or `FILE.py:Class`; see `get_task`.
         file: a TOML file with any of `TeacherConfig`'s fields.
         overrides: values by dotted key, such as `{"learning.batch": 512}`; strings are parsed.
+        preset: the name of one of `teachers.presets`.
+        source: where messages say that the overrides stand.
 
     Raises:
-        InputError: unknown task or key, a configuration for another task, unreadable file, or a value out of
+        InputError: unknown task, preset or key, a configuration for another task, unreadable file, or a value out of
             its range.
     """
-    defaults = {"task": task, **get_task(task).training}
-    config = resolve(TeacherConfig, defaults, file, overrides)
+    named = presets.preset(preset) if preset else {}
+    defaults = {"task": task, **get_task(task).training, **named}
+    config = resolve(TeacherConfig, defaults, file, overrides, source)
     if config.task != absolute_reference(task):
         raise InputError(
             f"the configuration is for task {config.task!r}, not {task!r}; name that one, or change its `task`"
@@ -191,6 +199,7 @@ def resolve(
     defaults: Mapping[str, Any],
     file: Path | None,
     overrides: Mapping[str, Any] | None,
+    source: str = "--set",
 ) -> ConfigType:
     """A configuration from defaults, a TOML file and overrides by dotted key; the later ones win.
 
@@ -198,10 +207,10 @@ def resolve(
         InputError: one line that names the key, the value and the remedy.
     """
     tree: dict[str, Any] = {}
-    _merge(tree, _nested(model, defaults))
+    _merge(tree, _nested(model, defaults, "the defaults"))
     if file is not None:
         _merge(tree, _checked_keys(model, read_toml(file), str(file)))
-    _merge(tree, _nested(model, overrides or {}))
+    _merge(tree, _nested(model, overrides or {}, source))
     try:
         return model.model_validate(tree)
     except ValidationError as error:
@@ -253,14 +262,14 @@ def _keys(model: type[Config], prefix: str = "") -> dict[str, type[Config] | Non
     return keys
 
 
-def _require_key(model: type[Config], key: str, source: str) -> None:
+def _require_key(model: type[Config], key: str, source: str, *, leaf: bool = False) -> None:
     keys = _keys(model)
     if key not in keys:
         leaves = [name for name, section in keys.items() if section is None]
         near = difflib.get_close_matches(key, leaves, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(leaves)}"
         raise InputError(f"unknown key {key!r} in {source}; {hint}")
-    if keys[key] is not None and source == "--set":
+    if keys[key] is not None and leaf:
         raise InputError(
             f"{key!r} is a section; set one of its keys, such as {_first_leaf(keys, key)!r}"
         )
@@ -287,10 +296,10 @@ def _checked_keys(model: type[Config], tree: dict[str, Any], source: str) -> dic
     return tree
 
 
-def _nested(model: type[Config], flat: Mapping[str, Any]) -> dict[str, Any]:
+def _nested(model: type[Config], flat: Mapping[str, Any], source: str) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key, value in flat.items():
-        _require_key(model, key, "--set")
+        _require_key(model, key, source, leaf=True)
         *sections, leaf = key.split(".")
         node = tree
         for section in sections:

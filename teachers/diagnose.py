@@ -73,7 +73,7 @@ def make_diagnosis(config: TeacherConfig) -> Callable[[TrainingState], Metrics]:
 
 
 def effective_rank(features: Float[Array, "batch embed"]) -> Float[Array, ""]:
-    """exp of the entropy of the normalised singular values: 1 to the number of columns.
+    """Exp of the entropy of the normalised singular values: 1 to the number of columns.
 
     Roy & Vetterli, "The effective rank" (EUSIPCO 2007), of the features less their mean.
     """

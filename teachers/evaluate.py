@@ -120,7 +120,14 @@ def summary(episodes: Episodes) -> dict[str, Any]:
 
 def mean_interval(values: Float[np.ndarray, "n"]) -> tuple[float, float]:
     """Percentile bootstrap 95% interval of the mean."""
-    return _bootstrap((values,), np.mean)
+    return bootstrap_interval(values, np.mean)
+
+
+def bootstrap_interval(
+    values: Float[np.ndarray, "n"], statistic: Callable[..., Any]
+) -> tuple[float, float]:
+    """Percentile bootstrap 95% interval of a statistic that takes `axis`."""
+    return _bootstrap((values,), statistic)
 
 
 def retention(

@@ -99,9 +99,7 @@ def make_gradients(
     """The gradients of all three losses on the same batch and the same, old, parameters."""
     target_entropy = learning.target_entropy * networks.task.action_size
 
-    def gradients(
-        learner: Learner, batch: Batch, key: Key[Array, ""]
-    ) -> tuple[Gradients, Metrics]:
+    def gradients(learner: Learner, batch: Batch, key: Key[Array, ""]) -> tuple[Gradients, Metrics]:
         actor = learner.params["actor"]
         critic = {"phi": learner.params["phi"], "psi": learner.params["psi"]}
         temperature = jnp.exp(learner.log_temperature)
@@ -110,9 +108,7 @@ def make_gradients(
             lambda critic: critic_objective(networks, learning, critic, batch), has_aux=True
         )(critic)
         (loss, log_probs), actor_grads = jax.value_and_grad(
-            lambda actor: actor_objective(
-                networks, actor, critic, goals, temperature, batch, key
-            ),
+            lambda actor: actor_objective(networks, actor, critic, goals, temperature, batch, key),
             has_aux=True,
         )(actor)
         temperature_grad = jax.grad(temperature_loss)(
@@ -150,13 +146,15 @@ def make_update(
         critic = {"phi": learner.params["phi"], "psi": learner.params["psi"]}
         states = learner.optimizers
         # A loss that is not finite has gradients that are not.
-        norm = {"actor": optax.global_norm(grads.actor), "critic": optax.global_norm(grads.critic)}
+        norm = {"actor": optax.tree.norm(grads.actor), "critic": optax.tree.norm(grads.critic)}
         usable = jnp.isfinite(norm["actor"] + norm["critic"] + grads.temperature)
 
         def step(grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
             updates, after = adam.update(grads, state, params)
             fresh = optax.apply_updates(params, updates), after
-            return jax.tree.map(lambda new, old: jnp.where(usable, new, old), fresh, (params, state))
+            return jax.tree.map(
+                lambda new, old: jnp.where(usable, new, old), fresh, (params, state)
+            )
 
         actor, actor_state = step(grads.actor, states["actor"], actor)
         critic, critic_state = step(grads.critic, states["critic"], critic)

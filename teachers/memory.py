@@ -10,7 +10,7 @@ from teachers import replay
 from teachers.agent import teacher_networks
 from teachers.config import NetworkConfig, TeacherConfig
 from teachers.learner import init_learner
-from teachers.networks import LAYERS_PER_BLOCK
+from teachers.networks import LAYERS_PER_BLOCK, count_parameters
 from teachers.rollout import reset
 from teachers.tasks import InputError, get_task
 
@@ -46,6 +46,13 @@ def training_memory(config: TeacherConfig, *, remat: bool | None = None) -> dict
         ),
         "activations": _activations(config, needs_remat(config) if remat is None else remat),
     }
+
+
+def parameter_counts(config: TeacherConfig) -> dict[str, int]:
+    """Numbers in the parameters of each network, without making them."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(teacher_networks(config).init, key)
+    return {name: count_parameters(tree) for name, tree in params.items()}
 
 
 def needs_remat(config: TeacherConfig) -> bool:

@@ -1,8 +1,15 @@
-"""Learning curves."""
+"""Learning curves, and the figures of a sweep."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
 
 from teachers.runlog import read_metrics
+
+SweepFigure = Literal["depth", "parameters", "actor_critic", "batch", "curves"]
+Rows = Sequence[Mapping[str, Any]]
 
 
 def plot_learning_curve(run: Path, file: Path) -> None:
@@ -31,3 +38,101 @@ def plot_learning_curve(run: Path, file: Path) -> None:
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:,.0f}k")
     figure.savefig(file, dpi=110)
+
+
+def plot_sweep(rows: Rows, figure: SweepFigure, file: Path) -> None:
+    """Draws the results of a sweep, with their 95% intervals over seeds.
+
+    Args:
+        rows: as `teachers.sweep.summarise` gives them.
+        figure: `depth`, time at goal against depth, a line for each other setting; `parameters`, time at goal against the
+            number of parameters, a line for each width and one for each depth; `actor_critic`, against the actor's and the
+            critic's depth; `batch`, against depth, a line for each batch size; `curves`, success against control steps.
+        file: the picture to write.
+    """
+    from matplotlib.figure import Figure  # late: it takes a second to import
+
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    page = Figure(figsize=(5.2 * len(tasks), 3.8), layout="constrained")
+    for axes, task in zip(page.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        _DRAW[figure](axes, [row for row in rows if row["task"] == task])
+        axes.set_title(Path(task).name)
+    page.savefig(file, dpi=110)
+
+
+def _by_depth(axes: Any, rows: Rows) -> None:
+    _lines(axes, rows, "critic_depth", _others)
+    axes.set(xlabel="depth", ylabel="time at goal")
+
+
+def _by_batch(axes: Any, rows: Rows) -> None:
+    _lines(axes, rows, "critic_depth", lambda row: f"batch {row['batch']}")
+    axes.set(xlabel="depth", ylabel="time at goal")
+
+
+def _by_parameters(axes: Any, rows: Rows) -> None:
+    for fixed, style in (("critic_width", "-"), ("critic_depth", "--")):
+        name = fixed.removeprefix("critic_")
+        _lines(axes, rows, "parameters", lambda row: f"{name} {row[fixed]}", style)  # noqa: B023
+    axes.set(xlabel="parameters", ylabel="time at goal")
+
+
+def _by_actor_and_critic(axes: Any, rows: Rows) -> None:
+    actors = sorted({row["actor_depth"] for row in rows})
+    critics = sorted({row["critic_depth"] for row in rows})
+    grid = np.full((len(actors), len(critics)), np.nan)
+    for row in rows:
+        at = actors.index(row["actor_depth"]), critics.index(row["critic_depth"])
+        grid[at] = row["time_at_goal"]
+        low, high = row["time_at_goal_ci95"]
+        label = f"{row['time_at_goal']:.2f}\n[{low:.2f}, {high:.2f}]"
+        axes.text(at[1], at[0], label, ha="center", va="center", fontsize=7, color="white")
+    axes.imshow(grid, origin="lower", vmin=0, vmax=max(0.5, float(np.nanmax(grid))), cmap="viridis")
+    axes.set(xlabel="depth of phi and psi", ylabel="depth of the actor")
+    axes.set_xticks(range(len(critics)), [str(depth) for depth in critics])
+    axes.set_yticks(range(len(actors)), [str(depth) for depth in actors])
+
+
+def _curves(axes: Any, rows: Rows) -> None:
+    for row in rows:
+        runs = [run for run in row["curve"]["success"] if run]
+        length = min(map(len, runs), default=0)
+        success = np.array([run[:length] for run in runs])
+        steps = row["curve"]["step"][:length]
+        (line,) = axes.plot(steps, success.mean(axis=0), label=row["cell"])
+        for run in success:
+            axes.plot(steps, run, color=line.get_color(), alpha=0.25, linewidth=0.8)
+    axes.set(xlabel="control steps", ylabel="success at end", ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+
+
+def _lines(axes: Any, rows: Rows, x: str, label: Any, style: str = "-") -> None:
+    """Time at goal against `x`: a line for the rows of each label."""
+    for name in dict.fromkeys(map(label, rows)):
+        own = sorted((row for row in rows if label(row) == name), key=lambda row: float(row[x]))
+        at = [row[x] for row in own]
+        low, high = zip(*(row["time_at_goal_ci95"] for row in own), strict=True)
+        values = [row["time_at_goal"] for row in own]
+        (line,) = axes.plot(at, values, style, marker="o", label=name or None)
+        axes.fill_between(at, low, high, alpha=0.2, color=line.get_color())
+    axes.set_xscale("log", base=2 if x.endswith("depth") else 10)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize=7)
+
+
+def _others(row: Mapping[str, Any]) -> str:
+    """What a row varies beside depth and task."""
+    hidden = ("depth", "actor.depth", "critic.depth", "task")
+    return ", ".join(f"{key} {value}" for key, value in row["varied"].items() if key not in hidden)
+
+
+_DRAW = {
+    "depth": _by_depth,
+    "parameters": _by_parameters,
+    "actor_critic": _by_actor_and_critic,
+    "batch": _by_batch,
+    "curves": _curves,
+}

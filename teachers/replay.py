@@ -73,7 +73,9 @@ class Index(NamedTuple):
     """What is looked up in a buffer for every age; made once for many batches."""
 
     ends: Int[Array, "age env"]  # the age of the last stored step of the step's episode
-    usable: Int[Array, "age env"]  # this age, or where the step was left out the nearest one that was not
+    usable: Int[
+        Array, "age env"
+    ]  # this age, or where the step was left out the nearest one that was not
 
 
 def index(replay: Replay) -> Index:

@@ -138,8 +138,7 @@ def _train(
         measured = jax.device_get(written.metrics | written.diagnosis)
         for seed, log in zip(seeds, logs, strict=True):
             row = {
-                name: float(values)
-                for name, values in _part(measured, seed, len(seeds)).items()
+                name: float(values) for name, values in _part(measured, seed, len(seeds)).items()
             }
             if written.played:
                 distance = np.concatenate([np.asarray(part) for part in written.played[seed]])

@@ -189,8 +189,15 @@ def train_teacher(
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     config: ConfigFile = None,
     set_: Assignments = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings to start from: paper, those of Wang et al.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")
+    ] = False,
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate", help="Train nothing: say what memory and time it would take."),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -201,6 +208,7 @@ def train_teacher(
     \b
     Example:
       crl-distill train-teacher reacher --depth 16 --width 64 --steps 400000 --out runs/teacher
+      crl-distill train-teacher humanoid --preset paper --estimate
     """
     _prepare()
     from teachers import config as configs
@@ -212,12 +220,55 @@ def train_teacher(
     named |= {f"{network}.width": width for network in networks} | {"steps": steps, "seed": seed}
     named |= {"rollout.physics": physics}
     overrides = _given(named) | configs.parse_assignments(set_ or [])
-    resolved = configs.teacher_config(task, config, overrides)
+    resolved = configs.teacher_config(task, config, overrides, preset)
     name = get_task(task).name
+    if estimate:
+        from distill.cli.experiments import estimate_table
+        from teachers.estimate import estimate as foresee
+
+        needed = foresee(resolved)
+        show(needed, json, lambda: estimate_table(needed))
+        return
     folder = out or Path("runs") / f"{name}-teacher"
     with progress(f"train-teacher {name}") as report:
         teacher = train(resolved, folder, resume=resume, progress=report)
     _show_run(folder, teacher.metadata, json)
+
+
+@app.command()
+def sweep(
+    spec: Annotated[
+        str, typer.Argument(help="TOML file, or a shipped experiment such as cpu/depth.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the experiment.  [default: runs/sweep-NAME]")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be trained, and train nothing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Trains a grid of teachers, several seeds each, and draws what comes out.
+
+    Leaves a run for each seed of each cell, results.json and figures in --out. Called again, it goes on where it stopped.
+
+    \b
+    Example:
+      crl-distill sweep cpu/depth --out runs/depth
+    """
+    _prepare()
+    from distill.cli import experiments
+    from teachers.sweep import cells, read_spec, run_sweep
+
+    name, experiment = read_spec(spec)
+    if dry_run:
+        planned = experiments.planned(cells(experiment), experiment.seeds)
+        show(planned, json, lambda: experiments.planned_table(spec, planned))
+        return
+    folder = out or Path("runs") / f"sweep-{name}"
+    with progress(f"sweep {name}") as report:
+        rows = run_sweep(experiment, folder, progress=report)
+    show(rows, json, lambda: experiments.sweep_table(str(folder), rows))
 
 
 @app.command()

@@ -24,14 +24,19 @@ from teachers.tasks.errors import InputError
 with contextlib.redirect_stdout(io.StringIO()):  # it prints there that optional Warp is missing
     from mujoco import mjx
 
-if jax.__version_info__ < (0, 11) and "xla_cpu_use_fusion_emitters" not in os.environ.get(
-    "XLA_FLAGS", ""
-):
-    # On CPUs, JAX 0.10 fuses a chain of joints into code that takes ten times as long for each joint more.
-    # Read when JAX first compiles; JAX 0.11 is right by itself and no longer knows the flag.
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
-    ).strip()
+# Read when JAX first compiles. What the user's XLA_FLAGS say goes before.
+_XLA_FLAGS = [
+    # With more than one core, programs with many small operations, such as a humanoid's physics, come to a standstill:
+    # a deadlock in XLA's thread pool. Without this scheduler they do not, and are no slower.
+    "--xla_cpu_enable_concurrency_optimized_scheduler=false",
+]
+if jax.__version_info__ < (0, 11):
+    # JAX 0.10 fuses a chain of joints into code that takes ten times as long for each joint more. JAX 0.11 is right
+    # by itself and no longer knows the flag.
+    _XLA_FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+for _flag in _XLA_FLAGS:
+    if _flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}".strip()
 
 # Default settings of robots that walk for 1,000 steps: a longer horizon, and fewer of the long evaluations.
 WALKING: Mapping[str, Any] = {

@@ -8,9 +8,9 @@ from students import StudentConfig, student_networks
 from teachers import evaluate_agent, load_teacher
 from teachers.evaluate import (
     evaluation_starts,
-    player,
     mean_interval,
     outcomes,
+    player,
     retention,
     summary,
 )

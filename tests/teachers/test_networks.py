@@ -29,26 +29,32 @@ def scanned():
     return network, network.init(jax.random.key(0), x), x
 
 
-def unrolled(params, x):
-    """The same function written as a Python loop over blocks."""
-    p = params["params"]
+def unrolled(params, x, scale=1.0):
+    """The same function written as a Python loop over blocks, and what each block adds."""
+    p, shares = params["params"], []
     x = nn.Dense(WIDTH).apply({"params": p["input"]}, x)
     x = nn.swish(nn.LayerNorm().apply({"params": p["input_norm"]}, x))
     for i in range(DEPTH // 4):
         block = jax.tree.map(operator.itemgetter(i), p["blocks"])
-        x = ResidualBranch(WIDTH).apply(block, x)
-    return nn.Dense(3).apply({"params": p["head"]}, x)
+        added = scale * ResidualBranch(WIDTH).apply(block, x)
+        x = x + added
+        shares.append(jnp.linalg.norm(added) / jnp.linalg.norm(x))
+    if "head_norm" in p:
+        x = nn.LayerNorm().apply({"params": p["head_norm"]}, x)
+    return nn.Dense(3).apply({"params": p["head"]}, x), shares
 
 
 def test_scanned_blocks_compute_what_unrolled_blocks_do(scanned) -> None:
     network, params, x = scanned
-    np.testing.assert_allclose(network.apply(params, x), unrolled(params, x), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        network.apply(params, x), unrolled(params, x)[0], rtol=1e-5, atol=1e-5
+    )
 
 
 def test_scanned_and_unrolled_gradients_agree(scanned) -> None:
     network, params, x = scanned
     ours = jax.grad(lambda p: jnp.sum(network.apply(p, x) ** 2))(params)
-    theirs = jax.grad(lambda p: jnp.sum(unrolled(p, x) ** 2))(params)
+    theirs = jax.grad(lambda p: jnp.sum(unrolled(p, x)[0] ** 2))(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, theirs)
 
 
@@ -57,6 +63,38 @@ def test_every_block_starts_from_its_own_weights(scanned) -> None:
     kernels = params["params"]["blocks"]["params"]["Dense_0"]["kernel"]
     assert kernels.shape == (DEPTH // 4, WIDTH, WIDTH)
     assert not np.allclose(kernels[0], kernels[1])
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_activations_computed_again_give_the_same_gradients(scaled) -> None:
+    x = jax.random.normal(jax.random.key(1), (5, 6))
+    kept, again = (ResidualMLP(DEPTH, WIDTH, 3, scaled, remat) for remat in (False, True))
+    params = kept.init(jax.random.key(0), x)
+    one, other = (
+        jax.grad(lambda p: jnp.sum(network.apply(p, x) ** 2))(params)  # noqa: B023
+        for network in (kept, again)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, other)
+
+
+def test_a_scaled_network_divides_branches_and_normalises_before_the_head(scanned) -> None:
+    _, _, x = scanned
+    network = ResidualMLP(DEPTH, WIDTH, 3, scaled=True)
+    params = network.init(jax.random.key(0), x)
+    ours, seen = network.apply(params, x, mutable="intermediates")
+    theirs, shares = unrolled(params, x, scale=(DEPTH / 4) ** -0.5)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(seen["intermediates"]["branch_share"][0], shares, rtol=1e-5)
+
+
+def test_bfloat16_products_keep_parameters_and_outputs_in_float32(scanned) -> None:
+    network, params, x = scanned
+    low = ResidualMLP(DEPTH, WIDTH, 3, dtype="bfloat16")
+    grads = jax.grad(lambda p: jnp.sum(low.apply(p, x) ** 2))(params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
+    ours, exact = low.apply(params, x), network.apply(params, x)
+    assert ours.dtype == jnp.float32
+    assert 0 < np.abs(ours - exact).max() < 0.1
 
 
 def test_parameters_grow_with_depth_alone_in_the_blocks() -> None:

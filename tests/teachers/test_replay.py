@@ -136,3 +136,20 @@ def test_the_counter_of_insertions_never_overflows_nor_moves_the_ring() -> None:
 def test_slots_must_be_whole_rollouts() -> None:
     with pytest.raises(ValueError, match="not a multiple"):
         replay.insert(replay.empty(10, ENVS, 3, 1), chunks([[5], [3], [7]], 1)[0])
+
+
+def test_steps_that_broke_the_simulation_are_never_drawn_nor_joined() -> None:
+    part = chunk(np.zeros((LENGTH, ENVS), int), np.arange(LENGTH)[:, None].repeat(ENVS, axis=1))
+    broken = np.zeros((LENGTH, ENVS), bool)
+    broken[2, 0] = broken[0, 1] = True
+    broken[:, 2] = [False, True, True, False]
+    buffer = insert(replay.empty(SLOTS, ENVS, 3, 1), part._replace(broken=jnp.asarray(broken)))
+    batch = sample(buffer, index_of(buffer), jax.random.key(0), batch=2048, discount=0.5)
+    pairs = {
+        (int(now[0]), int(now[2]), int(later[2]))
+        for now, later in zip(batch.observation, batch.future, strict=True)
+    }
+    # Environment 0 keeps steps 0, 1 and 3; 1 keeps 1 to 3; 2 keeps 0 and 3.
+    assert pairs == {(0, 0, 1), (0, 1, 1), (0, 3, 3)} | {
+        (1, 1, 2), (1, 1, 3), (1, 2, 3), (1, 3, 3)
+    } | {(2, 0, 0), (2, 3, 3)}  # fmt: skip

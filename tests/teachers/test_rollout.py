@@ -77,3 +77,30 @@ def test_reset_gives_every_environment_its_own_start() -> None:
     assert len(np.unique(states.goal, axis=0)) == 32
     assert len(np.unique(states.physics.qpos, axis=0)) == 32
     assert not jnp.any(states.terminated)
+
+
+class BreakingReacher(Reacher):
+    """A reacher whose simulation gives no number where its shoulder turns past one radian."""
+
+    def advance(self, physics, control):
+        after = super().advance(physics, control)
+        return after._replace(qpos=jnp.where(after.qpos[0] > 1.0, jnp.nan, after.qpos))
+
+
+def test_a_broken_environment_restarts_alone() -> None:
+    task = BreakingReacher()
+
+    @jax.jit
+    def play(key):
+        states = reset(task, key, ENVS, "train")
+        return rollout(task, lambda *_: jnp.full((ENVS, 2), 0.3), states, key, 60, "train")
+
+    states, trajectory = play(jax.random.key(1))
+    broken, steps = np.asarray(trajectory.broken), np.asarray(trajectory.steps)
+    assert 0 < broken.sum() < broken.size / 2
+    assert np.isfinite(trajectory.observation).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states.physics))
+    np.testing.assert_array_equal(trajectory.terminated, broken)
+    assert np.isinf(np.asarray(trajectory.distance)[broken]).all()
+    ended = broken | (steps == task.episode_steps - 1)
+    np.testing.assert_array_equal(steps[1:], np.where(ended[:-1], 0, steps[:-1] + 1))

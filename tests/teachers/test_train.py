@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,8 @@ from tiny import TEACHER
 
 from teachers import InputError, load_teacher, teacher_config, train, train_teacher
 from teachers.checkpoint import checkpoint_steps
-from teachers.runlog import read_metrics
 from teachers.iteration import init_training, make_iteration
+from teachers.runlog import read_metrics
 
 PER_ITERATION = 40
 
@@ -104,15 +105,48 @@ def test_divergence_ends_the_run_and_keeps_good_checkpoints(tmp_path, monkeypatc
 
         def diverging(state):
             after, metrics = iteration(state)
-            bad = jnp.where(after.iteration >= 3, jnp.nan, 0.0)
-            return after, metrics | {"critic_loss": metrics["critic_loss"] + bad}
+            skipped = jnp.where(after.iteration >= 3, 7, 0)
+            metrics |= {"critic_loss": jnp.where(skipped > 0, jnp.nan, metrics["critic_loss"])}
+            return after._replace(learner=after.learner._replace(skipped=skipped)), metrics
 
         return diverging
 
     monkeypatch.setattr(train, "make_iteration", broken)
-    with pytest.raises(train.DivergedError, match="critic_loss is nan at step 120"):
-        train_teacher(settings(), tmp_path / "run")
+    tolerant = settings(**{"learning.max_skipped": 7})
+    assert train_teacher(tolerant, tmp_path / "tolerant").metadata.metrics["steps"] == 160
+    with pytest.raises(train.DivergedError, match=r"7 gradient steps .* by step 120.* lower learn"):
+        train_teacher(settings(**{"learning.max_skipped": 6}), tmp_path / "run")
     assert load_teacher(tmp_path / "run").metadata.metrics["steps"] == 80
+    assert read_metrics(tmp_path / "run")[-1]["critic_loss"] is None  # the bad one is on record
+
+
+def test_several_seeds_at_once_are_the_runs_that_they_are_alone(teacher_run, tmp_path) -> None:
+    runs = {seed: tmp_path / f"seed-{seed}" for seed in (0, 1)}
+    teachers = train.train_seeds(settings(), runs)
+    assert [teacher.metadata.config["seed"] for teacher in teachers] == [0, 1]
+    alone, together = read_metrics(teacher_run), read_metrics(runs[0])
+    assert [row.keys() for row in alone] == [row.keys() for row in together]
+    for name in ("critic_loss", "entropy", "rollout_time_at_goal"):
+        assert together[0][name] == pytest.approx(alone[0][name], rel=1e-3, abs=1e-4)
+    assert read_metrics(runs[1])[0]["critic_loss"] != together[0]["critic_loss"]
+    assert load_teacher(runs[1]).metadata.metrics["steps"] == 160
+
+
+def test_seeds_resume_at_the_newest_checkpoint_that_all_have(tmp_path) -> None:
+    runs = {seed: tmp_path / f"seed-{seed}" for seed in (0, 1)}
+    train.train_seeds(settings(), runs)
+    finished = read_metrics(runs[1])
+    for run in runs.values():  # as if killed between the two saves
+        if run == runs[1]:
+            shutil.rmtree(run / "checkpoints" / "160")
+    with pytest.raises(InputError, match="already has 160 steps"):
+        train.train_seeds(settings(), runs, resume=True)
+    longer = settings(steps=200)
+    train.train_seeds(longer, runs, resume=True)
+    again = read_metrics(runs[1])
+    assert [row["step"] for row in again] == [40, 80, 120, 160, 200]
+    assert without_clock(again)[:3] == without_clock(finished)[:3]
+    assert load_teacher(runs[0]).metadata.metrics["steps"] == 200
 
 
 def test_the_seed_determines_the_run_and_another_one_changes_it(teacher_run, tmp_path) -> None:

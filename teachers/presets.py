@@ -1,0 +1,42 @@
+"""Named settings, to be changed by options like any other default."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from teachers.tasks import InputError
+
+# Wang et al. (arXiv 2503.14858), table of hyper-parameters, and the defaults of the code they released. Theirs are the same
+# for every task; runs are of 50 to 100 million steps. Shallow networks (depth 4) had a batch of 256.
+_PAPER: Mapping[str, Any] = {
+    **{f"{network}.depth": 64 for network in ("actor", "phi", "psi")},
+    **{f"{network}.width": 256 for network in ("actor", "phi", "psi")},
+    **{f"{network}.residual": "published" for network in ("actor", "phi", "psi")},
+    "steps": 100_000_000,
+    "embedding": 64,
+    "rollout.environments": 512,
+    "rollout.steps": 62,
+    "rollout.replay_steps": 10_000,
+    "learning.updates": 800,
+    "learning.batch": 512,
+    "learning.learning_rate": 3e-4,
+    "learning.discount": 0.99,
+    "learning.logsumexp_penalty": 0.1,
+    "learning.initial_temperature": 1.0,
+    "learning.target_entropy": -0.5,
+    "logging.episodes": 128,
+    "logging.evaluate_every": 32,
+    "logging.checkpoint_every": 128,
+}
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {"paper": _PAPER}
+
+
+def preset(name: str) -> Mapping[str, Any]:
+    """The settings of a preset, by dotted key.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if name not in PRESETS:
+        raise InputError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}")
+    return PRESETS[name]
