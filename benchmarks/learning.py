@@ -1,4 +1,4 @@
-"""What two choices do to learning on `reacher`: dividing inputs by their scale, and the first temperature."""
+"""What some choices do to learning on `reacher`: scaled inputs, the first temperature, bfloat16."""
 
 import jax
 import numpy as np
@@ -25,6 +25,7 @@ VARIANTS = {
     "default": ("reacher", {}),
     "inputs not scaled": ("reacher_unscaled", {}),
     "initial temperature 1.0": ("reacher", {"learning.initial_temperature": 1.0}),
+    "products in bfloat16": ("reacher", {"learning.precision": "bfloat16"}),
 }
 
 

@@ -97,7 +97,7 @@ VARIANTS: dict[str, tuple[Callable[[int], dict[str, Any]], Any]] = {
     "pre-norm": (lambda blocks: {"pre_norm": True}, learner.make_optimizer),
     "head norm": (lambda blocks: {"head_norm": True}, learner.make_optimizer),
     "scaled branches": (lambda blocks: {"scale": blocks**-0.5}, learner.make_optimizer),
-    "scaled (both)": (
+    "scaled, head norm": (
         lambda blocks: {"scale": blocks**-0.5, "head_norm": True},
         learner.make_optimizer,
     ),

@@ -16,8 +16,8 @@ from teachers import presets
 from teachers.networks import LAYERS_PER_BLOCK
 from teachers.tasks import Engine, InputError, absolute_reference, get_task
 
-Residual = Literal["auto", "published", "scaled"]
-# Up to here the published residual block is enough: benchmarks/stability.py.
+Residual = Literal["auto", "published", "zero"]
+# Up to here the published start of residual blocks is enough: benchmarks/stability.py.
 PUBLISHED_DEPTH = 16
 
 ConfigType = TypeVar("ConfigType", bound="Config")
@@ -39,15 +39,15 @@ class NetworkConfig(Config):
     depth: int = Field(16, ge=4, le=4096, description="Dense layers in the trunk, a multiple of 4")
     width: int = Field(64, ge=1, le=16384, description="units of each layer")
     residual: Residual = Field(
-        "auto", description="scaled: for very deep networks, see `ResidualMLP`; auto: where needed"
+        "auto", description="how blocks start, see `ResidualMLP`; auto: zero where depth needs it"
     )
 
     @property
-    def scaled(self) -> bool:
-        """Whether the blocks are scaled, with `auto` resolved."""
+    def zero(self) -> bool:
+        """Whether residual branches start at zero, with `auto` resolved."""
         if self.residual == "auto":
             return self.depth > PUBLISHED_DEPTH
-        return self.residual == "scaled"
+        return self.residual == "zero"
 
     @field_validator("depth")
     @classmethod

@@ -26,18 +26,23 @@ class ResidualBranch(nn.Module):
 
     Attributes:
         width: units of each layer.
+        zero: whether the branch starts at zero, by the scale of its last LayerNorm.
         dtype: in which the matrix products are computed; parameters and all else are float32.
     """
 
     width: int
+    zero: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
         """Applies the layers."""
-        for _layer in range(LAYERS_PER_BLOCK):
+        for layer in range(LAYERS_PER_BLOCK):
             product = nn.Dense(self.width, dtype=self.dtype, kernel_init=_lecun_uniform)(x)
-            x = nn.swish(nn.LayerNorm(dtype=jnp.float32)(checkpoint_name(product, PRODUCT)))
+            silent = self.zero and layer == LAYERS_PER_BLOCK - 1
+            scale = nn.initializers.zeros if silent else nn.initializers.ones
+            norm = nn.LayerNorm(dtype=jnp.float32, scale_init=scale)
+            x = nn.swish(norm(checkpoint_name(product, PRODUCT)))
         return x
 
 
@@ -54,8 +59,9 @@ class ResidualMLP(nn.Module):
         depth: number of Dense layers in the residual trunk, a multiple of 4.
         width: units of each of them.
         outputs: size of the head.
-        scaled: whether each block's branch is divided by the square root of the number of blocks and the head
-            reads a LayerNorm of the trunk. The published network does neither; very deep ones need both.
+        zero: whether each block's branch starts at zero, so that a new network is a shallow one, whatever its depth
+            (Goyal et al., arXiv 1706.02677, section 5.1). The published network starts with all blocks at work, and
+            learns the later the deeper it is: benchmarks/stability.py.
         remat: whether the gradient keeps the blocks' inputs alone and computes the matrix products again too.
         dtype: in which the trunk's matrix products are computed.
     """
@@ -63,7 +69,7 @@ class ResidualMLP(nn.Module):
     depth: int
     width: int
     outputs: int
-    scaled: bool = False
+    zero: bool = False
     remat: bool = False
     dtype: DTypeLike = jnp.float32
 
@@ -76,13 +82,12 @@ class ResidualMLP(nn.Module):
         """
         x = nn.Dense(self.width, kernel_init=_lecun_uniform, name="input")(x)
         x = nn.swish(nn.LayerNorm(name="input_norm")(x))
-        branch = ResidualBranch(self.width, self.dtype, parent=None)
+        branch = ResidualBranch(self.width, self.zero, self.dtype, parent=None)
         blocks = self.param("blocks", self._init_blocks, branch, x)
-        scale = self.blocks**-0.5 if self.scaled else 1.0
         observed = self.is_mutable_collection("intermediates")
 
         def block(x: Array, params: Params) -> tuple[Array, Array | None]:
-            added = scale * apply(branch, params, x)
+            added = apply(branch, params, x)
             share = jnp.linalg.norm(added) / jnp.linalg.norm(x + added) if observed else None
             return x + added, share
 
@@ -92,17 +97,11 @@ class ResidualMLP(nn.Module):
         x, shares = jax.lax.scan(jax.checkpoint(block, policy=policy, prevent_cse=False), x, blocks)
         if observed:
             self.sow("intermediates", "branch_share", shares)
-        if self.scaled:
-            x = nn.LayerNorm(name="head_norm")(x)
         return nn.Dense(self.outputs, kernel_init=_lecun_uniform, name="head")(x)
 
-    @property
-    def blocks(self) -> int:
-        """Residual blocks in the trunk."""
-        return self.depth // LAYERS_PER_BLOCK
-
     def _init_blocks(self, key: Key[Array, ""], branch: ResidualBranch, x: Array) -> Params:
-        return jax.vmap(lambda key: branch.init(key, x))(jax.random.split(key, self.blocks))
+        keys = jax.random.split(key, self.depth // LAYERS_PER_BLOCK)
+        return jax.vmap(lambda key: branch.init(key, x))(keys)
 
 
 def apply(module: nn.Module, params: Params, x: Array) -> Array:

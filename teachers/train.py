@@ -194,8 +194,8 @@ def _train(
 def _diverged(written: _Iteration, config: TeacherConfig) -> DivergedError:
     skipped = int(np.min(written.skipped))
     step = written.number * config.steps_per_iteration
-    scaled = all(network.scaled for network in (config.actor, config.phi, config.psi))
-    residual = "" if scaled else "set actor.residual, phi.residual and psi.residual to scaled, "
+    zero = all(network.zero for network in (config.actor, config.phi, config.psi))
+    residual = "" if zero else "set actor.residual, phi.residual and psi.residual to zero, "
     return DivergedError(
         f"training diverged: {skipped:,} gradient steps were not finite by step {step:,} and were not applied; "
         f"checkpoints are intact; {residual}lower learning.learning_rate, or raise learning.max_skipped"

@@ -29,18 +29,16 @@ def scanned():
     return network, network.init(jax.random.key(0), x), x
 
 
-def unrolled(params, x, scale=1.0):
+def unrolled(params, x):
     """The same function written as a Python loop over blocks, and what each block adds."""
     p, shares = params["params"], []
     x = nn.Dense(WIDTH).apply({"params": p["input"]}, x)
     x = nn.swish(nn.LayerNorm().apply({"params": p["input_norm"]}, x))
     for i in range(DEPTH // 4):
         block = jax.tree.map(operator.itemgetter(i), p["blocks"])
-        added = scale * ResidualBranch(WIDTH).apply(block, x)
+        added = ResidualBranch(WIDTH).apply(block, x)
         x = x + added
         shares.append(jnp.linalg.norm(added) / jnp.linalg.norm(x))
-    if "head_norm" in p:
-        x = nn.LayerNorm().apply({"params": p["head_norm"]}, x)
     return nn.Dense(3).apply({"params": p["head"]}, x), shares
 
 
@@ -65,10 +63,9 @@ def test_every_block_starts_from_its_own_weights(scanned) -> None:
     assert not np.allclose(kernels[0], kernels[1])
 
 
-@pytest.mark.parametrize("scaled", [False, True])
-def test_activations_computed_again_give_the_same_gradients(scaled) -> None:
+def test_activations_computed_again_give_the_same_gradients() -> None:
     x = jax.random.normal(jax.random.key(1), (5, 6))
-    kept, again = (ResidualMLP(DEPTH, WIDTH, 3, scaled, remat) for remat in (False, True))
+    kept, again = (ResidualMLP(DEPTH, WIDTH, 3, remat=remat) for remat in (False, True))
     params = kept.init(jax.random.key(0), x)
     one, other = (
         jax.grad(lambda p: jnp.sum(network.apply(p, x) ** 2))(params)  # noqa: B023
@@ -77,14 +74,35 @@ def test_activations_computed_again_give_the_same_gradients(scaled) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, other)
 
 
-def test_a_scaled_network_divides_branches_and_normalises_before_the_head(scanned) -> None:
+def test_a_network_whose_branches_start_at_zero_is_shallow_and_learns_in_every_block(
+    scanned,
+) -> None:
     _, _, x = scanned
-    network = ResidualMLP(DEPTH, WIDTH, 3, scaled=True)
+    network = ResidualMLP(DEPTH, WIDTH, 3, zero=True)
     params = network.init(jax.random.key(0), x)
+    assert_same = np.testing.assert_array_equal
     ours, seen = network.apply(params, x, mutable="intermediates")
-    theirs, shares = unrolled(params, x, scale=(DEPTH / 4) ** -0.5)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(seen["intermediates"]["branch_share"][0], shares, rtol=1e-5)
+    assert_same(seen["intermediates"]["branch_share"][0], np.zeros(DEPTH // 4))
+
+    @jax.jit
+    def step(params):
+        grads = jax.grad(lambda p: jnp.sum(network.apply(p, x) ** 2))(params)
+        return jax.tree.map(lambda p, g: p - 0.01 * g, params, grads), grads
+
+    after, _ = step(params)
+    _, grads = step(after)  # the first step only opens the branches
+    by_block = jax.tree.map(
+        lambda g: jnp.abs(g).max(axis=range(1, g.ndim)), grads["params"]["blocks"]
+    )
+    assert all((leaf > 0).all() for leaf in jax.tree.leaves(by_block))
+    assert not np.array_equal(network.apply(after, x), ours)
+
+
+def test_what_each_block_adds_is_seen(scanned) -> None:
+    network, params, x = scanned
+    _, seen = network.apply(params, x, mutable="intermediates")
+    shares = seen["intermediates"]["branch_share"][0]
+    np.testing.assert_allclose(shares, unrolled(params, x)[1], rtol=1e-5)
 
 
 def test_bfloat16_products_keep_parameters_and_outputs_in_float32(scanned) -> None:

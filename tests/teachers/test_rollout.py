@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,3 +107,32 @@ def test_a_broken_environment_restarts_alone() -> None:
     assert np.isinf(np.asarray(trajectory.distance)[broken]).all()
     ended = broken | (steps == task.episode_steps - 1)
     np.testing.assert_array_equal(steps[1:], np.where(ended[:-1], 0, steps[:-1] + 1))
+
+
+STANDSTILL = """
+import subprocess
+import sys
+
+import jax
+from distill.cache import use_compilation_cache
+from teachers.rollout import reset, rollout
+from teachers.tasks import get_task
+
+use_compilation_cache()
+task = get_task("humanoid")
+
+@jax.jit
+def play(key):
+    def act(key, observation, goal):
+        return jax.random.uniform(key, (256, task.action_size), minval=-1, maxval=1)
+    return rollout(task, act, reset(task, key, 256, "train"), key, 5, "train")
+
+for seed in range(6):
+    jax.block_until_ready(play(jax.random.key(seed)))
+"""
+
+
+@pytest.mark.slow
+def test_many_humanoids_on_several_cores_do_not_come_to_a_standstill() -> None:
+    # XLA's thread pool had them wait for each other for ever: see the flags in teachers/tasks/base.py.
+    subprocess.run([sys.executable, "-c", STANDSTILL], timeout=400, check=True)

@@ -11,6 +11,7 @@ from teachers.checkpoint import checkpoint_steps
 from teachers.plot import plot_sweep
 from teachers.sweep import SweepSpec, cells, interquartile_mean, read_spec, run_sweep, shipped
 
+# Depth 8 is that of the other tests' teacher: its programs are compiled once.
 TINY = {**TEACHER, "steps": 80}
 
 
@@ -104,7 +105,7 @@ def test_a_sweep_goes_on_where_it_stopped(swept, tmp_path, monkeypatch) -> None:
     experiment, out, rows = swept
     before = stamps(out)
     reports = []
-    wider = experiment.model_copy(update={"cells": [{"depth": 4, "learning.batch": 16}]})
+    wider = experiment.model_copy(update={"cells": [{"depth": 8, "logging.keep_checkpoints": 3}]})
 
     def interrupt(done, total, figures):
         reports.append((done, total))
@@ -116,7 +117,7 @@ def test_a_sweep_goes_on_where_it_stopped(swept, tmp_path, monkeypatch) -> None:
     assert stamps(out).items() >= before.items()  # nothing was trained again
     again = run_sweep(wider, out)
     assert again[:2] == rows
-    assert again[2]["cell"] == "depth=4,learning.batch=16"
+    assert again[2]["cell"] == "depth=8,logging.keep_checkpoints=3"
     assert stamps(out).items() >= before.items()
     assert {total for _, total in reports} == {6 * 80}
 

@@ -11,7 +11,10 @@ from tiny import DISTILL, TEACHER
 
 from distill.cli import demo
 
-COMMANDS = ["tasks", "train-teacher", "distill", "export", "evaluate", "play", "info", "demo"]
+COMMANDS = [
+    *("tasks", "train-teacher", "sweep", "distill"),
+    *("export", "evaluate", "play", "info", "demo"),
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -94,6 +97,35 @@ def test_figures_are_printed_for_people_too(export_folder) -> None:
     assert "success_at_end" in result.stdout
 
 
+def test_an_estimate_trains_nothing(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    needed = run_json("train-teacher", "reacher", "--estimate", *sets(TEACHER))
+    assert needed["fits"]
+    assert needed["seconds"]["run"] > 0
+    shown = run("train-teacher", "reacher", "--estimate", *sets(TEACHER)).stdout
+    assert "memory: replay" in shown
+    assert "duration" in shown
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_sweep_is_planned_run_and_shown(tmp_path) -> None:
+    spec = tmp_path / "experiment.toml"
+    settings = "".join(f"{key} = {value!r}\n" for key, value in TEACHER.items())
+    spec.write_text(
+        'task = "reacher"\nseeds = 1\nfigures = ["depth"]\n'
+        f"[settings]\n{settings}[grid]\ndepth = [8]\n"
+    )
+    (planned,) = run_json("sweep", spec, "--dry-run")
+    assert planned == {"cell": "depth=8", "task": "reacher", "seeds": 1, "steps": 160}
+    out = tmp_path / "out"
+    (row,) = run_json("sweep", spec, "--out", out)
+    assert row["steps"] == 160
+    assert (out / "depth.png").is_file()
+    assert "depth=8" in run("sweep", spec, "--out", out).stdout  # nothing is left to train
+    spec.write_text(spec.read_text().replace("seeds", "sedes"))
+    assert_refused(run("sweep", spec), "'sedes'", "did you mean 'seeds'")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -112,6 +144,8 @@ def test_figures_are_printed_for_people_too(export_folder) -> None:
         (["train-teacher", "reacher", "--dpeth", "4"], ["--dpeth", "--help"]),
         (["train-teacher"], ["--help"]),
         (["train-teacher", "reacher", "--resume", "--out", "/nowhere"], ["/nowhere", "does not exist"]),
+        (["train-teacher", "reacher", "--preset", "papr"], ["'papr'", "choose from paper"]),
+        (["sweep", "/nowhere.toml"], ["/nowhere.toml", "cpu/depth"]),
         (["distill", "/nowhere"], ["/nowhere", "does not exist"]),
         (["export", "/nowhere"], ["/nowhere", "does not exist"]),
         (["evaluate", "/nowhere.onnx"], ["/nowhere.onnx", "does not exist"]),
