@@ -1,6 +1,8 @@
 """How much memory a training run takes, by part; refuses what cannot fit before anything is allocated."""
 
 import os
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -11,7 +13,6 @@ from teachers.agent import teacher_networks
 from teachers.config import NetworkConfig, TeacherConfig
 from teachers.learner import init_learner
 from teachers.networks import LAYERS_PER_BLOCK, count_parameters
-from teachers.rollout import reset
 from teachers.tasks import InputError, get_task
 
 GIB = 2**30
@@ -28,24 +29,8 @@ def training_memory(config: TeacherConfig, *, remat: bool | None = None) -> dict
     Returns:
         `parameters`, `gradients`, `optimizers`, `replay`, `environments` and `activations`.
     """
-    task, networks, learning = get_task(config.task), teacher_networks(config), config.learning
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    learner = jax.eval_shape(lambda key: init_learner(networks, learning, key), key)
-    rows = config.replay_slots, config.rollout.environments
-    environments = config.rollout.environments
-    parameters = total_bytes(learner.params)
-    return {
-        "parameters": parameters,
-        "gradients": parameters,
-        "optimizers": total_bytes(learner.optimizers),
-        "replay": total_bytes(
-            jax.eval_shape(lambda: replay.empty(*rows, task.observation_size, task.action_size))
-        ),
-        "environments": total_bytes(
-            jax.eval_shape(lambda key: reset(task, key, environments, "train"), key)
-        ),
-        "activations": _activations(config, needs_remat(config) if remat is None else remat),
-    }
+    remat = needs_remat(config) if remat is None else remat
+    return {**_kept(config), "activations": _activations(config, remat)}
 
 
 def parameter_counts(config: TeacherConfig) -> dict[str, int]:
@@ -58,7 +43,7 @@ def parameter_counts(config: TeacherConfig) -> dict[str, int]:
 def needs_remat(config: TeacherConfig) -> bool:
     """Whether a run computes activations again for the gradient, with `auto` resolved for this device."""
     if config.learning.remat == "auto":
-        needed = sum(training_memory(config, remat=False).values())
+        needed = sum(_kept(config).values()) + _activations(config, remat=False)
         return needed > COMFORTABLE * device_memory()
     return config.learning.remat == "on"
 
@@ -91,6 +76,29 @@ def device_memory() -> int:
 def total_bytes(tree: Any) -> int:
     """Bytes of a pytree of arrays or `jax.ShapeDtypeStruct`."""
     return sum(_bytes(leaf) for leaf in jax.tree.leaves(tree))
+
+
+@lru_cache(maxsize=8)
+def _kept(config: TeacherConfig) -> Mapping[str, int]:
+    """Bytes of what a run holds all the time."""
+    task, networks, learning = get_task(config.task), teacher_networks(config), config.learning
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    learner = jax.eval_shape(lambda key: init_learner(networks, learning, key), key)
+    parameters, environments = total_bytes(learner.params), config.rollout.environments
+    ring = jax.eval_shape(
+        lambda: replay.empty(
+            config.replay_slots, environments, task.observation_size, task.action_size
+        )
+    )
+    # Of each: `teachers.tasks.base.State`.
+    numbers = task.model.nq + 2 * task.model.nv + task.observation_size + task.goal_size + 1
+    return {
+        "parameters": parameters,
+        "gradients": parameters,
+        "optimizers": total_bytes(learner.optimizers),
+        "replay": total_bytes(ring),
+        "environments": (4 * numbers + 1) * environments,
+    }
 
 
 def _activations(config: TeacherConfig, remat: bool) -> int:

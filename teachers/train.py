@@ -1,9 +1,9 @@
 """The training of teachers: the loop around the jitted iteration, which logs, evaluates and checkpoints."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -96,9 +96,34 @@ def train_seeds(
     with ExitStack() as folders:
         for out in configs:
             folders.enter_context(new_folder(out))
-        init = jax.jit(init_training, static_argnums=0)
-        states = [init(config, np.uint32(seed)) for seed in runs]
+        init = _programs(_program_key(config), len(runs)).init
+        states = [init(np.uint32(seed)) for seed in runs]
         return _train(configs, _stack(states), [{} for _ in runs], progress)
+
+
+class _Programs(NamedTuple):
+    """The jitted functions of a run."""
+
+    init: Callable[..., TrainingState]
+    iterate: Callable[[TrainingState], tuple[TrainingState, Metrics]]
+    diagnose: Callable[[TrainingState], Metrics]
+    play: Callable[..., Iterator[Float[Array, "time env"]]]
+
+
+@lru_cache(maxsize=2)
+def _programs(config: TeacherConfig, seeds: int) -> _Programs:
+    """Kept between runs that differ in seed and length alone: tracing physics takes many seconds."""
+    together: Callable[..., Any] = jax.vmap if seeds > 1 else lambda function: function
+    return _Programs(
+        init=jax.jit(partial(init_training, config)),
+        iterate=jax.jit(together(make_iteration(config)), donate_argnums=0),
+        diagnose=jax.jit(together(make_diagnosis(config))),
+        play=player(teacher_networks(config, simulated_task(config))),
+    )
+
+
+def _program_key(config: TeacherConfig) -> TeacherConfig:
+    return config.model_copy(update={"seed": 0, "steps": 1})
 
 
 class _Iteration(NamedTuple):
@@ -122,11 +147,8 @@ def _train(
     The device is given an iteration before the figures of the one before it are fetched, so that it never waits.
     """
     seeds, config = range(len(configs)), next(iter(configs.values()))
-    together: Callable[..., Any] = jax.vmap if len(seeds) > 1 else lambda function: function
-    iterate = jax.jit(together(make_iteration(config)), donate_argnums=0)
-    diagnose = jax.jit(together(make_diagnosis(config)))
+    programs = _programs(_program_key(config), len(seeds))
     networks = teacher_networks(config)
-    play = player(teacher_networks(config, simulated_task(config)))
     starts = [
         evaluation_starts(networks.task, config.logging.episodes, each.seed)
         for each in configs.values()
@@ -163,15 +185,15 @@ def _train(
         for i in range(done + 1, config.iterations + 1):
             last = i == config.iterations
             evaluates = last or i % config.logging.evaluate_every == 0
-            state, metrics = iterate(state)
+            state, metrics = programs.iterate(state)
             learners = [_part(state.learner.params, seed, len(seeds)) for seed in seeds]
             now = _Iteration(
                 i,
                 metrics,
                 # The state's own count is donated with it before this one is read.
                 jnp.copy(state.learner.skipped),
-                diagnose(state) if evaluates else {},
-                [list(play(*each)) for each in zip(learners, starts, strict=True)]
+                programs.diagnose(state) if evaluates else {},
+                [list(programs.play(*each)) for each in zip(learners, starts, strict=True)]
                 if evaluates
                 else [],
             )

@@ -1,7 +1,16 @@
+import jax
 import pytest
 
 from teachers import InputError, memory, teacher_config
-from teachers.memory import GIB, device_memory, needs_remat, require_memory, training_memory
+from teachers.iteration import init_training
+from teachers.memory import (
+    GIB,
+    device_memory,
+    needs_remat,
+    require_memory,
+    total_bytes,
+    training_memory,
+)
 
 
 def test_what_fits_passes_and_what_does_not_is_refused() -> None:
@@ -23,6 +32,8 @@ def test_parts_of_a_run_are_counted_without_allocating() -> None:
     parts = training_memory(config)
     numbers = 8 + 2 + 1  # observation, action and step index
     assert parts["replay"] == pytest.approx(4 * numbers * 500_000 * 100_000, rel=1e-6)
+    state = jax.eval_shape(lambda: init_training(config))
+    assert parts["environments"] == total_bytes(state.environments)
     assert parts["gradients"] == parts["parameters"]
     assert parts["optimizers"] == pytest.approx(2 * parts["parameters"], rel=1e-3)
 

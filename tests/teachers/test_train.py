@@ -98,20 +98,20 @@ def test_an_interrupted_run_without_checkpoint_leaves_nothing(tmp_path) -> None:
 
 
 def test_divergence_ends_the_run_and_keeps_good_checkpoints(tmp_path, monkeypatch) -> None:
-    honest = train.make_iteration
+    honest = train._programs
 
-    def broken(config):
-        iteration = honest(config)
+    def broken(config, seeds):
+        programs = honest(train._program_key(settings()), seeds)
 
         def diverging(state):
-            after, metrics = iteration(state)
-            skipped = jnp.where(after.iteration >= 3, 7, 0)
+            after, metrics = programs.iterate(state)
+            skipped = jnp.where(after.iteration >= 3, jnp.int32(7), jnp.int32(0))
             metrics |= {"critic_loss": jnp.where(skipped > 0, jnp.nan, metrics["critic_loss"])}
             return after._replace(learner=after.learner._replace(skipped=skipped)), metrics
 
-        return diverging
+        return programs._replace(iterate=diverging)
 
-    monkeypatch.setattr(train, "make_iteration", broken)
+    monkeypatch.setattr(train, "_programs", broken)
     tolerant = settings(**{"learning.max_skipped": 7})
     assert train_teacher(tolerant, tmp_path / "tolerant").metadata.metrics["steps"] == 160
     with pytest.raises(train.DivergedError, match=r"7 gradient steps .* by step 120.* lower learn"):
