@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 from common import parser, report
 from flax import linen as nn
+from matplotlib.figure import Figure
 
 from teachers import iteration, learner, teacher_config
 from teachers.agent import Networks, teacher_networks
@@ -153,8 +155,31 @@ def train(name: str, depth: int, width: int, seed: int, iterations: int) -> dict
     }
 
 
+def draw(rows: list[dict[str, Any]], file: Path) -> None:
+    """The critic's loss of each variant against gradient steps, a panel for each depth."""
+    depths = sorted({row["depth"] for row in rows})
+    page = Figure(figsize=(3.6 * len(depths), 3.8), layout="constrained")
+    panels = page.subplots(1, len(depths), sharey=True, squeeze=False)[0]
+    for axes, depth in zip(panels, depths, strict=True):
+        for row in rows:
+            if row["depth"] == depth:
+                losses = row["curves"]["critic_loss"]
+                steps = np.linspace(0, row["updates"], len(losses) + 1)[1:]
+                width = 2.5 if row["variant"] in ("published", "zero branches") else 1.0
+                axes.plot(steps, losses, label=row["variant"], linewidth=width)
+        axes.axhline(
+            np.log(256), color="grey", linestyle=":", linewidth=1
+        )  # chance, without the penalty
+        axes.set(title=f"depth {depth}", xlabel="gradient steps", ylim=(3, 8))
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("critic loss")
+    panels[-1].legend(fontsize=7)
+    page.savefig(file, dpi=100)
+
+
 def main() -> None:
     options = parser(__doc__)
+    options.add_argument("--image", type=Path, help="draw the curves in this file")
     options.add_argument("--depths", default="16,64,256,1024", help="separated by commas")
     options.add_argument("--width", type=int, default=32)
     options.add_argument("--iterations", type=int, default=8, help="of 64 updates each")
@@ -168,6 +193,8 @@ def main() -> None:
                 rows.append(train(name, depth, options.width, seed, options.iterations))
                 report(rows[-1:], None, without=("curves",))
     report(rows, options.json, without=("curves",))
+    if options.image:
+        draw(rows, options.image)
 
 
 if __name__ == "__main__":
