@@ -101,7 +101,8 @@ class ResidualMLP(nn.Module):
 
     def _init_blocks(self, key: Key[Array, ""], branch: ResidualBranch, x: Array) -> Params:
         keys = jax.random.split(key, self.depth // LAYERS_PER_BLOCK)
-        return jax.vmap(lambda key: branch.init(key, x))(keys)
+        # One after the other, so that the random numbers of each are made in the processor's cache.
+        return jax.lax.map(lambda key: branch.init(key, x), keys)
 
 
 def apply(module: nn.Module, params: Params, x: Array) -> Array:

@@ -10,6 +10,7 @@ from commands import assert_refused, run, run_json, sets
 from tiny import DISTILL, TEACHER
 
 from distill.cli import demo
+from distill.cli.experiments import estimate_table
 
 COMMANDS = [
     *("tasks", "train-teacher", "sweep", "distill"),
@@ -102,10 +103,11 @@ def test_an_estimate_trains_nothing(tmp_path, monkeypatch) -> None:
     needed = run_json("train-teacher", "reacher", "--estimate", *sets(TEACHER))
     assert needed["fits"]
     assert needed["seconds"]["run"] > 0
-    shown = run("train-teacher", "reacher", "--estimate", *sets(TEACHER)).stdout
-    assert "memory: replay" in shown
-    assert "duration" in shown
     assert not any(tmp_path.iterdir())
+    shown = [str(cell) for cell in estimate_table(needed).columns[0].cells]
+    assert {"memory: replay", "seconds: update", "duration"} <= set(shown)
+    full = {**needed, "fits": False}
+    assert "lower rollout.environments" in list(estimate_table(full).columns[1].cells)[-1]
 
 
 def test_a_sweep_is_planned_run_and_shown(tmp_path) -> None:
