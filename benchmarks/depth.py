@@ -75,26 +75,28 @@ def prepare(form: str, depth: int, width: int, data: tuple[jax.Array, ...]) -> R
         updates, optimizer = adam.update(grads, optimizer)
         return (optax.apply_updates(params, updates), optimizer), loss
 
+    def compiled(rows: int) -> Any:
+        batch = tuple(x[:rows] for x in data)
+        return jax.jit(update, donate_argnums=0).lower(state, *batch).compile()
+
     begun = time.perf_counter()
     state = jax.block_until_ready(jax.jit(init)(jax.random.key(0)))
     initialised = time.perf_counter()
-    compiled = jax.jit(update, donate_argnums=0).lower(state, *data).compile()
+    whole = compiled(len(goal))
     seconds = time.perf_counter() - initialised
-    memory = compiled.memory_analysis()
+    memory, half = whole.memory_analysis(), compiled(len(goal) // 2).memory_analysis()
     peak = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    peak += memory.temp_size_in_bytes - memory.alias_size_in_bytes
-    parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(state[0]))
     row = {
         "form": form,
         "depth": depth,
         "init_s": initialised - begun,
         "compile_s": seconds,
         "update_s": None,
-        "peak_bytes": peak,
-        # Beyond parameters, their gradients and the optimiser's two moments.
-        "activation_bytes": peak - 4 * parameters,
+        "peak_bytes": peak + memory.temp_size_in_bytes - memory.alias_size_in_bytes,
+        # What grows with the batch; gradients and the optimiser's state do not.
+        "activation_bytes": 2 * (memory.temp_size_in_bytes - half.temp_size_in_bytes),
     }
-    return Ready(state, compiled, row)
+    return Ready(state, whole, row)
 
 
 def measure(depth: int, width: int, batch: int, forms: list[str]) -> list[dict[str, Any]]:

@@ -106,6 +106,12 @@ def drop_later(run: Path, step: int) -> None:
             shutil.rmtree(Path(run) / FOLDER / str(later))
 
 
+def forget_training(run: Path) -> None:
+    """Removes from a run's checkpoints the state to resume from, which is most of them; the agent stays."""
+    for step in checkpoint_steps(run):
+        shutil.rmtree(Path(run) / FOLDER / str(step) / "training", ignore_errors=True)
+
+
 def read_metadata(run: Path, step: int | None = None) -> Metadata:
     """The description in a run's checkpoint of control step `step`, by default the newest.
 

@@ -169,7 +169,7 @@ def teacher_config(
         InputError: unknown task, preset or key, a configuration for another task, unreadable file, or a value out of
             its range.
     """
-    named = presets.preset(preset) if preset else {}
+    named = {} if preset is None else presets.preset(preset)
     defaults = {"task": task, **get_task(task).training, **named}
     config = resolve(TeacherConfig, defaults, file, overrides, source)
     if config.task != absolute_reference(task):

@@ -59,15 +59,19 @@ def init_training(config: TeacherConfig, seed: UInt[Array, ""] | None = None) ->
 
 
 def make_iteration(
-    config: TeacherConfig,
+    config: TeacherConfig, seeds: int = 1
 ) -> Callable[[TrainingState], tuple[TrainingState, Metrics]]:
     """`state -> (state, metrics)`, a pure function, which `train_teacher` jits with a donated state.
 
-    Metrics are means over the gradient steps that were applied, and counts (`skipped_updates`,
-    `broken_environments`) of the iteration.
+    Metrics are means over the gradient steps that were applied; `skipped_updates` counts those of the whole run that were
+    not, `broken_environments` those of the iteration.
+
+    Args:
+        config: of the run.
+        seeds: how many of this function run at once, batched by `jax.vmap`.
     """
-    task = simulated_task(config)
-    networks = teacher_networks(config, task, training=True, remat=needs_remat(config))
+    task = simulated_task(config, seeds)
+    networks = teacher_networks(config, task, training=True, remat=needs_remat(config, seeds))
     learning = config.learning
     update = make_update(networks, learning)
 
@@ -93,10 +97,10 @@ def make_iteration(
             jax.random.split(action_key, learning.updates),
         )
         learner, by_update = jax.lax.scan(learn, state.learner, keys)
-        skipped = jnp.sum(by_update.pop("skipped_updates"))
+        by_update.pop("skipped_updates")
         metrics = {name: jnp.nanmean(values) for name, values in by_update.items()}
         metrics |= {
-            "skipped_updates": skipped,
+            "skipped_updates": learner.skipped,
             "broken_environments": jnp.sum(trajectory.broken),
             "saturated_actions": jnp.mean(jnp.abs(trajectory.action) > SATURATED),
             "rollout_time_at_goal": jnp.mean(trajectory.distance < task.success_radius),
@@ -107,12 +111,12 @@ def make_iteration(
 
 
 @lru_cache(maxsize=4)
-def simulated_task(config: TeacherConfig) -> Task:
+def simulated_task(config: TeacherConfig, seeds: int = 1) -> Task:
     """The task of a run, with its physics computed as the configuration says.
 
     Raises:
         InputError: they cannot be, here.
     """
     # Evaluations play as many episodes at once.
-    most = max(config.rollout.environments, config.logging.episodes)
+    most = max(seeds * config.rollout.environments, config.logging.episodes)
     return get_task(config.task).simulated_by(config.rollout.physics, most)

@@ -19,17 +19,20 @@ GIB = 2**30
 COMFORTABLE = 0.8  # of the device's memory; beyond that, activations are computed again
 
 
-def training_memory(config: TeacherConfig, *, remat: bool | None = None) -> dict[str, int]:
+def training_memory(
+    config: TeacherConfig, *, remat: bool | None = None, seeds: int = 1
+) -> dict[str, int]:
     """Bytes that training needs, by part, but for the simulation's own scratch memory.
 
     Args:
         config: of the run.
         remat: whether activations are computed again for the gradient; by default as the run will do.
+        seeds: trained at once; what is given is for one of them.
 
     Returns:
         `parameters`, `gradients`, `optimizers`, `replay`, `environments` and `activations`.
     """
-    remat = needs_remat(config) if remat is None else remat
+    remat = needs_remat(config, seeds) if remat is None else remat
     return {**_kept(config), "activations": _activations(config, remat)}
 
 
@@ -40,11 +43,11 @@ def parameter_counts(config: TeacherConfig) -> dict[str, int]:
     return {name: count_parameters(tree) for name, tree in params.items()}
 
 
-def needs_remat(config: TeacherConfig) -> bool:
+def needs_remat(config: TeacherConfig, seeds: int = 1) -> bool:
     """Whether a run computes activations again for the gradient, with `auto` resolved for this device."""
     if config.learning.remat == "auto":
         needed = sum(_kept(config).values()) + _activations(config, remat=False)
-        return needed > COMFORTABLE * device_memory()
+        return seeds * needed > COMFORTABLE * device_memory()
     return config.learning.remat == "on"
 
 

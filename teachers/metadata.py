@@ -14,7 +14,9 @@ from teachers.config import Config
 from teachers.networks import Params
 from teachers.tasks import REMEDY, InputError, Task, reopen_task
 
-FORMAT_VERSION = 2  # 1 lacks `task_source` and `sizes`
+FORMAT_VERSION = (
+    3  # 1 lacks `task_source` and `sizes`, 2 the count of steps not applied in `training`
+)
 
 _LIBRARIES = (
     "crl-distill",

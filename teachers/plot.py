@@ -41,13 +41,14 @@ def plot_learning_curve(run: Path, file: Path) -> None:
 
 
 def plot_sweep(rows: Rows, figure: SweepFigure, file: Path) -> None:
-    """Draws the results of a sweep, with their 95% intervals over seeds.
+    """Draws the results of a sweep: interquartile means over seeds with their 95% intervals, and the curves of all runs.
 
     Args:
         rows: as `teachers.sweep.summarise` gives them.
         figure: `depth`, time at goal against depth, a line for each other setting; `parameters`, time at goal against the
             number of parameters, a line for each width and one for each depth; `actor_critic`, against the actor's and the
-            critic's depth; `batch`, against depth, a line for each batch size; `curves`, success against control steps.
+            critic's depth; `batch`, against depth, a line for each batch size; `curves`, success against control steps, each
+            run and their mean.
         file: the picture to write.
     """
     from matplotlib.figure import Figure  # late: it takes a second to import
@@ -95,16 +96,18 @@ def _by_actor_and_critic(axes: Any, rows: Rows) -> None:
 
 def _curves(axes: Any, rows: Rows) -> None:
     for row in rows:
-        runs = [run for run in row["curve"]["success"] if run]
-        length = min(map(len, runs), default=0)
-        success = np.array([run[:length] for run in runs])
-        steps = row["curve"]["step"][:length]
-        (line,) = axes.plot(steps, success.mean(axis=0), label=row["cell"])
-        for run in success:
+        steps = row["curve"]["step"]
+        # A run that diverged stays where it was.
+        runs = [run + run[-1:] * (len(steps) - len(run)) for run in row["curve"]["success"] if run]
+        if not runs:
+            continue
+        (line,) = axes.plot(steps, np.mean(runs, axis=0), label=row["cell"])
+        for run in runs:
             axes.plot(steps, run, color=line.get_color(), alpha=0.25, linewidth=0.8)
     axes.set(xlabel="control steps", ylabel="success at end", ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    if axes.lines:
+        axes.legend(fontsize=7)
 
 
 def _lines(axes: Any, rows: Rows, x: str, label: Any, style: str = "-") -> None:

@@ -70,12 +70,10 @@ def insert(replay: Replay, trajectory: Trajectory) -> Replay:
 
 
 class Index(NamedTuple):
-    """What is looked up in a buffer for every age; made once for many batches."""
+    """What is looked up in a buffer, made once for many batches."""
 
     ends: Int[Array, "age env"]  # the age of the last stored step of the step's episode
-    usable: Int[
-        Array, "age env"
-    ]  # this age, or where the step was left out the nearest one that was not
+    kept: Int[Array, "rows"]  # how many steps up to this one may be drawn, counted age by age
 
 
 def index(replay: Replay) -> Index:
@@ -89,11 +87,9 @@ def index(replay: Replay) -> Index:
     age = jnp.arange(slots)[:, None]
     goes_on = (jnp.roll(steps, -1, axis=0) == steps + 1) & (age < size - 1)
     kept = (steps != LEFT_OUT) & (age < size)
-    before = jax.lax.cummax(jnp.where(kept, age, -1), axis=0)
-    after = jax.lax.cummin(jnp.where(kept, age, slots - 1), axis=0, reverse=True)
     return Index(
         ends=jax.lax.cummin(jnp.where(goes_on, slots, age), axis=0, reverse=True),
-        usable=jnp.where(before >= 0, before, after),
+        kept=jnp.cumsum(kept.ravel(), dtype=jnp.int32),
     )
 
 
@@ -119,10 +115,11 @@ def sample(
         discount: gamma, in (0, 1).
     """
     slots, environments = replay.steps.shape
-    size, oldest = _size_and_oldest(replay)
-    env_key, age_key, offset_key = jax.random.split(key, 3)
-    env = jax.random.randint(env_key, (batch,), 0, environments)
-    age = index.usable[jax.random.randint(age_key, (batch,), 0, size), env]
+    _, oldest = _size_and_oldest(replay)
+    step_key, offset_key = jax.random.split(key)
+    drawn = jax.random.randint(step_key, (batch,), 0, jnp.maximum(index.kept[-1], 1))
+    row = jnp.searchsorted(index.kept, drawn, side="right")
+    age, env = row // environments, row % environments
     offset = geometric_offsets(offset_key, batch, discount)
     future_age = jnp.minimum(age + offset, index.ends[age, env])
     slot, future_slot = (age + oldest) % slots, (future_age + oldest) % slots

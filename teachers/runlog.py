@@ -64,6 +64,13 @@ def make_folder(out: Path) -> None:
         raise InputError(f"cannot write in {out}; choose another --out")
 
 
+def remove_run(out: Path) -> None:
+    """Removes what a run leaves in its folder, and nothing else."""
+    for file in (*out.glob("events.out.tfevents.*"), out / "config.toml", out / METRICS):
+        file.unlink(missing_ok=True)
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+
+
 class RunLog:
     """Appends metrics to a run's folder. Use it as a context manager."""
 

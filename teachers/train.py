@@ -26,9 +26,8 @@ from teachers.diagnose import make_diagnosis
 from teachers.evaluate import evaluation_starts, outcomes, player, summary
 from teachers.iteration import TrainingState, init_training, make_iteration, simulated_task
 from teachers.learner import Metrics
-from teachers.memory import require_memory, training_memory
-from teachers.metadata import Metadata, library_versions, open_task
-from teachers.networks import count_parameters
+from teachers.memory import parameter_counts, require_memory, training_memory
+from teachers.metadata import FORMAT_VERSION, Metadata, library_versions, open_task
 from teachers.progress import Progress, silent
 from teachers.runlog import RunLog, new_folder
 from teachers.tasks import InputError, get_task
@@ -86,19 +85,31 @@ def train_seeds(
     """
     configs = {Path(out): config.model_copy(update={"seed": seed}) for seed, out in runs.items()}
     simulated_task(config)  # refused before anything is written
-    require_memory(
-        len(runs) * sum(training_memory(config).values()),
-        "rollout.environments, rollout.replay_steps, learning.batch, depth or width",
-    )
+    require_fitting(config, len(runs))
     if resume:
-        states, figures = _resumed(configs)
-        return _train(configs, _stack(states), figures, progress)
+        return _train(configs, *_resumed(configs), progress)
     with ExitStack() as folders:
         for out in configs:
             folders.enter_context(new_folder(out))
         init = _programs(_program_key(config), len(runs)).init
-        states = [init(np.uint32(seed)) for seed in runs]
-        return _train(configs, _stack(states), [{} for _ in runs], progress)
+        seeds = np.array(list(runs), np.uint32)
+        state = init(seeds if len(runs) > 1 else seeds[0])
+        return _train(configs, state, [{} for _ in runs], progress)
+
+
+def require_fitting(config: TeacherConfig, seeds: int) -> None:
+    """Refuses a run of so many seeds at once that does not fit the device.
+
+    Raises:
+        InputError: it does not.
+    """
+    # Of several, one is copied to be saved.
+    copies = seeds if seeds == 1 else seeds + 1
+    remedy = "" if seeds == 1 else "the seeds trained at once, "
+    require_memory(
+        copies * sum(training_memory(config, seeds=seeds).values()),
+        f"{remedy}rollout.environments, rollout.replay_steps, learning.batch, depth or width",
+    )
 
 
 class _Programs(NamedTuple):
@@ -115,8 +126,8 @@ def _programs(config: TeacherConfig, seeds: int) -> _Programs:
     """Kept between runs that differ in seed and length alone: tracing physics takes many seconds."""
     together: Callable[..., Any] = jax.vmap if seeds > 1 else lambda function: function
     return _Programs(
-        init=jax.jit(partial(init_training, config)),
-        iterate=jax.jit(together(make_iteration(config)), donate_argnums=0),
+        init=jax.jit(together(partial(init_training, config))),
+        iterate=jax.jit(together(make_iteration(config, seeds)), donate_argnums=0),
         diagnose=jax.jit(together(make_diagnosis(config))),
         play=player(teacher_networks(config, simulated_task(config))),
     )
@@ -130,8 +141,7 @@ class _Iteration(NamedTuple):
     """What an iteration leaves to be written, still being computed."""
 
     number: int
-    metrics: Metrics  # with a leading axis where several seeds train at once, like `diagnosis` and `skipped`
-    skipped: Array
+    metrics: Metrics  # with a leading axis where several seeds train at once, like `diagnosis`
     diagnosis: Metrics
     played: list[list[Float[Array, "time env"]]]  # by seed, segments of the evaluation
 
@@ -144,7 +154,8 @@ def _train(
 ) -> list[Agent]:
     """Trains on from `state`; `figures` are each run's newest measured so far.
 
-    The device is given an iteration before the figures of the one before it are fetched, so that it never waits.
+    The device is given an iteration before the figures of the one before it are fetched, so that it waits for the host
+    where a checkpoint is saved, and nowhere else.
     """
     seeds, config = range(len(configs)), next(iter(configs.values()))
     programs = _programs(_program_key(config), len(seeds))
@@ -153,10 +164,12 @@ def _train(
         evaluation_starts(networks.task, config.logging.episodes, each.seed)
         for each in configs.values()
     ]
-    per_iteration, begun = config.steps_per_iteration, time.monotonic()
+    per_iteration = config.steps_per_iteration
+    begun = time.monotonic() - figures[0].get("seconds", 0.0)
     done = int(jnp.max(state.iteration))
 
-    def settle(written: _Iteration) -> None:
+    def settle(written: _Iteration) -> bool:
+        """Writes what an iteration left, and says whether all runs have diverged."""
         measured = jax.device_get(written.metrics | written.diagnosis)
         for seed, log in zip(seeds, logs, strict=True):
             row = {
@@ -168,9 +181,13 @@ def _train(
             row["seconds"] = round(time.monotonic() - begun, 3)
             log.write(written.number * per_iteration, row)
             figures[seed] |= row
-        if (np.asarray(written.skipped) > config.learning.max_skipped).all():
-            raise _diverged(written, config)
         progress(written.number * per_iteration, config.iterations * per_iteration, figures[0])
+        return all(row["skipped_updates"] > config.learning.max_skipped for row in figures)
+
+    def save(step: int) -> None:
+        for seed, (writer, each) in enumerate(zip(writers, configs.values(), strict=True)):
+            own = _part(state, seed, len(seeds))
+            writer.save(step, describe(each, own, figures[seed]), own.learner.params, own)
 
     with ExitStack() as stack:
         logs = [
@@ -181,52 +198,53 @@ def _train(
             stack.enter_context(CheckpointWriter(out, config.logging.keep_checkpoints))
             for out in configs
         ]
-        waiting: list[_Iteration] = []
+        waiting: _Iteration | None = None
         for i in range(done + 1, config.iterations + 1):
             last = i == config.iterations
             evaluates = last or i % config.logging.evaluate_every == 0
             state, metrics = programs.iterate(state)
-            learners = [_part(state.learner.params, seed, len(seeds)) for seed in seeds]
             now = _Iteration(
                 i,
                 metrics,
-                # The state's own count is donated with it before this one is read.
-                jnp.copy(state.learner.skipped),
                 programs.diagnose(state) if evaluates else {},
-                [list(programs.play(*each)) for each in zip(learners, starts, strict=True)]
+                [
+                    list(programs.play(_part(state.learner.params, seed, len(seeds)), starts[seed]))
+                    for seed in seeds
+                ]
                 if evaluates
                 else [],
             )
-            for before in waiting:
-                settle(before)
-            waiting = [now]
-            if last or i % config.logging.checkpoint_every == 0:
-                settle(waiting.pop())
-                for seed, (writer, each) in enumerate(zip(writers, configs.values(), strict=True)):
-                    own = _part(state, seed, len(seeds))
-                    metadata = describe(each, own, figures[seed])
-                    writer.save(i * per_iteration, metadata, own.learner.params, own)
+            diverged = waiting is not None and settle(waiting)
+            waiting = now
+            if diverged or last or i % config.logging.checkpoint_every == 0:
+                diverged = settle(now) or diverged
+                waiting = None
+                save(i * per_iteration)
+            if diverged:
+                raise _diverged(figures, i * per_iteration, config)
     return [
-        Agent(networks, own.learner.params, describe(each, own, figures[seed]))
+        Agent(
+            networks,
+            _part(state.learner.params, seed, len(seeds)),
+            describe(each, state, figures[seed]),
+        )
         for seed, each in enumerate(configs.values())
-        for own in [_part(state, seed, len(seeds))]
     ]
 
 
-def _diverged(written: _Iteration, config: TeacherConfig) -> DivergedError:
-    skipped = int(np.min(written.skipped))
-    step = written.number * config.steps_per_iteration
+def _diverged(figures: list[dict[str, Any]], step: int, config: TeacherConfig) -> DivergedError:
+    skipped = int(min(row["skipped_updates"] for row in figures))
     zero = all(network.zero for network in (config.actor, config.phi, config.psi))
     residual = "" if zero else "set actor.residual, phi.residual and psi.residual to zero, "
     return DivergedError(
         f"training diverged: {skipped:,} gradient steps were not finite by step {step:,} and were not applied; "
-        f"checkpoints are intact; {residual}lower learning.learning_rate, or raise learning.max_skipped"
+        f"the networks before them are saved; {residual}lower learning.learning_rate, or raise learning.max_skipped"
     )
 
 
 def describe(config: TeacherConfig, state: TrainingState, figures: dict[str, Any]) -> Metadata:
     """The metadata of a teacher at this point of its training."""
-    task = get_task(config.task)
+    task, parameters = get_task(config.task), parameter_counts(config)
     return Metadata(
         kind="teacher",
         task=task.name,
@@ -235,12 +253,12 @@ def describe(config: TeacherConfig, state: TrainingState, figures: dict[str, Any
         networks={
             name: {
                 **getattr(config, name).model_dump(),
-                "parameters": count_parameters(state.learner.params[name]),
+                "parameters": parameters[name],
             }
             for name in ("actor", "phi", "psi")
         },
         config=config.model_dump(),
-        metrics={**figures, "steps": int(state.iteration) * config.steps_per_iteration},
+        metrics={**figures, "steps": int(jnp.max(state.iteration)) * config.steps_per_iteration},
         lineage={},
         versions=library_versions(),
     )
@@ -248,8 +266,8 @@ def describe(config: TeacherConfig, state: TrainingState, figures: dict[str, Any
 
 def _resumed(
     configs: Mapping[Path, TeacherConfig],
-) -> tuple[list[TrainingState], list[dict[str, Any]]]:
-    """The state and the figures of each run at the newest step of which all have a checkpoint."""
+) -> tuple[TrainingState, list[dict[str, Any]]]:
+    """The state, and the figures of each run, at the newest step of which all have a checkpoint."""
     for out, config in configs.items():
         _require_same(config, out)
     common = set.intersection(*(set(checkpoint_steps(out)) for out in configs))
@@ -257,15 +275,21 @@ def _resumed(
         raise InputError(
             f"{', '.join(map(str, configs))} have no checkpoint of the same step; remove them to start again"
         )
-    step, states = max(common), []
+    step, states, figures = max(common), [], []
     for out, config in configs.items():
-        drop_later(out, step)
         states.append(read_training(out, jax.eval_shape(partial(init_training, config)), step))
-    return states, [dict(require_kind(out, "teacher").metrics) for out in configs]
+        figures.append(dict(require_kind(out, "teacher", step).metrics))
+    for out in configs:
+        drop_later(out, step)
+    return _stack(states), figures
 
 
 def _require_same(config: TeacherConfig, out: Path) -> None:
     metadata = require_kind(out, "teacher")
+    if metadata.format_version < FORMAT_VERSION:
+        raise InputError(
+            f"{out} was made by an older crl-distill: it can be used, but not resumed; choose another --out"
+        )
     open_task(metadata, get_task(config.task), str(out))
     saved = stored_config(TeacherConfig, metadata.config, str(out))
     # How long to train, what to log, what simulates, how much memory that may take and where the task's file lies

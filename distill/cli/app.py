@@ -211,8 +211,8 @@ def train_teacher(
       crl-distill train-teacher humanoid --preset paper --estimate
     """
     _prepare()
+    from teachers import InputError, get_task
     from teachers import config as configs
-    from teachers import get_task
     from teachers import train_teacher as train
 
     networks = ("actor", "phi", "psi")
@@ -223,6 +223,8 @@ def train_teacher(
     resolved = configs.teacher_config(task, config, overrides, preset)
     name = get_task(task).name
     if estimate:
+        if resume or out:
+            raise InputError("--estimate trains nothing; leave out --out and --resume")
         from distill.cli.experiments import estimate_table
         from teachers.estimate import estimate as foresee
 
@@ -258,7 +260,8 @@ def sweep(
     """
     _prepare()
     from distill.cli import experiments
-    from teachers.sweep import cells, read_spec, run_sweep
+    from teachers.experiment import cells, read_spec
+    from teachers.sweep import run_sweep
 
     name, experiment = read_spec(spec)
     if dry_run:

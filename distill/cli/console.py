@@ -36,7 +36,8 @@ def progress(what: str) -> Iterator["Report"]:
         if first is None:
             first = (now, done)
             return None
-        return (done - first[1]) / (now - first[0])
+        per_second = (done - first[1]) / (now - first[0])
+        return per_second if per_second > 0 else None
 
     if sys.stderr.isatty():
         columns = (

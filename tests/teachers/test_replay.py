@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from teachers import replay
 from teachers.rollout import Trajectory
@@ -153,3 +154,14 @@ def test_steps_that_broke_the_simulation_are_never_drawn_nor_joined() -> None:
     assert pairs == {(0, 0, 1), (0, 1, 1), (0, 3, 3)} | {
         (1, 1, 2), (1, 1, 3), (1, 2, 3), (1, 3, 3)
     } | {(2, 0, 0), (2, 3, 3)}  # fmt: skip
+
+
+def test_an_environment_that_only_broke_is_never_drawn() -> None:
+    part = chunk(np.zeros((LENGTH, ENVS), int), np.arange(LENGTH)[:, None].repeat(ENVS, axis=1))
+    broken = jnp.zeros((LENGTH, ENVS), bool).at[:, 1].set(True)
+    buffer = insert(replay.empty(SLOTS, ENVS, 3, 1), part._replace(broken=broken))
+    batch = sample(buffer, index_of(buffer), jax.random.key(0), batch=2048, discount=0.5)
+    drawn, times = np.unique(np.asarray(batch.observation)[:, [0, 2]], axis=0, return_counts=True)
+    assert {env for env, _ in drawn} == {0, 2}
+    assert len(drawn) == 2 * LENGTH
+    assert stats.chisquare(times).pvalue > 1e-3  # all others are drawn as often

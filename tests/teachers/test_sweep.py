@@ -8,8 +8,9 @@ from tiny import TEACHER
 
 from teachers import InputError, load_teacher, sweep
 from teachers.checkpoint import checkpoint_steps
+from teachers.experiment import SweepSpec, cells, read_spec, shipped
 from teachers.plot import plot_sweep
-from teachers.sweep import SweepSpec, cells, interquartile_mean, read_spec, run_sweep, shipped
+from teachers.sweep import interquartile_mean, run_sweep
 
 # Depth 8 is that of the other tests' teacher: its programs are compiled once.
 TINY = {**TEACHER, "steps": 80}
@@ -46,11 +47,11 @@ def test_a_grid_and_further_cells() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"grid": {"dept": [4]}}, "unknown key 'dept' in the sweep"),
+        ({"grid": {"dept": [4]}}, "unknown key 'dept' in the experiment"),
         ({"grid": {"depth": [5]}}, "depth must be a multiple of 4"),
         ({"task": "reachr"}, "reachr"),
         ({"settings": {"learning.batsch": 3}}, "did you mean 'learning.batch'"),
-        ({"cells": [{"depth": 4}, {"depth": 4}]}, "two cells are 'depth=4'"),
+        ({"cells": [{"depth": 4}, {"depth": 4}]}, "cells 'depth=4' and 'depth=4' are the same"),
         ({"preset": "papr"}, "unknown preset"),
     ],
 )
@@ -67,7 +68,7 @@ def test_a_sweep_without_seeds_is_refused() -> None:
 @pytest.mark.parametrize("name", shipped())
 def test_shipped_experiments_can_be_planned(name) -> None:
     title, experiment = read_spec(name)
-    assert name.endswith(title)
+    assert title == name.replace("/", "-")
     assert len(cells(experiment)) > 1
     assert experiment.seeds >= 3
     assert experiment.about
@@ -135,14 +136,16 @@ def test_a_run_that_diverges_is_a_result(tmp_path, monkeypatch) -> None:
     def diverge(config, runs, **_):
         for run in runs.values():
             run.mkdir(parents=True)
-            (run / "metrics.jsonl").write_text('{"step": 40, "seconds": 1.0}\n')
+            row = {"step": 40, "seconds": 1.0, "skipped_updates": 101}
+            (run / "metrics.jsonl").write_text(json.dumps(row))
         raise sweep.DivergedError("diverged")
 
     monkeypatch.setattr(sweep, "train_seeds", diverge)
-    experiment = spec(grid={"depth": [4]}, figures=[])
+    experiment = spec(grid={"depth": [4]})
     (row,) = run_sweep(experiment, tmp_path / "out")
     assert row["diverged"] == 2
     assert row["success"] == 0
+    assert (tmp_path / "out" / "curves.png").is_file()
     monkeypatch.setattr(sweep, "train_seeds", lambda *_, **__: 1 / 0)
     assert run_sweep(experiment, tmp_path / "out")[0]["diverged"] == 2  # and is not trained again
 
