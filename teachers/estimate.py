@@ -17,6 +17,7 @@ from teachers.learner import init_learner, make_update
 from teachers.memory import device_memory, needs_remat, parameter_counts, training_memory
 from teachers.networks import Params, sample_action
 from teachers.rollout import reset, rollout
+from teachers.tasks import State
 
 ROLLOUT_STEPS = 5  # timed, of all environments
 UPDATES = 4  # timed
@@ -28,8 +29,9 @@ def estimate(config: TeacherConfig) -> dict[str, Any]:
 
     Returns:
         `parameters` by network; `memory`, bytes by part; `memory_total`, `device_memory` and whether the one `fits` the
-        other; `remat`, whether activations are computed again; and, where it fits, `seconds`: of a rollout, of one
-        gradient step, of an iteration, of an evaluation and of the whole run.
+        other; `remat`, whether activations are computed again; and, unless that alone which training holds does not fit,
+        the part `simulation` and `seconds`: of a rollout, of one gradient step, of an iteration, of an evaluation and
+        of the whole run.
 
     Raises:
         InputError: the task cannot be simulated as configured.
@@ -45,13 +47,11 @@ def estimate(config: TeacherConfig) -> dict[str, Any]:
         "memory": memory,
     }
     if sum(memory.values()) <= device_memory():
-        rollout_seconds, simulation = _time_rollout(config)
+        rollout_seconds, memory["simulation"] = _time_rollout(config, config.rollout.environments)
         update_seconds = _time_updates(config)
-        memory["simulation"] = simulation
         evaluations = -(-config.iterations // config.logging.evaluate_every)
-        # A rollout of an evaluation costs what one of training does, for so many environments and steps.
-        per_step = rollout_seconds / config.steps_per_iteration
-        evaluation = per_step * config.logging.episodes * task.episode_steps
+        evaluated, _ = _time_rollout(config, config.logging.episodes)
+        evaluation = evaluated * task.episode_steps / config.rollout.steps
         iteration = rollout_seconds + config.learning.updates * update_seconds
         result["seconds"] = {
             "rollout": rollout_seconds,
@@ -64,22 +64,23 @@ def estimate(config: TeacherConfig) -> dict[str, Any]:
     return result | {"memory_total": total, "device_memory": there, "fits": total <= there}
 
 
-def _time_rollout(config: TeacherConfig) -> tuple[float, int]:
-    """Seconds of an iteration's rollout, and bytes that the simulation needs while it runs."""
+def _time_rollout(config: TeacherConfig, environments: int) -> tuple[float, int]:
+    """Seconds of an iteration's steps in so many environments, and bytes that their simulation needs meanwhile."""
     task = simulated_task(config)
     networks = teacher_networks(config, task, training=True)
     length = min(ROLLOUT_STEPS, config.rollout.steps)
 
-    def play(params: Params, key: Array) -> Any:
+    def play(params: Params, states: State, key: Array) -> Any:
         def act(key: Array, observation: Array, goal: Array) -> Array:
             return sample_action(key, *networks.actor(params, observation, goal))[0]
 
-        states = reset(task, key, config.rollout.environments, "train")
         return rollout(task, act, states, key, length, "train")
 
-    params = jax.jit(networks.init)(jax.random.key(0))
-    compiled = jax.jit(play).lower(params, jax.random.key(1)).compile()
-    seconds = _median_seconds(lambda: compiled(params, jax.random.key(1)))
+    key = jax.random.key(0)
+    params = jax.jit(networks.init)(key)
+    states = jax.jit(lambda key: reset(task, key, environments, "train"))(key)
+    compiled = jax.jit(play).lower(params, states, key).compile()
+    seconds = _median_seconds(lambda: compiled(params, states, key))
     memory: Any = compiled.memory_analysis()
     return seconds * config.rollout.steps / length, memory.temp_size_in_bytes
 

@@ -45,9 +45,9 @@ def plot_sweep(rows: Rows, figure: SweepFigure, file: Path) -> None:
 
     Args:
         rows: as `teachers.sweep.summarise` gives them.
-        figure: `depth`, time at goal against depth, a line for each other setting; `parameters`, time at goal against the
-            number of parameters, a line for each width and one for each depth; `actor_critic`, against the actor's and the
-            critic's depth; `batch`, against depth, a line for each batch size; `curves`, success against control steps, each
+        figure: `depth`, time at goal against depth, a line for each other setting; `parameters`, against the number of
+            parameters, a line for each width and one for each depth; `actor_critic`, against the actor's and the
+            critic's depth; `batch`, against batch size, a line for each depth; `curves`, success against control steps, each
             run and their mean.
         file: the picture to write.
     """
@@ -62,19 +62,26 @@ def plot_sweep(rows: Rows, figure: SweepFigure, file: Path) -> None:
 
 
 def _by_depth(axes: Any, rows: Rows) -> None:
-    _lines(axes, rows, "critic_depth", _others)
+    _lines(axes, rows, "critic_depth", lambda row: _others(row, "depth", "critic.depth"))
     axes.set(xlabel="depth", ylabel="time at goal")
 
 
 def _by_batch(axes: Any, rows: Rows) -> None:
-    _lines(axes, rows, "critic_depth", lambda row: f"batch {row['batch']}")
-    axes.set(xlabel="depth", ylabel="time at goal")
+    _lines(axes, rows, "batch", lambda row: _others(row, "learning.batch"))
+    axes.set(xlabel="batch", ylabel="time at goal")
 
 
 def _by_parameters(axes: Any, rows: Rows) -> None:
-    for fixed, style in (("critic_width", "-"), ("critic_depth", "--")):
-        name = fixed.removeprefix("critic_")
-        _lines(axes, rows, "parameters", lambda row: f"{name} {row[fixed]}", style)  # noqa: B023
+    for fixed, style in (("width", "-"), ("depth", "--")):
+
+        def label(row: Mapping[str, Any], fixed: str = fixed) -> str:
+            others = _others(
+                row,
+                *(f"{critic}{shape}" for critic in ("", "critic.") for shape in ("depth", "width")),
+            )
+            return f"{fixed} {row[f'critic_{fixed}']}" + (others and f", {others}")
+
+        _lines(axes, rows, "parameters", label, style)
     axes.set(xlabel="parameters", ylabel="time at goal")
 
 
@@ -119,17 +126,17 @@ def _lines(axes: Any, rows: Rows, x: str, label: Any, style: str = "-") -> None:
         values = [row["time_at_goal"] for row in own]
         (line,) = axes.plot(at, values, style, marker="o", label=name or None)
         axes.fill_between(at, low, high, alpha=0.2, color=line.get_color())
-    axes.set_xscale("log", base=2 if x.endswith("depth") else 10)
+    axes.set_xscale("log", base=10 if x == "parameters" else 2)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=7)
 
 
-def _others(row: Mapping[str, Any]) -> str:
-    """What a row varies beside depth and task."""
-    hidden = ("depth", "actor.depth", "critic.depth", "task")
-    return ", ".join(f"{key} {value}" for key, value in row["varied"].items() if key not in hidden)
+def _others(row: Mapping[str, Any], *hidden: str) -> str:
+    """What a row varies beside its task and what is hidden."""
+    shown = (key for key in row["varied"] if key not in ("task", *hidden))
+    return ", ".join(f"{key} {row['varied'][key]}" for key in shown)
 
 
 _DRAW = {

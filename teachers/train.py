@@ -253,6 +253,7 @@ def describe(config: TeacherConfig, state: TrainingState, figures: dict[str, Any
         networks={
             name: {
                 **getattr(config, name).model_dump(),
+                "residual": "zero" if getattr(config, name).zero else "published",
                 "parameters": parameters[name],
             }
             for name in ("actor", "phi", "psi")

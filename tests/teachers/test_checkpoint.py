@@ -43,7 +43,8 @@ def test_metadata_says_what_it_is_and_where_it_comes_from(teacher_run) -> None:
     metadata = read_metadata(teacher_run)
     assert metadata.kind == "teacher"
     assert metadata.task == "reacher"
-    assert metadata.networks["actor"] == {"depth": 8, "width": 8, "parameters": 844}
+    shape = {"depth": 8, "width": 8, "residual": "published"}
+    assert metadata.networks["actor"] == {**shape, "parameters": 844}
     assert metadata.config["rollout"]["environments"] == 4
     assert metadata.metrics["steps"] == 160
     assert 0 <= metadata.metrics["success_at_end"] <= 1

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teachers import InputError, teacher_config
-from teachers.config import TeacherConfig, parse_assignments
+from teachers.config import NetworkConfig, TeacherConfig, parse_assignments
 
 
 def test_precedence_task_then_file_then_overrides(tmp_path) -> None:
@@ -107,3 +107,10 @@ def test_steps_and_replay_are_rounded_up_to_iterations(steps, environments, leng
     assert config.iterations * config.steps_per_iteration >= steps
     assert kept <= config.replay_slots < kept + length
     assert config.replay_slots % length == 0
+
+
+@pytest.mark.parametrize(("depth", "zero"), [(4, False), (16, False), (20, True), (1024, True)])
+def test_branches_start_at_zero_where_depth_needs_it(depth, zero) -> None:
+    assert NetworkConfig(depth=depth).zero == zero
+    assert NetworkConfig(depth=depth, residual="zero").zero
+    assert not NetworkConfig(depth=depth, residual="published").zero
