@@ -1,44 +1,31 @@
 """Where the time of one training iteration goes, and what share of the device's peak the gradient steps reach."""
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from common import parser, report
 
 from teachers import replay as buffer
 from teachers import teacher_config
 from teachers.agent import teacher_networks
 from teachers.config import NetworkConfig, TeacherConfig
+from teachers.estimate import median_seconds
 from teachers.iteration import init_training, make_iteration
 from teachers.learner import actor_objective, critic_objective, make_optimizer
 from teachers.networks import sample_action
 from teachers.rollout import rollout
 
-REPEATS = 5
 PEAK_SIZE = 2048  # of the square matrix product that stands for the device's peak
-
-
-def seconds(run: Callable[[], Any], repeats: int = REPEATS) -> float:
-    """The median of some runs, after one that compiles."""
-    jax.block_until_ready(run())
-    times = []
-    for _ in range(repeats):
-        begun = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - begun)
-    return float(np.median(times))
 
 
 def peak_flops(precision: str) -> float:
     """Floating-point operations a second in a large matrix product."""
     a = jnp.ones((PEAK_SIZE, PEAK_SIZE), precision)
     product = jax.jit(lambda a: a @ a)
-    return 2 * PEAK_SIZE**3 / seconds(lambda: product(a))
+    return 2 * PEAK_SIZE**3 / median_seconds(lambda: product(a))
 
 
 def trunk_flops(network: NetworkConfig, batch: int) -> float:
@@ -100,17 +87,21 @@ def measure(config: TeacherConfig) -> list[dict[str, Any]]:
 
     # Everything below is made before the pieces that give their arguments away.
     _, trajectory = jax.block_until_ready(physics(state))
-    batch = jax.jit(
-        lambda r, t: draw(*(lambda r: (r, buffer.index(r)))(buffer.insert(r, t)), keys[0])
-    )(state.replay, trajectory)
+
+    @jax.jit
+    def first_batch(replay: Any, trajectory: Any) -> buffer.Batch:
+        replay = buffer.insert(replay, trajectory)
+        return draw(replay, buffer.index(replay), keys[0])
+
+    batch = first_batch(state.replay, trajectory)
     goals = jax.jit(networks.psi)(params, task.achieved_goal(batch.future))
     learn_critic = descend(lambda c, key: critic_objective(networks, learning, c, batch)[0])
     learn_actor = descend(
         lambda a, key: actor_objective(networks, a, critic, goals, jnp.float32(0.1), batch, key)[0]
     )
     times = {
-        "physics": seconds(lambda: physics(state)),
-        "policy inference": seconds(lambda: inference(params, state.environments)),
+        "physics": median_seconds(lambda: physics(state)),
+        "policy inference": median_seconds(lambda: inference(params, state.environments)),
     }
     ring = jax.tree.map(jnp.copy, state.replay)
 
@@ -119,7 +110,7 @@ def measure(config: TeacherConfig) -> list[dict[str, Any]]:
         ring, draws = store(ring, trajectory)
         return draws
 
-    times["replay"] = seconds(store_once)
+    times["replay"] = median_seconds(store_once)
     for name, run, own in (
         ("critic update", learn_critic, critic),
         ("actor update", learn_actor, params["actor"]),
@@ -131,7 +122,7 @@ def measure(config: TeacherConfig) -> list[dict[str, Any]]:
             held_state = run(*held_state)
             return held_state
 
-        times[name] = seconds(learn_once, 3)
+        times[name] = median_seconds(learn_once)
     iterate = jax.jit(make_iteration(config), donate_argnums=0)
 
     def iterate_once() -> Any:
@@ -139,7 +130,7 @@ def measure(config: TeacherConfig) -> list[dict[str, Any]]:
         state, metrics = iterate(state)
         return state, metrics
 
-    whole = seconds(iterate_once, 3)
+    whole = median_seconds(iterate_once)
 
     # A gradient costs a forward pass twice more; the actor's also goes through phi, whose weights it does not change.
     phi, psi, actor = (

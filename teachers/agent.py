@@ -87,20 +87,23 @@ class Networks:
         """f(s, a, g)."""
         return energy(self.phi(params, observation, action), self.psi(params, goal))
 
-    def branch_shares(
+    def observed(
         self,
         params: Params,
         observation: Float[Array, "batch obs"],
         goal: Float[Array, "batch goal"],
         action: Float[Array, "batch act"],
-    ) -> dict[str, Float[Array, "blocks"]]:
-        """For each of a teacher's networks, the share of each block's output that the block adds; see `ResidualMLP`."""
-        shares = {}
+    ) -> dict[str, tuple[Float[Array, "batch outputs"], Float[Array, "blocks"]]]:
+        """For each of a teacher's networks, its outputs, and the share of each block's output that the block adds.
+
+        See `ResidualMLP`.
+        """
+        seen = {}
         for name, inputs in self._inputs(observation, goal, action).items():
             module = self._modules[name]
-            _, seen = module.apply(params[name], inputs, mutable="intermediates")
-            (shares[name],) = seen["intermediates"]["branch_share"]
-        return shares
+            outputs, state = module.apply(params[name], inputs, mutable="intermediates")
+            seen[name] = outputs, state["intermediates"]["branch_share"][0]
+        return seen
 
     def _inputs(self, observation: Array, goal: Array, action: Array) -> dict[str, Array]:
         return {

@@ -16,7 +16,7 @@ from teachers.config import TeacherConfig
 from teachers.iteration import TrainingState
 from teachers.learner import Metrics, make_gradients, make_optimizer
 from teachers.memory import needs_remat
-from teachers.networks import Params, sample_action
+from teachers.networks import Params
 
 QUANTILES = {"low": 0.1, "median": 0.5, "high": 0.9}
 
@@ -34,7 +34,6 @@ def make_diagnosis(config: TeacherConfig) -> Callable[[TrainingState], Metrics]:
     """
     networks = teacher_networks(config, training=True, remat=needs_remat(config))
     learning = config.learning
-    task = networks.task
     gradients = make_gradients(networks, learning)
     optimizer = make_optimizer(learning)
 
@@ -44,19 +43,12 @@ def make_diagnosis(config: TeacherConfig) -> Callable[[TrainingState], Metrics]:
         index = buffer.index(state.replay)
         batch = buffer.sample(state.replay, index, sample_key, learning.batch, learning.discount)
         grads, _ = gradients(learner, batch, action_key)
-        critic = {"phi": learner.params["phi"], "psi": learner.params["psi"]}
         actor_updates, _ = optimizer.update(grads.actor, learner.optimizers["actor"])
-        critic_updates, _ = optimizer.update(grads.critic, learner.optimizers["critic"], critic)
+        critic_updates, _ = optimizer.update(grads.critic, learner.optimizers["critic"])
 
-        goal = task.achieved_goal(batch.future)
-        action, _ = sample_action(
-            action_key, *networks.actor(learner.params, batch.observation, goal)
-        )
-        shares = networks.branch_shares(learner.params, batch.observation, goal, action)
-        phi = networks.phi(learner.params, batch.observation, action)
-        psi = networks.psi(learner.params, goal)
-
-        metrics = {"phi_rank": effective_rank(phi), "psi_rank": effective_rank(psi)}
+        goal = networks.task.achieved_goal(batch.future)
+        seen = networks.observed(learner.params, batch.observation, goal, batch.action)
+        metrics = {f"{name}_rank": effective_rank(seen[name][0]) for name in ("phi", "psi")}
         parts = {
             "actor": (grads.actor, actor_updates),
             "phi": (grads.critic["phi"], critic_updates["phi"]),
@@ -66,7 +58,7 @@ def make_diagnosis(config: TeacherConfig) -> Callable[[TrainingState], Metrics]:
             weights = _block_norms(learner.params[name])
             metrics |= _quantiles(f"{name}_block_gradient", _block_norms(gradient))
             metrics |= _quantiles(f"{name}_block_update", _block_norms(update) / weights)
-            metrics |= _quantiles(f"{name}_block_share", shares[name])
+            metrics |= _quantiles(f"{name}_block_share", seen[name][1])
         return metrics
 
     return diagnose

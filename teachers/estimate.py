@@ -80,7 +80,7 @@ def _time_rollout(config: TeacherConfig, environments: int) -> tuple[float, int]
     params = jax.jit(networks.init)(key)
     states = jax.jit(lambda key: reset(task, key, environments, "train"))(key)
     compiled = jax.jit(play).lower(params, states, key).compile()
-    seconds = _median_seconds(lambda: compiled(params, states, key))
+    seconds = median_seconds(lambda: compiled(params, states, key))
     memory: Any = compiled.memory_analysis()
     return seconds * config.rollout.steps / length, memory.temp_size_in_bytes
 
@@ -113,11 +113,12 @@ def _time_updates(config: TeacherConfig) -> float:
         learner = step(learner, keys[0])
         return learner
 
-    jax.block_until_ready(once())  # compiles
-    return _median_seconds(once) / UPDATES
+    return median_seconds(once) / UPDATES
 
 
-def _median_seconds(run: Callable[[], Any]) -> float:
+def median_seconds(run: Callable[[], Any]) -> float:
+    """The median duration of some runs, after one that may compile."""
+    jax.block_until_ready(run())
     times = []
     for _ in range(REPEATS):
         begun = time.perf_counter()

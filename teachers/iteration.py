@@ -97,7 +97,6 @@ def make_iteration(
             jax.random.split(action_key, learning.updates),
         )
         learner, by_update = jax.lax.scan(learn, state.learner, keys)
-        by_update.pop("skipped_updates")
         metrics = {name: jnp.nanmean(values) for name, values in by_update.items()}
         metrics |= {
             "skipped_updates": learner.skipped,

@@ -124,9 +124,7 @@ def make_gradients(
 
 
 def make_update(
-    networks: Networks,
-    learning: LearningConfig,
-    optimizer: optax.GradientTransformation | None = None,
+    networks: Networks, learning: LearningConfig
 ) -> Callable[[Learner, Batch, Key[Array, ""]], tuple[Learner, Metrics]]:
     """One gradient step, `(learner, batch, key) -> (learner, metrics)`: a pure function.
 
@@ -135,10 +133,9 @@ def make_update(
     Args:
         networks: actor, phi and psi.
         learning: how they learn.
-        optimizer: in place of `make_optimizer(learning)`.
     """
     gradients = make_gradients(networks, learning)
-    adam = optimizer or make_optimizer(learning)
+    adam = make_optimizer(learning)
 
     def update(learner: Learner, batch: Batch, key: Key[Array, ""]) -> tuple[Learner, Metrics]:
         grads, metrics = gradients(learner, batch, key)

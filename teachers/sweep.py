@@ -56,25 +56,25 @@ def run_sweep(spec: SweepSpec, out: Path, *, progress: Progress = silent) -> lis
     total, done = spec.seeds * sum(_steps(cell.config) for cell in planned), 0
     rows: list[dict[str, Any]] = []
     for cell in planned:
-        left = [seed for seed in range(spec.seeds) if not finished(_folder(cell, out, seed), cell)]
+        left = [seed for seed in range(spec.seeds) if not _finished(_folder(cell, out, seed), cell)]
         done += (spec.seeds - len(left)) * _steps(cell.config)
         for group in _groups(spec, cell, out, left):
             _train_group(cell, out, group, done, total, progress)
             done += len(group) * _steps(cell.config)
-        rows += summarise([cell], out, spec.seeds)
+        rows.append(summarise(cell, [_folder(cell, out, seed) for seed in range(spec.seeds)]))
         (out / RESULTS).write_text(json.dumps(finite(rows), indent=1) + "\n")
     for figure in spec.figures:
         plot_sweep(rows, figure, out / f"{figure}.png")
     return rows
 
 
-def summarise(planned: Sequence[Cell], out: Path, seeds: int) -> list[dict[str, Any]]:
-    """What came out: a row for each cell.
+def summarise(cell: Cell, runs: Sequence[Path]) -> dict[str, Any]:
+    """What came out of a cell, of which `runs` are the folders, one for each seed.
 
     A run's score is the mean over its last evaluations: `time_at_goal`, and for `success` `success_at_end`.
 
     Returns:
-        Rows with `cell`, `varied`, `task`, `actor_depth`, `critic_depth`, `actor_width`, `critic_width` (phi's), `batch`,
+        A row with `cell`, `varied`, `task`, `actor_depth`, `critic_depth`, `actor_width`, `critic_width` (phi's), `batch`,
         `parameters` (of all networks), `steps`, `seconds` (mean of a run; of seeds trained at once, of all of them),
         `diverged` (runs that did), `time_at_goal` and `success` (interquartile means over seeds), each with `_ci95` (its
         bootstrap interval) and `_by_seed`, and `curve`: `step`, and `success` by seed.
@@ -82,10 +82,6 @@ def summarise(planned: Sequence[Cell], out: Path, seeds: int) -> list[dict[str, 
     Raises:
         InputError: a run's metrics are missing.
     """
-    return [_summary(cell, [_folder(cell, out, seed) for seed in range(seeds)]) for cell in planned]
-
-
-def _summary(cell: Cell, runs: Sequence[Path]) -> dict[str, Any]:
     config = cell.config
     logs = [_metrics(run) for run in runs]
     if not all(logs):
@@ -159,7 +155,7 @@ def _groups(spec: SweepSpec, cell: Cell, out: Path, left: Sequence[int]) -> list
     ]
 
 
-def finished(run: Path, cell: Cell) -> bool:
+def _finished(run: Path, cell: Cell) -> bool:
     """Whether a run has reached its steps, or diverged."""
     log = _metrics(run)
     return bool(log) and (log[-1]["step"] >= cell.config.steps or _diverged(log, cell.config))

@@ -26,8 +26,9 @@ from teachers.diagnose import make_diagnosis
 from teachers.evaluate import evaluation_starts, outcomes, player, summary
 from teachers.iteration import TrainingState, init_training, make_iteration, simulated_task
 from teachers.learner import Metrics
-from teachers.memory import parameter_counts, require_memory, training_memory
+from teachers.memory import require_memory, training_memory
 from teachers.metadata import FORMAT_VERSION, Metadata, library_versions, open_task
+from teachers.networks import Params, count_parameters
 from teachers.progress import Progress, silent
 from teachers.runlog import RunLog, new_folder
 from teachers.tasks import InputError, get_task
@@ -55,8 +56,8 @@ def train_teacher(
 
     Raises:
         InputError: `out` is taken, cannot be resumed with this configuration, or the run does not fit in memory.
-        DivergedError: more than `learning.max_skipped` gradient steps were not finite; the checkpoints written
-            before are intact.
+        DivergedError: more than `learning.max_skipped` gradient steps were not finite; the networks as they were before
+            are saved.
     """
     (teacher,) = train_seeds(config, {config.seed: out}, resume=resume, progress=progress)
     return teacher
@@ -187,7 +188,8 @@ def _train(
     def save(step: int) -> None:
         for seed, (writer, each) in enumerate(zip(writers, configs.values(), strict=True)):
             own = _part(state, seed, len(seeds))
-            writer.save(step, describe(each, own, figures[seed]), own.learner.params, own)
+            params = own.learner.params
+            writer.save(step, describe(each, params, step, figures[seed]), params, own)
 
     with ExitStack() as stack:
         logs = [
@@ -222,13 +224,11 @@ def _train(
                 save(i * per_iteration)
             if diverged:
                 raise _diverged(figures, i * per_iteration, config)
+    trained = [_part(state.learner.params, seed, len(seeds)) for seed in seeds]
+    step = config.iterations * per_iteration
     return [
-        Agent(
-            networks,
-            _part(state.learner.params, seed, len(seeds)),
-            describe(each, state, figures[seed]),
-        )
-        for seed, each in enumerate(configs.values())
+        Agent(networks, params, describe(each, params, step, row))
+        for params, each, row in zip(trained, configs.values(), figures, strict=True)
     ]
 
 
@@ -242,9 +242,9 @@ def _diverged(figures: list[dict[str, Any]], step: int, config: TeacherConfig) -
     )
 
 
-def describe(config: TeacherConfig, state: TrainingState, figures: dict[str, Any]) -> Metadata:
-    """The metadata of a teacher at this point of its training."""
-    task, parameters = get_task(config.task), parameter_counts(config)
+def describe(config: TeacherConfig, params: Params, step: int, figures: dict[str, Any]) -> Metadata:
+    """The metadata of a teacher after so many control steps of its training."""
+    task = get_task(config.task)
     return Metadata(
         kind="teacher",
         task=task.name,
@@ -254,12 +254,12 @@ def describe(config: TeacherConfig, state: TrainingState, figures: dict[str, Any
             name: {
                 **getattr(config, name).model_dump(),
                 "residual": "zero" if getattr(config, name).zero else "published",
-                "parameters": parameters[name],
+                "parameters": count_parameters(params[name]),
             }
             for name in ("actor", "phi", "psi")
         },
         config=config.model_dump(),
-        metrics={**figures, "steps": int(jnp.max(state.iteration)) * config.steps_per_iteration},
+        metrics={**figures, "steps": step},
         lineage={},
         versions=library_versions(),
     )
