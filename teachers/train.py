@@ -95,6 +95,8 @@ def train_seeds(
         init = _programs(_program_key(config), len(runs)).init
         seeds = np.array(list(runs), np.uint32)
         state = init(seeds if len(runs) > 1 else seeds[0])
+        # Bound to the device as a restored state is, so that one compiled program serves both.
+        state = jax.device_put(state, jax.local_devices()[0])
         return _train(configs, state, [{} for _ in runs], progress)
 
 

@@ -123,6 +123,29 @@ def test_a_sweep_goes_on_where_it_stopped(swept, tmp_path, monkeypatch) -> None:
     assert {total for _, total in reports} == {6 * 80}
 
 
+def test_a_run_that_was_interrupted_goes_on_at_its_checkpoint(tmp_path) -> None:
+    experiment = spec(grid={"depth": [8]}, seeds=1, settings={**TINY, "steps": 160})
+
+    def interrupt(done, total, figures):
+        if done == 120:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(experiment, tmp_path / "out", progress=interrupt)
+    steps = []
+    run_sweep(experiment, tmp_path / "out", progress=lambda done, total, _: steps.append(done))
+    assert steps == [120, 160]
+
+
+def test_all_seeds_at_once_on_request(tmp_path) -> None:
+    experiment = spec(grid={"depth": [8]}, at_once="all", settings={**TINY, "steps": 160})
+    steps = []
+    run_sweep(experiment, tmp_path / "out", progress=lambda done, total, _: steps.append(done))
+    assert steps == [80, 160, 240, 320]  # of both
+    seeds = [load_teacher(tmp_path / "out" / "depth=8" / f"seed-{seed}") for seed in (0, 1)]
+    assert [seed.metadata.config["seed"] for seed in seeds] == [0, 1]
+
+
 def test_runs_of_other_settings_are_refused_and_left_alone(swept) -> None:
     experiment, out, _ = swept
     before = stamps(out)

@@ -150,6 +150,45 @@ def test_seeds_resume_at_the_newest_checkpoint_that_all_have(tmp_path) -> None:
     assert load_teacher(runs[0]).metadata.metrics["steps"] == 200
 
 
+def test_one_of_several_seeds_that_diverges_does_not_end_the_others(tmp_path, monkeypatch) -> None:
+    honest = train._programs
+
+    def broken(config, seeds):
+        programs = honest(config, seeds)
+
+        def diverging(state):
+            after, metrics = programs.iterate(state)
+            return after, metrics | {"skipped_updates": jnp.array([0, 101])}
+
+        return programs._replace(iterate=diverging)
+
+    monkeypatch.setattr(train, "_programs", broken)
+    runs = {seed: tmp_path / f"seed-{seed}" for seed in (0, 1)}
+    train.train_seeds(settings(), runs)
+    assert read_metrics(runs[0])[-1]["step"] == 160
+    assert [row["skipped_updates"] for row in read_metrics(runs[1])] == [101] * 4
+
+
+def test_what_does_not_change_the_training_may_change_when_it_is_resumed(
+    teacher_run, tmp_path
+) -> None:
+    train_teacher(settings(steps=80), tmp_path / "run")
+    changed = settings(**{"learning.remat": "on", "learning.max_skipped": 3})
+    train_teacher(changed, tmp_path / "run", resume=True)
+    ours, other = read_metrics(tmp_path / "run")[-1], read_metrics(teacher_run)[-1]
+    assert ours["critic_loss"] == pytest.approx(other["critic_loss"], rel=1e-4)
+
+
+def test_a_teacher_trains_in_bfloat16_and_keeps_float32(teacher_run, tmp_path) -> None:
+    teacher = train_teacher(
+        settings(steps=40, **{"learning.precision": "bfloat16"}), tmp_path / "run"
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves(teacher.params)} == {jnp.dtype("float32")}
+    loss, float32 = (read_metrics(run)[0]["critic_loss"] for run in (tmp_path / "run", teacher_run))
+    assert loss != float32
+    assert loss == pytest.approx(float32, rel=0.05)
+
+
 def test_the_seed_determines_the_run_and_another_one_changes_it(teacher_run, tmp_path) -> None:
     train_teacher(settings(seed=1), tmp_path / "other")
     ours, other = read_metrics(teacher_run), read_metrics(tmp_path / "other")
