@@ -97,9 +97,7 @@ def measure(config: TeacherConfig) -> list[dict[str, Any]]:
     goals = jax.jit(networks.psi)(params, task.achieved_goal(batch.future))
     learn_critic = descend(lambda c, key: critic_objective(networks, learning, c, batch)[0])
     learn_actor = descend(
-        lambda a, key: actor_objective(
-            networks, learning, a, critic, goals, jnp.float32(0.1), batch, key
-        )[0]
+        lambda a, key: actor_objective(networks, a, critic, goals, jnp.float32(0.1), batch, key)[0]
     )
     times = {
         "physics": median_seconds(lambda: physics(state)),

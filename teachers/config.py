@@ -88,9 +88,6 @@ class LearningConfig(Config):
     logsumexp_penalty: float = Field(
         0.1, ge=0, description="weight of the squared log-sum-exp of the logits"
     )
-    random_goals: float = Field(
-        0.0, ge=0, le=1, description="share of the actor's goals that are other states' futures"
-    )
     initial_temperature: float = Field(0.2, gt=0, description="weight of the entropy at the start")
     target_entropy: float = Field(-0.5, description="nats for each action dimension")
     remat: Literal["auto", "on", "off"] = Field(

@@ -78,7 +78,6 @@ def critic_objective(
 
 def actor_objective(
     networks: Networks,
-    learning: LearningConfig,
     actor: Params,
     critic: Params,
     goals: Float[Array, "batch embed"],
@@ -86,17 +85,8 @@ def actor_objective(
     batch: Batch,
     key: Key[Array, ""],
 ) -> tuple[Float[Array, ""], Float[Array, "batch"]]:
-    """The actor's loss for a critic and its embeddings `goals` of the batch's goals; and log probabilities.
-
-    `learning.random_goals` of the rows take the goal of another row in place of their own future, as in Eysenbach et
-    al. (arXiv 2206.07568), appendix E: so the actor also learns where no trajectory has gone from its state yet.
-    """
+    """The actor's loss for a critic and its embeddings `goals` of the batch's goals; and log probabilities."""
     goal = networks.task.achieved_goal(batch.future)
-    others = round(learning.random_goals * len(goal))
-    goal, goals = (
-        jnp.where(jnp.arange(len(own))[:, None] < others, jnp.roll(own, 1, axis=0), own)
-        for own in (goal, goals)
-    )
     mean, log_std = networks.actor({"actor": actor}, batch.observation, goal)
     action, log_probs = sample_action(key, mean, log_std)
     values = energy(networks.phi(critic, batch.observation, action), goals)
@@ -118,9 +108,7 @@ def make_gradients(
             lambda critic: critic_objective(networks, learning, critic, batch), has_aux=True
         )(critic)
         (loss, log_probs), actor_grads = jax.value_and_grad(
-            lambda actor: actor_objective(
-                networks, learning, actor, critic, goals, temperature, batch, key
-            ),
+            lambda actor: actor_objective(networks, actor, critic, goals, temperature, batch, key),
             has_aux=True,
         )(actor)
         temperature_grad = jax.grad(temperature_loss)(

@@ -56,6 +56,7 @@ def sweep_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """The results of a sweep, for reading."""
     columns = ("cell", "time at goal", "success", "parameters", "seconds a run")
     table = Table(*columns, title=title, title_justify="left")
+    table.columns[0].overflow = "fold"  # cells differ in the end of their names
     for row in rows:
         diverged = f" ({row['diverged']} diverged)" if row["diverged"] else ""
         table.add_row(
