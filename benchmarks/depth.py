@@ -79,6 +79,8 @@ def prepare(form: str, depth: int, width: int, data: tuple[jax.Array, ...]) -> R
         batch = tuple(x[:rows] for x in data)
         return jax.jit(update, donate_argnums=0).lower(state, *batch).compile()
 
+    jax.clear_caches()  # what an unrolled network leaves there slows the tracing of all that follow
+    gc.collect()
     begun = time.perf_counter()
     state = jax.block_until_ready(jax.jit(init)(jax.random.key(0)))
     initialised = time.perf_counter()
@@ -109,7 +111,7 @@ def measure(depth: int, width: int, batch: int, forms: list[str]) -> list[dict[s
     ready = {form: prepare(form, depth, width, data) for form in forms}
     times: dict[str, list[float]] = {form: [] for form in forms}
     begun, round_ = time.perf_counter(), 0
-    while round_ < 4 or (time.perf_counter() - begun < SECONDS and round_ < 200):
+    while round_ < 6 or (time.perf_counter() - begun < SECONDS and round_ < 200):
         for form, (state, update, row) in ready.items():
             before = time.perf_counter()
             state, _loss = jax.block_until_ready(update(state, *data))

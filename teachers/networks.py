@@ -42,6 +42,9 @@ class ResidualBranch(nn.Module):
             silent = self.zero and layer == LAYERS_PER_BLOCK - 1
             scale = nn.initializers.zeros if silent else nn.initializers.ones
             norm = nn.LayerNorm(dtype=jnp.float32, scale_init=scale)
+            if jax.default_backend() == "cpu":
+                # There XLA converts all that was kept in bfloat16 at every block: quadratic in depth.
+                product = product.astype(jnp.float32)
             x = nn.swish(norm(checkpoint_name(product, PRODUCT)))
         return x
 

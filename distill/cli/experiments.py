@@ -60,7 +60,7 @@ def sweep_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         diverged = f" ({row['diverged']} diverged)" if row["diverged"] else ""
         table.add_row(
-            row["cell"] + diverged,
+            row["cell"].replace(",", "\n") + diverged,
             figure(row, "time_at_goal"),
             figure(row, "success"),
             f"{row['parameters']:,}",
