@@ -51,11 +51,13 @@ def plot_sweep(rows: Rows, figure: SweepFigure, file: Path) -> None:
             run and their mean.
         file: the picture to write.
     """
-    from matplotlib.figure import Figure  # late: it takes a second to import
+    from matplotlib import colormaps  # late: it takes a second to import
+    from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    page = Figure(figsize=(5.2 * len(tasks), 3.8), layout="constrained")
+    page = Figure(figsize=(6.2 * len(tasks), 3.8), layout="constrained")
     for axes, task in zip(page.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        axes.set_prop_cycle(color=colormaps["tab20"].colors[::2] + colormaps["tab20"].colors[1::2])
         _DRAW[figure](axes, [row for row in rows if row["task"] == task])
         axes.set_title(Path(task).name)
     page.savefig(file, dpi=110)
@@ -113,8 +115,7 @@ def _curves(axes: Any, rows: Rows) -> None:
             axes.plot(steps, run, color=line.get_color(), alpha=0.25, linewidth=0.8)
     axes.set(xlabel="control steps", ylabel="success at end", ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    if axes.lines:
-        axes.legend(fontsize=7)
+    _legend(axes)
 
 
 def _lines(axes: Any, rows: Rows, x: str, label: Any, style: str = "-") -> None:
@@ -127,9 +128,20 @@ def _lines(axes: Any, rows: Rows, x: str, label: Any, style: str = "-") -> None:
         (line,) = axes.plot(at, values, style, marker="o", label=name or None)
         axes.fill_between(at, low, high, alpha=0.2, color=line.get_color())
     axes.set_xscale("log", base=10 if x == "parameters" else 2)
+    if x != "parameters":
+        at = sorted({row[x] for row in rows})
+        axes.set_xticks(at, [str(value) for value in at])
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[1]:
+    _legend(axes)
+
+
+def _legend(axes: Any) -> None:
+    """Beside the drawing where it would cover it."""
+    labels = axes.get_legend_handles_labels()[1]
+    if len(labels) > 4:
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    elif labels:
         axes.legend(fontsize=7)
 
 
