@@ -56,8 +56,10 @@ def plot_sweep(rows: Rows, figure: SweepFigure, file: Path) -> None:
 
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     page = Figure(figsize=(6.2 * len(tasks), 3.8), layout="constrained")
+    pairs = colormaps["tab20"](np.arange(20))
+    colors = [*pairs[::2], *pairs[1::2]]  # the strong ones first
     for axes, task in zip(page.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        axes.set_prop_cycle(color=colormaps["tab20"].colors[::2] + colormaps["tab20"].colors[1::2])
+        axes.set_prop_cycle(color=colors)
         _DRAW[figure](axes, [row for row in rows if row["task"] == task])
         axes.set_title(Path(task).name)
     page.savefig(file, dpi=110)

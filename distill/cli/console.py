@@ -1,10 +1,13 @@
 """What the commands share: progress on stderr, results on stdout, errors in one line."""
 
 import json
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
@@ -19,12 +22,51 @@ LINE_EVERY = 5.0  # seconds between lines where stderr is no terminal
 
 
 @contextmanager
+def interruptions() -> Iterator[Callable[[], None]]:
+    """Lets no Ctrl-C be lost: Python drops exceptions inside a callback of the garbage collector, and JAX has one.
+
+    Yields:
+        A function to be called now and then, which raises the `KeyboardInterrupt` that could not be raised earlier.
+    """
+    arrived: list[int] = []
+
+    def arrive(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        if frame is None or frame.f_code.co_name != "_xla_gc_callback":
+            raise KeyboardInterrupt
+
+    def check() -> None:
+        if arrived:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # no other one can catch signals
+        yield check
+        return
+    handler = signal.signal(signal.SIGINT, arrive)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
 def progress(what: str) -> Iterator["Report"]:
     """A progress report with rate and time left: a bar on a terminal, plain lines elsewhere.
 
     Yields:
         `(done, total, figures)`, to be called as work advances; `figures` may hold `time_at_goal`.
     """
+    with interruptions() as check, _display(what) as display:
+
+        def report(done: int, total: int, figures: Mapping[str, Any]) -> None:
+            check()
+            display(done, total, figures)
+
+        yield report
+
+
+@contextmanager
+def _display(what: str) -> Iterator["Report"]:
     begun = time.monotonic()
     first: tuple[float, int] | None = (
         None  # time and work of the first report, before which JAX compiles

@@ -1,5 +1,7 @@
+import gc
 import json
 import math
+import signal
 
 import pytest
 
@@ -55,3 +57,29 @@ def test_json_has_no_nan(capsys) -> None:
 def test_a_figure_carries_its_interval() -> None:
     assert console.figure({"x": 0.5, "x_ci95": (0.4, 0.6)}, "x") == "0.500 [0.400, 0.600]"
     assert console.figure({}, "x") == "-"
+
+
+def test_an_interruption_while_xla_collects_garbage_is_not_lost(capfd) -> None:
+    seen = []
+
+    def _xla_gc_callback(phase, info) -> None:
+        if phase == "stop":
+            signal.raise_signal(signal.SIGINT)
+            seen.append(phase)  # it was not cut short
+
+    with console.progress("train") as report:
+        report(1, 3, {})
+        gc.callbacks.append(_xla_gc_callback)
+        gc.collect()
+        gc.callbacks.remove(_xla_gc_callback)
+        with pytest.raises(KeyboardInterrupt):
+            report(2, 3, {})
+    assert seen
+    assert capfd.readouterr().err == ""
+
+
+def test_an_interruption_elsewhere_ends_at_once_and_the_old_handler_returns() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with console.interruptions(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
