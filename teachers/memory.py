@@ -12,7 +12,7 @@ from teachers import replay
 from teachers.agent import teacher_networks
 from teachers.config import NetworkConfig, TeacherConfig
 from teachers.learner import init_learner
-from teachers.networks import LAYERS_PER_BLOCK, count_parameters
+from teachers.networks import LAYERS_PER_BLOCK, count_parameters, kept_dtype
 from teachers.tasks import InputError, get_task
 
 GIB = 2**30
@@ -106,7 +106,7 @@ def _kept(config: TeacherConfig) -> Mapping[str, int]:
 
 def _activations(config: TeacherConfig, remat: bool) -> int:
     # What the backward pass reads (see `ResidualMLP`): each block's input, and each layer's product.
-    size = 2 if config.learning.precision == "bfloat16" else 4
+    size = jnp.dtype(kept_dtype(config.learning.precision)).itemsize
 
     def kept(network: NetworkConfig) -> int:
         inputs = 4 * network.depth // LAYERS_PER_BLOCK

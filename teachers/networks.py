@@ -39,13 +39,11 @@ class ResidualBranch(nn.Module):
         """Applies the layers."""
         for layer in range(LAYERS_PER_BLOCK):
             product = nn.Dense(self.width, dtype=self.dtype, kernel_init=_lecun_uniform)(x)
+            product = checkpoint_name(product.astype(kept_dtype(self.dtype)), PRODUCT)
             silent = self.zero and layer == LAYERS_PER_BLOCK - 1
             scale = nn.initializers.zeros if silent else nn.initializers.ones
             norm = nn.LayerNorm(dtype=jnp.float32, scale_init=scale)
-            if jax.default_backend() == "cpu":
-                # There XLA converts all that was kept in bfloat16 at every block: quadratic in depth.
-                product = product.astype(jnp.float32)
-            x = nn.swish(norm(checkpoint_name(product, PRODUCT)))
+            x = nn.swish(norm(product))
         return x
 
 
@@ -106,6 +104,14 @@ class ResidualMLP(nn.Module):
         keys = jax.random.split(key, self.depth // LAYERS_PER_BLOCK)
         # One after the other, so that the random numbers of each are made in the processor's cache.
         return jax.lax.map(lambda key: branch.init(key, x), keys)
+
+
+def kept_dtype(dtype: DTypeLike) -> DTypeLike:
+    """In what a block keeps its matrix products of type `dtype` for the gradient.
+
+    On a CPU in float32: there XLA converts all that is kept in bfloat16 at every block, in time quadratic in depth.
+    """
+    return jnp.float32 if jax.default_backend() == "cpu" else dtype
 
 
 def apply(module: nn.Module, params: Params, x: Array) -> Array:

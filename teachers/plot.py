@@ -124,11 +124,10 @@ def _lines(axes: Any, rows: Rows, x: str, label: Any, style: str = "-") -> None:
     """Time at goal against `x`: a line for the rows of each label."""
     for name in dict.fromkeys(map(label, rows)):
         own = sorted((row for row in rows if label(row) == name), key=lambda row: float(row[x]))
-        at = [row[x] for row in own]
-        low, high = zip(*(row["time_at_goal_ci95"] for row in own), strict=True)
-        values = [row["time_at_goal"] for row in own]
-        (line,) = axes.plot(at, values, style, marker="o", label=name or None)
-        axes.fill_between(at, low, high, alpha=0.2, color=line.get_color())
+        at, values = [row[x] for row in own], np.array([row["time_at_goal"] for row in own])
+        low, high = np.transpose([row["time_at_goal_ci95"] for row in own])
+        around = np.maximum([values - low, high - values], 0.0)
+        axes.errorbar(at, values, around, fmt=f"{style}o", capsize=3, label=name or None)
     axes.set_xscale("log", base=10 if x == "parameters" else 2)
     if x != "parameters":
         at = sorted({row[x] for row in rows})

@@ -25,26 +25,32 @@ LINE_EVERY = 5.0  # seconds between lines where stderr is no terminal
 def interruptions() -> Iterator[Callable[[], None]]:
     """Lets no Ctrl-C be lost: Python drops exceptions inside a callback of the garbage collector, and JAX has one.
 
+    One that could not be raised at once is raised at the end of the block.
+
     Yields:
-        A function to be called now and then, which raises the `KeyboardInterrupt` that could not be raised earlier.
+        A function that raises it earlier, to be called now and then.
     """
     arrived: list[int] = []
 
     def arrive(number: int, frame: FrameType | None) -> None:
-        arrived.append(number)
         if frame is None or frame.f_code.co_name != "_xla_gc_callback":
             raise KeyboardInterrupt
+        arrived.append(number)
 
     def check() -> None:
         if arrived:
+            arrived.clear()
             raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():  # no other one can catch signals
+    handler = signal.getsignal(signal.SIGINT)
+    # Only the main thread can catch signals; and in the background of a script Ctrl-C is ignored.
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield check
         return
-    handler = signal.signal(signal.SIGINT, arrive)
+    signal.signal(signal.SIGINT, arrive)
     try:
         yield check
+        check()
     finally:
         signal.signal(signal.SIGINT, handler)
 

@@ -51,3 +51,21 @@ def test_activations_are_computed_again_where_memory_asks_for_it(monkeypatch) ->
         assert needs_remat(chosen) == (choice == "on")
     saved = training_memory(config, remat=True)["activations"]
     assert saved < training_memory(config, remat=False)["activations"] / 4
+
+
+@pytest.mark.parametrize(("backend", "share"), [("cpu", 1.0), ("gpu", 0.6)])
+def test_products_in_bfloat16_are_kept_in_half_the_memory_but_on_a_cpu(
+    monkeypatch, backend, share
+) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    half, whole = (
+        training_memory(
+            teacher_config(
+                "reacher", overrides={"learning.precision": precision, "learning.batch": 16}
+            ),
+            remat=False,
+        )["activations"]
+        for precision in ("bfloat16", "float32")
+    )
+    # Beside the products of its four layers, each block's input is kept, in float32; and the logits.
+    assert half / whole == pytest.approx(share, abs=0.05)

@@ -1,4 +1,5 @@
 import gc
+import importlib
 import json
 import math
 import signal
@@ -59,23 +60,35 @@ def test_a_figure_carries_its_interval() -> None:
     assert console.figure({}, "x") == "-"
 
 
-def test_an_interruption_while_xla_collects_garbage_is_not_lost(capfd) -> None:
-    seen = []
+@pytest.mark.parametrize("reports", [1, 0])
+def test_an_interruption_while_xla_collects_garbage_is_not_lost(capfd, reports) -> None:
+    reached = []
 
     def _xla_gc_callback(phase, info) -> None:
         if phase == "stop":
             signal.raise_signal(signal.SIGINT)
-            seen.append(phase)  # it was not cut short
+            reached.append("the callback's end")
 
-    with console.progress("train") as report:
-        report(1, 3, {})
-        gc.callbacks.append(_xla_gc_callback)
-        gc.collect()
-        gc.callbacks.remove(_xla_gc_callback)
-        with pytest.raises(KeyboardInterrupt):
-            report(2, 3, {})
-    assert seen
+    def work() -> None:
+        with console.progress("train") as report:
+            report(1, 3, {})
+            gc.callbacks.append(_xla_gc_callback)
+            gc.collect()
+            gc.callbacks.remove(_xla_gc_callback)
+            reached.append("what comes after")
+            for _ in range(reports):
+                report(2, 3, {})
+                reached.append("too far")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert reached == ["the callback's end", "what comes after"]
     assert capfd.readouterr().err == ""
+
+
+def test_xlas_callback_is_the_one_that_is_spared() -> None:
+    importlib.import_module("jax")
+    assert "_xla_gc_callback" in [getattr(each, "__name__", "") for each in gc.callbacks]
 
 
 def test_an_interruption_elsewhere_ends_at_once_and_the_old_handler_returns() -> None:
