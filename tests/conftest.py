@@ -1,5 +1,7 @@
 """Shared by all tests: checked array shapes, the compilation cache, and one tiny run of each kind."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import jaxtyping
@@ -15,6 +17,14 @@ jaxtyping.install_import_hook(
 ).__enter__()
 
 use_compilation_cache()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def heard_interruptions() -> Iterator[None]:
+    """Ctrl-C works in tests and in what they start, also where a script's background has it ignored."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
 
 
 @pytest.fixture

@@ -96,3 +96,14 @@ def test_an_interruption_elsewhere_ends_at_once_and_the_old_handler_returns() ->
     with console.interruptions(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_where_interruptions_are_ignored_they_stay_so() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with console.progress("train") as report:
+            signal.raise_signal(signal.SIGINT)
+            report(1, 1, {})
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
