@@ -17,9 +17,8 @@ from common import parser, report
 
 from teachers import teacher_config
 from teachers.agent import teacher_networks
-from teachers.networks import sample_action
-from teachers.rollout import Act, reset, rollout
-from teachers.tasks import TASKS, Engine, Task, get_task
+from teachers.rollout import random_policy, reset, rollout
+from teachers.tasks import TASKS, Engine, get_task
 
 CPU_BATCHES = (256, 1024)
 GPU_BATCHES = (256, 1024, 4096, 8192)
@@ -56,11 +55,13 @@ def measure(name: str, engine: Engine, batches: tuple[int, ...], steps: int) -> 
 
     at_random = random_policy(task)
 
-    def by_policy(key: jax.Array, observation: jax.Array, goal: jax.Array) -> jax.Array:
-        noise_key, choice_key, random_key = jax.random.split(key, 3)
-        action = sample_action(noise_key, *networks.actor(params, observation, goal))[0]
-        choice = jax.random.bernoulli(choice_key, 1 / 3, action.shape[:1])[:, None]
-        return jnp.where(choice, at_random(random_key, observation, goal), action)
+    def by_policy(keys: jax.Array, observation: jax.Array, goal: jax.Array) -> jax.Array:
+        noise_keys, choice_keys, random_keys = jax.vmap(lambda key: jax.random.split(key, 3))(
+            keys
+        ).T
+        action = networks.explore(params, noise_keys, observation, goal)
+        choice = jax.vmap(lambda key: jax.random.bernoulli(key, 1 / 3))(choice_keys)[:, None]
+        return jnp.where(choice, at_random(random_keys), action)
 
     def random(states: Any, key: jax.Array) -> Any:
         return rollout(task, at_random, states, key, steps, "train")
@@ -100,13 +101,6 @@ def measure(name: str, engine: Engine, batches: tuple[int, ...], steps: int) -> 
         leaf.nbytes // len(states.steps) for leaf in jax.tree.leaves(states)
     )
     return figures
-
-
-def random_policy(task: Task) -> Act:
-    """Actions drawn evenly, whatever is seen."""
-    return lambda key, _, goal: jax.random.uniform(
-        key, (len(goal), task.action_size), minval=-1, maxval=1
-    )
 
 
 def timed_compile(function: Callable[..., Any], states: Any) -> tuple[float, Callable[..., Any]]:

@@ -43,7 +43,7 @@ def measure(config: TeacherConfig) -> list[dict[str, Any]]:
     params = state.learner.params
     critic = {"phi": params["phi"], "psi": params["psi"]}
 
-    def held(key: jax.Array, observation: jax.Array, goal: jax.Array) -> jax.Array:
+    def held(keys: jax.Array, observation: jax.Array, goal: jax.Array) -> jax.Array:
         return jnp.zeros((len(observation), task.action_size))
 
     @jax.jit

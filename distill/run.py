@@ -5,12 +5,12 @@ DAgger (Ross et al., arXiv 1011.0686): the states are those that the student mee
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from etils import epath
 from jaxtyping import Array, Float, Int, Key
 
 from distill import buffer
@@ -19,13 +19,15 @@ from distill.losses import critic_loss, policy_loss
 from students.artefact import save_student
 from students.networks import student_networks
 from teachers.agent import Agent, Networks
+from teachers.devices import constrain, require_even, spread, whole
 from teachers.evaluate import evaluate_agent, retention, summary
+from teachers.folders import new_folder
 from teachers.memory import require_memory, total_bytes
 from teachers.metadata import Metadata, digest, finite, library_versions
 from teachers.networks import Params, count_parameters, energy
 from teachers.progress import Progress, silent
 from teachers.rollout import reset, rollout
-from teachers.runlog import RunLog, new_folder
+from teachers.runlog import RunLog
 from teachers.tasks import State
 
 Metrics = dict[str, Array]
@@ -107,7 +109,7 @@ def make_round(
         # In each environment one of the two acts for the whole round.
         by_teacher = jax.random.uniform(who_key, (collect.environments, 1)) < share
 
-        def act(key: Array, observation: Array, goal: Array) -> Array:
+        def act(keys: Array, observation: Array, goal: Array, by_teacher: Array) -> Array:
             own = student.policy(state.params, observation, goal)
             action = jax.lax.cond(
                 share > 0,
@@ -116,14 +118,14 @@ def make_round(
                 ),
                 lambda: own,
             )
-            noise = collect.noise * jax.random.normal(key, action.shape)
-            return jnp.clip(action + noise, -1.0, 1.0)
+            noise = jax.vmap(lambda key: jax.random.normal(key, action.shape[1:]))(keys)
+            return jnp.clip(action + collect.noise * noise, -1.0, 1.0)
 
         environments, visited = rollout(
-            task, act, state.environments, rollout_key, collect.steps, "train"
+            task, act, state.environments, rollout_key, collect.steps, "train", by_teacher
         )
         flat = jax.tree.map(
-            lambda x: x.reshape(-1, x.shape[-1]),
+            lambda x: constrain(x.reshape(-1, x.shape[-1])),
             (visited.observation, visited.goal, visited.action),
         )
         ring = buffer.insert(state.ring, label(teacher_params, *flat))
@@ -148,6 +150,12 @@ def make_round(
     return init, one_round
 
 
+def placement(state: DistillState) -> Any:
+    """On which devices each array of a state lies: environments are spread, all else is small and on each."""
+    placed: Any = jax.tree.map(lambda _: whole(), state)
+    return placed._replace(environments=jax.tree.map(lambda _: spread(), state.environments))
+
+
 def teacher_share(round: Int[Array, ""], config: DistillConfig) -> Float[Array, ""]:
     """Share of the environments in which the teacher acts: 1 in the first round, falling linearly to 0.
 
@@ -158,7 +166,7 @@ def teacher_share(round: Int[Array, ""], config: DistillConfig) -> Float[Array, 
 
 
 def distill_teacher(
-    teacher: Agent, config: DistillConfig, out: Path, *, progress: Progress = silent
+    teacher: Agent, config: DistillConfig, out: epath.PathLike, *, progress: Progress = silent
 ) -> Agent:
     """Distills a teacher into a student, and leaves the student's checkpoint, metrics and events in `out`.
 
@@ -172,17 +180,19 @@ def distill_teacher(
         The student, with its retention of the teacher among its metrics.
 
     Raises:
-        InputError: `out` is taken, or the distillation does not fit in memory.
+        InputError: `out` is taken, or the distillation does not fit in memory or cannot be dealt out to the devices.
     """
-    out = Path(out)
+    out = epath.Path(out)
     embedding = teacher.metadata.config["embedding"]
     networks = student_networks(teacher.task, config.student, embedding)
     init, one_round = make_round(config, teacher.networks, networks)
     key = jax.random.key(config.seed)
+    require_even(collect__environments=config.collect.environments)
     _require_memory(config, jax.eval_shape(init, key))
     with new_folder(out), RunLog(out, config) as log:
-        state = jax.jit(init)(key)
-        step = jax.jit(one_round, donate_argnums=0)
+        place = placement(jax.eval_shape(init, key))
+        state = jax.jit(init, out_shardings=place)(key)
+        step = jax.jit(one_round, donate_argnums=0, out_shardings=(place, whole()))
         total = config.collect.rounds * config.states_per_round
         figures: dict[str, Any] = {}
         begun = time.monotonic()

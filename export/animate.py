@@ -1,8 +1,7 @@
 """Animations of played episodes, and a picture of a task."""
 
-from pathlib import Path
-
 import jax
+from etils import epath
 
 from export.play import Recording
 from teachers.tasks import Task
@@ -14,7 +13,7 @@ FRAMES_PER_SECOND = 25.0
 PICTURE_SIZE = 640  # pixels to either side
 
 
-def animate(task: Task, recording: Recording, file: Path, episodes: int = 3) -> str:
+def animate(task: Task, recording: Recording, file: epath.PathLike, episodes: int = 3) -> str:
     """Writes the first episodes of a recording, one after the other, at their true speed.
 
     Args:
@@ -42,7 +41,7 @@ def animate(task: Task, recording: Recording, file: Path, episodes: int = 3) -> 
     return renderer
 
 
-def picture(task: Task, file: Path, seed: int = 0) -> str:
+def picture(task: Task, file: epath.PathLike, seed: int = 0) -> str:
     """Writes a picture of a task at the start of an episode, with its goal.
 
     Args:
@@ -56,7 +55,6 @@ def picture(task: Task, file: Path, seed: int = 0) -> str:
     Raises:
         InputError: the file has another ending, exists, or cannot be written.
     """
-    file = Path(file)
     require_new_file(file, ".png")
     robot = Twin(task)
     goal = robot.restart(jax.random.key(seed), task.evaluation_goals)

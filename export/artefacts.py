@@ -1,21 +1,22 @@
 """Opens whatever a path holds: a teacher, a student or an exported policy."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import onnx
+from etils import epath
 
 from export.play import PolicyFunction, play_in_c
 from export.runtime import Policy, read_metadata
 from students.artefact import load_student
 from teachers.agent import Agent
-from teachers.checkpoint import load_teacher
+from teachers.checkpoint import Which, load_teacher, newest_readable
 from teachers.checkpoint import read_metadata as read_run
 from teachers.evaluate import Episodes, evaluate_agent, outcomes
 from teachers.metadata import Metadata, open_task, parse_metadata
+from teachers.paths import local_copy
 from teachers.progress import Progress
 from teachers.tasks import InputError, Task
 
@@ -37,20 +38,23 @@ class OpenedPolicy(NamedTuple):
     evaluate: Callable[[int, int, Progress], Episodes]
 
 
-def open_policy(path: Path, task: Task | None = None) -> OpenedPolicy:
+def open_policy(
+    path: epath.PathLike, task: Task | None = None, checkpoint: Which = "newest"
+) -> OpenedPolicy:
     """Opens a teacher's or student's run folder, or an exported `policy.onnx`.
 
     Args:
         path: of the folder or file.
         task: its task, to use in place of the one that it names.
+        checkpoint: of a run; see `load_teacher`.
 
     Raises:
         InputError: the path holds no policy of ours, or its task cannot be opened.
     """
-    path = Path(path)
+    path = epath.Path(path)
     if path.suffix == ".onnx":
         return _open_onnx(path, task)
-    agent = load_agent(path, task)
+    agent = load_agent(path, task, checkpoint)
     act = jax.jit(agent.networks.policy)
     return OpenedPolicy(
         agent.metadata,
@@ -60,23 +64,30 @@ def open_policy(path: Path, task: Task | None = None) -> OpenedPolicy:
     )
 
 
-def load_agent(run: Path, task: Task | None = None) -> Agent:
+def load_agent(
+    run: epath.PathLike, task: Task | None = None, checkpoint: Which = "newest"
+) -> Agent:
     """The teacher or student in a run's folder; arguments and errors as `load_teacher`."""
-    return (load_teacher if read_run(run).kind == "teacher" else load_student)(run, task)
+    kind = newest_readable(run, lambda step: read_run(run, step).kind, "newest")
+    return (load_teacher if kind == "teacher" else load_student)(run, task, checkpoint)
 
 
-def describe_artefact(path: Path) -> Metadata:
+def describe_artefact(path: epath.PathLike, checkpoint: Which = "newest") -> Metadata:
     """What a run's folder or an ONNX file says of itself, without opening its networks.
+
+    Args:
+        path: of the folder or file.
+        checkpoint: of a run; see `load_teacher`.
 
     Raises:
         InputError: the path holds no artefact of ours.
     """
-    path = Path(path)
+    path = epath.Path(path)
     if path.suffix != ".onnx":
-        return read_run(path)
+        return newest_readable(path, lambda step: read_run(path, step), checkpoint)
     _require_file(path)
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.load_from_string(path.read_bytes())
     except Exception:  # protobuf's decoding errors share no public base class
         raise InputError(f"{path} is not an ONNX file") from None
     try:
@@ -86,10 +97,11 @@ def describe_artefact(path: Path) -> Metadata:
     return _metadata(entries, path)
 
 
-def _open_onnx(path: Path, task: Task | None) -> OpenedPolicy:
+def _open_onnx(path: epath.Path, task: Task | None) -> OpenedPolicy:
     _require_file(path)
     try:
-        policy = Policy(path)
+        with local_copy(path) as copy:
+            policy = Policy(copy)
     except ValueError as error:
         raise InputError(str(error)) from None
     opened, metadata = open_task(_metadata(policy.metadata, path), task, str(path))
@@ -101,13 +113,13 @@ def _open_onnx(path: Path, task: Task | None) -> OpenedPolicy:
     )
 
 
-def _require_file(path: Path) -> None:
+def _require_file(path: epath.Path) -> None:
     if path.is_dir():
         raise InputError(f"{path} is a folder; give a policy.onnx that crl-distill export wrote")
     if not path.is_file():
         raise InputError(f"{path} does not exist; give a policy.onnx that crl-distill export wrote")
 
 
-def _metadata(entries: dict[str, object], path: Path) -> Metadata:
+def _metadata(entries: dict[str, object], path: epath.Path) -> Metadata:
     known = {key: value for key, value in entries.items() if key in Metadata.model_fields}
     return parse_metadata(known, str(path))

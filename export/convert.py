@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import onnx
+from etils import epath
 from jax import export as jax_export
 from jax.extend.core import jaxpr_as_fun
 
@@ -17,8 +18,9 @@ from export.contract import INPUTS, OUTPUT, Role, attach, contract
 from export.play import play_in_c
 from export.runtime import Critic, Policy
 from teachers.agent import Agent
+from teachers.folders import make_folder, require_new
+from teachers.paths import write_whole
 from teachers.progress import Progress, silent
-from teachers.runlog import make_folder, require_new
 
 OPSET = 17
 IR_VERSION = 8  # that opset's own: the converter writes a newer one, which older runtimes refuse
@@ -31,7 +33,7 @@ class ParityError(RuntimeError):
 
 
 def export_student(
-    student: Agent, out: Path, *, seed: int = 0, progress: Progress = silent
+    student: Agent, out: epath.PathLike, *, seed: int = 0, progress: Progress = silent
 ) -> dict[str, Any]:
     """Writes `policy.onnx` and `critic.onnx`, and checks them against JAX on real rollouts.
 
@@ -49,13 +51,14 @@ def export_student(
         InputError: `out` is taken.
         ParityError: a file differs from JAX by more than 1e-4; nothing is left in `out`.
     """
-    out = Path(out)
+    out = epath.Path(out)
     require_new(out)
     make_folder(out)
-    drafts: dict[Role, Path] = {role: out / f".{role}.onnx.draft" for role in INPUTS}
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        drafts: dict[Role, Path] = {role: Path(folder) / f"{role}.onnx" for role in INPUTS}
         for role, draft in drafts.items():
-            _write(convert(student, role), contract(student, role, {}), draft)
+            attached = _attached(convert(student, role), contract(student, role, {}))
+            draft.write_bytes(attached)
         parity = measure_parity(student, drafts["policy"], drafts["critic"], seed, progress)
         worst = max(parity.values())
         if not worst <= PARITY_TOLERANCE:  # also refuses NaN
@@ -65,11 +68,8 @@ def export_student(
             )
         for role, draft in drafts.items():
             metrics = {"parity_max_abs": parity[role], "parity_seed": seed}
-            _write(onnx.load(draft), contract(student, role, metrics), draft)
-            os.replace(draft, out / f"{role}.onnx")
-    finally:
-        for draft in drafts.values():
-            draft.unlink(missing_ok=True)
+            attached = _attached(onnx.load(draft), contract(student, role, metrics))
+            write_whole(out / f"{role}.onnx", attached)
     return {
         **{role: str(out / f"{role}.onnx") for role in drafts},
         "parity_max_abs": worst,
@@ -150,6 +150,6 @@ def measure_parity(
     }
 
 
-def _write(model: onnx.ModelProto, entries: dict[str, Any], path: Path) -> None:
+def _attached(model: onnx.ModelProto, entries: dict[str, Any]) -> bytes:
     attach(model, entries)
-    path.write_bytes(model.SerializeToString())
+    return bytes(model.SerializeToString())

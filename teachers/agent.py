@@ -9,7 +9,14 @@ from jaxtyping import Array, Float, Key
 
 from teachers.config import NetworkConfig, TeacherConfig
 from teachers.metadata import Metadata
-from teachers.networks import Params, ResidualMLP, apply, bounded_log_std, energy
+from teachers.networks import (
+    Params,
+    ResidualMLP,
+    apply,
+    bounded_log_std,
+    energy,
+    sample_action,
+)
 from teachers.tasks import Task, get_task
 
 
@@ -76,6 +83,16 @@ class Networks:
         """The action in [-1, 1] without exploration: the squashed mean."""
         mean, _ = self.actor(params, observation, goal)
         return jnp.tanh(mean)
+
+    def explore(
+        self,
+        params: Params,
+        keys: Key[Array, "batch"],
+        observation: Float[Array, "batch obs"],
+        goal: Float[Array, "batch goal"],
+    ) -> Float[Array, "batch act"]:
+        """An action in [-1, 1] drawn from the policy, each row by its own key."""
+        return jax.vmap(sample_action)(keys, *self.actor(params, observation, goal))[0]
 
     def critic(
         self,

@@ -1,163 +1,254 @@
-"""Orbax checkpoints that describe themselves.
+"""Orbax checkpoints that describe themselves: what they hold, and how they are opened.
 
-A run's folder holds `checkpoints/STEP/` with three items: `metadata` (JSON), `params` (the networks) and,
-for runs that can be resumed, `training` (the whole training state). Reading an artefact touches the first
-two alone.
+A run's folder holds `checkpoints/STEP/` with the items `metadata` and `checksums` (JSON), `params` (the networks) and,
+for runs that can be resumed, `training` (all else of the training state) and `replay`. Reading an artefact touches the
+first three alone.
 """
 
-import shutil
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import TracebackType
-from typing import Any
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 from teachers.agent import Agent, teacher_networks
 from teachers.config import TeacherConfig, stored_config
+from teachers.devices import whole
+from teachers.fingerprint import fingerprint
 from teachers.metadata import Metadata, open_task, parse_metadata
 from teachers.networks import Params
 from teachers.tasks import InputError, Task
 
 FOLDER = "checkpoints"
+CHECKSUMS_SINCE = 4  # format version
+UNFINISHED = "*.orbax-checkpoint-tmp*"
+BEST_BY = "time_at_goal"
+
+Which = (
+    int | Literal["newest", "best"]
+)  # of a run's checkpoints, a number being that of control steps
+Result = TypeVar("Result")
 
 
-class CheckpointWriter:
-    """Saves checkpoints of a run, each atomically. Use it as a context manager: leaving it waits for the last."""
-
-    def __init__(self, run: Path, keep: int = 1) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep)
-        self._manager = ocp.CheckpointManager(Path(run).absolute() / FOLDER, options=options)
-
-    def save(self, step: int, metadata: Metadata, params: Params, training: Any = None) -> None:
-        """Starts writing a checkpoint of control step `step`; the arrays may be donated once this returns."""
-        items = {
-            "metadata": ocp.args.JsonSave(metadata.model_dump()),
-            "params": ocp.args.StandardSave(params),
-        }
-        if training is not None:
-            items["training"] = ocp.args.StandardSave(training)
-        with _uninterrupted():
-            self._manager.save(step, args=ocp.args.Composite(**items))
-
-    def __enter__(self) -> "CheckpointWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with _uninterrupted():
-            self._manager.wait_until_finished()
-            self._manager.close()
+class DamagedError(InputError):
+    """A checkpoint cannot be read, or is no longer what was saved."""
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Lets Ctrl-C wait until the block is done: inside a save it would leave it half written."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    arrived: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, frame: arrived.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if arrived:
-        raise KeyboardInterrupt
+class CheckpointWarning(UserWarning):
+    """A checkpoint is passed over, or holds less than usual."""
 
 
-def checkpoint_steps(run: Path) -> list[int]:
+def checkpoint_steps(run: epath.PathLike) -> list[int]:
     """Control steps of a run's finished checkpoints, oldest first; empty where there is none."""
-    folder = Path(run) / FOLDER
+    folder = folder_of(run)
     if not folder.is_dir():
         return []
-    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal())
+    found = [entry for entry in folder.iterdir() if entry.name.isdecimal()]
+    return sorted(int(entry.name) for entry in found if ocp.utils.is_checkpoint_finalized(entry))
 
 
-def newest_step(run: Path) -> int:
-    """Control step of a run's newest checkpoint.
+def require_steps(run: epath.PathLike) -> list[int]:
+    """`checkpoint_steps` of a run that has some.
 
     Raises:
         InputError: `run` does not exist or holds no checkpoint.
     """
-    run = Path(run)
-    if not run.exists():
+    if not epath.Path(run).exists():
         raise InputError(f"{run} does not exist; give the folder of a teacher's or student's run")
     steps = checkpoint_steps(run)
     if not steps:
         raise InputError(
             f"{run} holds no checkpoint; give the folder of a teacher's or student's run"
         )
-    return steps[-1]
+    return steps
 
 
-def drop_later(run: Path, step: int) -> None:
-    """Removes the checkpoints of a run that were made after control step `step`."""
-    for later in checkpoint_steps(run):
-        if later > step:
-            shutil.rmtree(Path(run) / FOLDER / str(later))
+def best_step(run: epath.PathLike) -> int | None:
+    """Control step of the checkpoint with the highest time at goal; None where none was evaluated at its own step."""
+    scored = [(_score(run, step), step) for step in checkpoint_steps(run)]
+    return max(((own, step) for own, step in scored if own is not None), default=(0, None))[1]
 
 
-def forget_training(run: Path) -> None:
-    """Removes from a run's checkpoints the state to resume from, which is most of them; the agent stays."""
-    for step in checkpoint_steps(run):
-        shutil.rmtree(Path(run) / FOLDER / str(step) / "training", ignore_errors=True)
+def _score(run: epath.PathLike, step: int) -> float | None:
+    try:
+        return score(read_metadata(run, step))
+    except InputError:  # damaged, or not ours
+        return None
 
 
-def read_metadata(run: Path, step: int | None = None) -> Metadata:
-    """The description in a run's checkpoint of control step `step`, by default the newest.
+def score(metadata: Metadata) -> float | None:
+    """The time at goal of a checkpoint; None where it was not evaluated at its own step."""
+    figures = metadata.metrics
+    # Between evaluations the figures are those of an earlier step.
+    if figures.get("evaluated_at", figures.get("steps")) != figures.get("steps"):
+        return None
+    return figures.get(BEST_BY)
 
-    Raises:
-        InputError: `run` is not the folder of a run.
-    """
-    return parse_metadata(_restore(run, "metadata", ocp.args.JsonRestore(), step), str(run))
 
-
-def read_params(run: Path, like: Params) -> Params:
-    """The parameters in a run's newest checkpoint, on this machine's default device.
+def newest_readable(run: epath.PathLike, read: Callable[[int], Result], which: Which) -> Result:
+    """What `read` makes of one of a run's checkpoints; a damaged newest one is passed over with a warning.
 
     Args:
         run: the run's folder.
-        like: a pytree of the same structure, of arrays or `jax.ShapeDtypeStruct`.
+        read: from a checkpoint's control step.
+        which: of the checkpoints.
 
     Raises:
-        InputError: `run` holds no such parameters.
+        InputError: there is no such checkpoint.
+        DamagedError: it is damaged; where the newest was asked for, all are.
     """
-    return _restore(run, "params", ocp.args.StandardRestore(_on_this_device(like)))
+    steps = require_steps(run)
+    if which == "best":
+        best = best_step(run)
+        if best is None:
+            raise InputError(
+                f"no checkpoint in {run} was evaluated at its own step; choose another than 'best', such as {steps[-1]}"
+            )
+        return read(best)
+    if which != "newest":
+        if which not in steps:
+            known = ", ".join(map(str, steps))
+            raise InputError(f"{run} has no checkpoint {which}; it has {known}")
+        return read(which)
+    for step, before in zip(steps[::-1], steps[-2::-1], strict=False):
+        try:
+            return read(step)
+        except DamagedError as error:
+            warn(f"{error}; using {before}")
+    return read(steps[0])
 
 
-def read_training(run: Path, like: Any, step: int) -> Any:
-    """The training state in a run's checkpoint of control step `step`; else as `read_params`."""
-    return _restore(run, "training", ocp.args.StandardRestore(_on_this_device(like)), step)
+def warn(message: str) -> None:
+    """Says what a user should know of a checkpoint."""
+    warnings.warn(message, CheckpointWarning, stacklevel=3)
 
 
-def load_teacher(run: Path, task: Task | None = None) -> Agent:
-    """Opens the newest checkpoint of a teacher's run; nothing but the folder is needed.
+def set_aside(run: epath.PathLike, step: int) -> None:
+    """Takes a damaged checkpoint out of the way of new ones, without removing it."""
+    place = folder_of(run) / str(step)
+    aside = place.with_name(f"{step}.damaged")
+    if aside.exists():
+        aside.rmtree()
+    place.rename(aside)
+
+
+def drop_later(run: epath.PathLike, step: int) -> None:
+    """Removes the checkpoints of a run that were made after control step `step`."""
+    for later in checkpoint_steps(run):
+        if later > step:
+            (folder_of(run) / str(later)).rmtree()
+
+
+def remove_unfinished(run: epath.PathLike) -> list[str]:
+    """Removes what a killed or failed save left half written, and gives its names."""
+    if jax.process_index() or not folder_of(run).is_dir():
+        return []
+    found = list(folder_of(run).glob(UNFINISHED))
+    for each in found:
+        each.rmtree(missing_ok=True)
+    return sorted(each.name for each in found)
+
+
+def forget_training(run: epath.PathLike) -> None:
+    """Removes from a run's checkpoints the state to resume from, which is most of them; the agent stays."""
+    for step in checkpoint_steps(run):
+        for item in ("training", "replay"):
+            (folder_of(run) / str(step) / item).rmtree(missing_ok=True)
+
+
+def has_item(run: epath.PathLike, step: int, item: str) -> bool:
+    """Whether a run's checkpoint of control step `step` holds an item."""
+    return bool((folder_of(run) / str(step) / item).is_dir())
+
+
+def read_metadata(run: epath.PathLike, step: int | None = None) -> Metadata:
+    """The description in a run's checkpoint of control step `step`, by default the newest.
+
+    Raises:
+        InputError: `run` is not the folder of a run, or of a newer format.
+        DamagedError: the checkpoint is damaged.
+    """
+    step = require_steps(run)[-1] if step is None else step
+    raw = _restore(run, step, {"metadata": ocp.args.JsonRestore()})["metadata"]
+    if has_item(run, step, "checksums"):
+        # First of all, so that damage is not taken for a format of the future.
+        _compare(run, step, "metadata", checksum(raw))
+    metadata = parse_metadata(raw, str(run))
+    if metadata.format_version >= CHECKSUMS_SINCE and not has_item(run, step, "checksums"):
+        raise DamagedError(f"checkpoint {step} in {run} is damaged: it lacks checksums")
+    return metadata
+
+
+def read_items(
+    run: epath.PathLike, step: int, like: Mapping[str, Any], metadata: Metadata
+) -> dict[str, Any]:
+    """Items of a run's checkpoint, each checked against what was saved.
+
+    Args:
+        run: the run's folder.
+        step: control step of the checkpoint.
+        like: by the item's name, a pytree of the same structure, of `jax.ShapeDtypeStruct`; arrays are placed as their
+            `sharding` says, by default on every device.
+        metadata: the checkpoint's.
+
+    Raises:
+        DamagedError: the checkpoint does not hold them, or not as they were saved.
+    """
+    args = {name: ocp.args.StandardRestore(_placed(tree)) for name, tree in like.items()}
+    items = _restore(run, step, args)
+    for name, tree in items.items():
+        if metadata.format_version >= CHECKSUMS_SINCE:
+            _compare(run, step, name, fingerprint(tree))
+    return items
+
+
+def load_teacher(
+    run: epath.PathLike, task: Task | None = None, checkpoint: Which = "newest"
+) -> Agent:
+    """Opens a checkpoint of a teacher's run; nothing but the folder is needed.
 
     Args:
         run: the run's folder.
         task: the teacher's task, to use in place of the one that the checkpoint names.
+        checkpoint: `newest`, `best` or its control step. A damaged newest one is passed over with a warning.
 
     Raises:
-        InputError: `run` holds no teacher, or its task cannot be opened.
+        InputError: `run` holds no such teacher, or its task cannot be opened.
     """
-    metadata = require_kind(run, "teacher")
-    config = stored_config(TeacherConfig, metadata.config, str(run))
-    task, metadata = open_task(metadata, task, str(run))
-    networks = teacher_networks(config, task)
-    like = jax.eval_shape(networks.init, jax.random.key(0))
-    return Agent(networks, read_params(run, like), metadata)
+
+    def read(step: int) -> Agent:
+        metadata = require_kind(run, "teacher", step)
+        config = stored_config(TeacherConfig, metadata.config, str(run))
+        opened, metadata = open_task(metadata, task, str(run))
+        networks = teacher_networks(config, opened)
+        return Agent(networks, read_params(run, step, networks.init, metadata), metadata)
+
+    return newest_readable(run, read, checkpoint)
 
 
-def require_kind(run: Path, kind: str, step: int | None = None) -> Metadata:
+def read_params(
+    run: epath.PathLike, step: int, init: Callable[..., Params], metadata: Metadata
+) -> Params:
+    """The parameters in a run's checkpoint, on every device.
+
+    Args:
+        run: the run's folder.
+        step: control step of the checkpoint.
+        init: makes such parameters from a key.
+        metadata: the checkpoint's.
+
+    Raises:
+        DamagedError: the checkpoint does not hold them, or not as they were saved.
+    """
+    like = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))
+    return read_items(run, step, {"params": like}, metadata)["params"]
+
+
+def require_kind(run: epath.PathLike, kind: str, step: int | None = None) -> Metadata:
     """The description of an artefact that has to be of this kind, in its checkpoint of `step` or the newest.
 
     Raises:
@@ -171,19 +262,40 @@ def require_kind(run: Path, kind: str, step: int | None = None) -> Metadata:
     return metadata
 
 
-def _restore(run: Path, item: str, args: Any, step: int | None = None) -> Any:
-    step = newest_step(run) if step is None else step
-    folder = Path(run).absolute() / FOLDER / str(step)
+def folder_of(run: epath.PathLike) -> epath.Path:
+    """Where a run's checkpoints lie."""
+    # Orbax wants an absolute path; those in a cloud are.
+    return epath.Path(run).absolute() / FOLDER
+
+
+def checksum(described: Any) -> str:
+    """Of JSON values, such as metadata."""
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _compare(run: epath.PathLike, step: int, item: str, found: str) -> None:
+    saved = _restore(run, step, {"checksums": ocp.args.JsonRestore()})["checksums"]
+    if not isinstance(saved, dict) or saved.get(item) != found:
+        raise DamagedError(f"checkpoint {step} in {run} is damaged: {item} are not those saved")
+
+
+def _restore(run: epath.PathLike, step: int, args: Mapping[str, Any]) -> dict[str, Any]:
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            return checkpointer.restore(folder, args=ocp.args.Composite(**{item: args}))[item]
-    except (ValueError, KeyError, OSError) as error:
-        raise InputError(
-            f"cannot read {item} of checkpoint {step} in {run}: it is damaged or not ours; remove it to use "
-            "the one before it"
+            restored = checkpointer.restore(
+                folder_of(run) / str(step), args=ocp.args.Composite(**args)
+            )
+            items = {name: restored[name] for name in args}
+    except Exception as error:  # damaged files make Orbax and TensorStore raise about anything
+        raise DamagedError(
+            f"checkpoint {step} in {run} is damaged: cannot read {', '.join(args)}"
         ) from error
+    if missing := [name for name, item in items.items() if item is None]:
+        raise DamagedError(f"checkpoint {step} in {run} is damaged: it lacks {', '.join(missing)}")
+    return items
 
 
-def _on_this_device(like: Any) -> Any:
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like)
+def _placed(like: Any) -> Any:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or whole()), like
+    )

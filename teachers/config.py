@@ -109,6 +109,11 @@ class LoggingConfig(Config):
     episodes: int = Field(256, ge=1, le=1_000_000, description="episodes of an evaluation")
     checkpoint_every: int = Field(8, ge=1, description="iterations between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints to keep")
+    keep_best: bool = Field(True, description="keep also the one with the highest time at goal")
+    checkpoint_replay: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="save the replay, without which a resumed run differs; auto: where the disk has room",
+    )
 
 
 class TeacherConfig(Config):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from teachers import replay as buffer
 from teachers.agent import teacher_networks
 from teachers.config import TeacherConfig
+from teachers.devices import constrain
 from teachers.iteration import TrainingState
 from teachers.learner import Metrics, make_gradients, make_optimizer
 from teachers.memory import needs_remat
@@ -42,6 +43,7 @@ def make_diagnosis(config: TeacherConfig) -> Callable[[TrainingState], Metrics]:
         sample_key, action_key = jax.random.split(state.key)
         index = buffer.index(state.replay)
         batch = buffer.sample(state.replay, index, sample_key, learning.batch, learning.discount)
+        batch = constrain(batch)
         grads, _ = gradients(learner, batch, action_key)
         actor_updates, _ = optimizer.update(grads.actor, learner.optimizers["actor"])
         critic_updates, _ = optimizer.update(grads.critic, learner.optimizers["critic"])

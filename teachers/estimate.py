@@ -12,10 +12,11 @@ from jaxtyping import Array
 from teachers import replay as buffer
 from teachers.agent import teacher_networks
 from teachers.config import TeacherConfig
+from teachers.devices import constrain, spread_or_whole, whole
 from teachers.iteration import simulated_task
 from teachers.learner import init_learner, make_update
 from teachers.memory import device_memory, needs_remat, parameter_counts, training_memory
-from teachers.networks import Params, sample_action
+from teachers.networks import Params
 from teachers.rollout import reset, rollout
 from teachers.tasks import State
 
@@ -71,14 +72,15 @@ def _time_rollout(config: TeacherConfig, environments: int) -> tuple[float, int]
     length = min(ROLLOUT_STEPS, config.rollout.steps)
 
     def play(params: Params, states: State, key: Array) -> Any:
-        def act(key: Array, observation: Array, goal: Array) -> Array:
-            return sample_action(key, *networks.actor(params, observation, goal))[0]
+        def act(keys: Array, observation: Array, goal: Array) -> Array:
+            return networks.explore(params, keys, observation, goal)
 
         return rollout(task, act, states, key, length, "train")
 
     key = jax.random.key(0)
-    params = jax.jit(networks.init)(key)
-    states = jax.jit(lambda key: reset(task, key, environments, "train"))(key)
+    params = jax.jit(networks.init, out_shardings=whole())(key)
+    place = spread_or_whole(environments)
+    states = jax.jit(lambda key: reset(task, key, environments, "train"), out_shardings=place)(key)
     compiled = jax.jit(play).lower(params, states, key).compile()
     seconds = median_seconds(lambda: compiled(params, states, key))
     memory: Any = compiled.memory_analysis()
@@ -100,13 +102,14 @@ def _time_updates(config: TeacherConfig) -> float:
 
     def learn(learner: Any, key: Array) -> Any:
         return jax.lax.scan(
-            lambda learner, key: update(learner, batch, key),
+            lambda learner, key: update(learner, constrain(batch), key),
             learner,
             jax.random.split(key, UPDATES),
         )[0]
 
-    learner = jax.jit(lambda key: init_learner(networks, config.learning, key))(keys[2])
-    step = jax.jit(learn, donate_argnums=0)
+    init = jax.jit(lambda key: init_learner(networks, config.learning, key), out_shardings=whole())
+    learner = init(keys[2])
+    step = jax.jit(learn, donate_argnums=0, out_shardings=whole())
 
     def once() -> Any:
         nonlocal learner

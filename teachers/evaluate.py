@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Key
 from scipy import stats
 
 from teachers.agent import Agent, Networks
+from teachers.devices import spread_or_whole, whole
 from teachers.networks import Params
 from teachers.progress import Progress, silent
 from teachers.rollout import reset, rollout
@@ -34,7 +35,9 @@ class Episodes(NamedTuple):
 
 def evaluation_starts(task: Task, episodes: int, seed: int) -> State:
     """The initial states and goals of an evaluation: the same for every policy and either engine."""
-    starts = jax.jit(reset, static_argnums=(0, 2, 3))
+    # Cut along the environments, or whole on each device.
+    place = spread_or_whole(episodes)
+    starts = jax.jit(reset, static_argnums=(0, 2, 3), out_shardings=place)
     # Training splits the bare key of its seed.
     key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
     return starts(task, key, episodes, task.evaluation_goals)
@@ -54,11 +57,10 @@ def player(networks: Networks) -> Callable[[Params, State], Iterator[Float[Array
     # Played in equal segments, so that long episodes can report their progress.
     segment = next(n for n in range(SEGMENT_STEPS, 0, -1) if task.episode_steps % n == 0)
 
-    @jax.jit
     def play(
         params: Params, states: State, alive: Bool[Array, "env"]
     ) -> tuple[State, Bool[Array, "env"], Float[Array, "time env"]]:
-        def act(_: Key[Array, ""], observation: Array, goal: Array) -> Array:
+        def act(_: Key[Array, "env"], observation: Array, goal: Array) -> Array:
             return networks.policy(params, observation, goal)
 
         states, trajectory = rollout(
@@ -67,10 +69,13 @@ def player(networks: Networks) -> Callable[[Params, State], Iterator[Float[Array
         going = alive & (jnp.cumsum(trajectory.terminated, axis=0) == 0)
         return states, going[-1], jnp.where(going, trajectory.distance, jnp.inf)
 
+    # The distances whole, so that every machine can read all of them.
+    compiled = jax.jit(play, out_shardings=(None, None, whole()))
+
     def run(params: Params, starts: State) -> Iterator[Float[Array, "time env"]]:
-        states, alive = starts, jnp.ones(starts.steps.shape, bool)
+        states, alive = starts, np.ones(starts.steps.shape, bool)
         for _ in range(task.episode_steps // segment):
-            states, alive, distance = play(params, states, alive)
+            states, alive, distance = compiled(params, states, alive)
             yield distance
 
     return run

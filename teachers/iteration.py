@@ -6,7 +6,7 @@ arXiv 2503.14858).
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,9 @@ from jaxtyping import Array, Int, Key, UInt
 from teachers import replay as buffer
 from teachers.agent import teacher_networks
 from teachers.config import TeacherConfig
+from teachers.devices import constrain, require_even, spread, whole
 from teachers.learner import Learner, Metrics, init_learner, make_update
 from teachers.memory import needs_remat
-from teachers.networks import sample_action
 from teachers.rollout import reset, rollout
 from teachers.tasks import State, Task, get_task
 
@@ -58,6 +58,22 @@ def init_training(config: TeacherConfig, seed: UInt[Array, ""] | None = None) ->
     )
 
 
+def placement(state: TrainingState, seeds: int = 1) -> Any:
+    """On which devices each array of a run's state lies: a `jax.sharding.Sharding` in its place.
+
+    Args:
+        state: of one run, of arrays or `jax.ShapeDtypeStruct`.
+        seeds: of how many runs at once the placed state is; if several, it has a leading axis of seeds.
+    """
+    ahead = 0 if seeds == 1 else 1
+    steps = spread(ahead + 1)
+    placed: Any = jax.tree.map(lambda _: whole(), state)
+    return placed._replace(
+        environments=jax.tree.map(lambda _: spread(ahead), state.environments),
+        replay=placed.replay._replace(observation=steps, action=steps, steps=steps),
+    )
+
+
 def make_iteration(
     config: TeacherConfig, seeds: int = 1
 ) -> Callable[[TrainingState], tuple[TrainingState, Metrics]]:
@@ -78,8 +94,8 @@ def make_iteration(
     def iteration(state: TrainingState) -> tuple[TrainingState, Metrics]:
         key, rollout_key, sample_key, action_key = jax.random.split(state.key, 4)
 
-        def act(key: Array, observation: Array, goal: Array) -> Array:
-            return sample_action(key, *networks.actor(state.learner.params, observation, goal))[0]
+        def act(keys: Array, observation: Array, goal: Array) -> Array:
+            return networks.explore(state.learner.params, keys, observation, goal)
 
         environments, trajectory = rollout(
             task, act, state.environments, rollout_key, config.rollout.steps, "train"
@@ -90,7 +106,7 @@ def make_iteration(
         def learn(learner: Learner, keys: tuple[Array, Array]) -> tuple[Learner, Metrics]:
             sample_key, action_key = keys
             batch = buffer.sample(replay, index, sample_key, learning.batch, learning.discount)
-            return update(learner, batch, action_key)
+            return update(learner, constrain(batch), action_key)
 
         keys = (
             jax.random.split(sample_key, learning.updates),
@@ -114,8 +130,11 @@ def simulated_task(config: TeacherConfig, seeds: int = 1) -> Task:
     """The task of a run, with its physics computed as the configuration says.
 
     Raises:
-        InputError: they cannot be, here.
+        InputError: they cannot be, here, or environments or batch cannot be dealt out to the devices.
     """
+    require_even(
+        rollout__environments=config.rollout.environments, learning__batch=config.learning.batch
+    )
     # Evaluations play as many episodes at once.
     most = max(seeds * config.rollout.environments, config.logging.episodes)
     return get_task(config.task).simulated_by(config.rollout.physics, most)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from teachers import replay
 from teachers.agent import teacher_networks
 from teachers.config import NetworkConfig, TeacherConfig
+from teachers.devices import mesh
 from teachers.learner import init_learner
 from teachers.networks import LAYERS_PER_BLOCK, count_parameters, kept_dtype
 from teachers.tasks import InputError, get_task
@@ -22,7 +23,7 @@ COMFORTABLE = 0.8  # of the device's memory; beyond that, activations are comput
 def training_memory(
     config: TeacherConfig, *, remat: bool | None = None, seeds: int = 1
 ) -> dict[str, int]:
-    """Bytes that training needs, by part, but for the simulation's own scratch memory.
+    """Bytes that training needs on each device, by part, but for the simulation's own scratch memory.
 
     Args:
         config: of the run.
@@ -70,10 +71,10 @@ def require_memory(needed: int, remedy: str) -> None:
 
 
 def device_memory() -> int:
-    """Bytes of memory of the default device; on a CPU, of the machine."""
+    """Bytes of memory of a device; of a CPU, its share of the machine's."""
     statistics = jax.local_devices()[0].memory_stats() or {}
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(statistics.get("bytes_limit", machine))
+    return int(statistics.get("bytes_limit", machine // jax.local_device_count()))
 
 
 def total_bytes(tree: Any) -> int:
@@ -83,11 +84,12 @@ def total_bytes(tree: Any) -> int:
 
 @lru_cache(maxsize=8)
 def _kept(config: TeacherConfig) -> Mapping[str, int]:
-    """Bytes of what a run holds all the time."""
+    """Bytes of what a run holds all the time on each device."""
     task, networks, learning = get_task(config.task), teacher_networks(config), config.learning
     key = jax.eval_shape(lambda: jax.random.key(0))
     learner = jax.eval_shape(lambda key: init_learner(networks, learning, key), key)
     parameters, environments = total_bytes(learner.params), config.rollout.environments
+    devices = mesh().size
     ring = jax.eval_shape(
         lambda: replay.empty(
             config.replay_slots, environments, task.observation_size, task.action_size
@@ -99,8 +101,8 @@ def _kept(config: TeacherConfig) -> Mapping[str, int]:
         "parameters": parameters,
         "gradients": parameters,
         "optimizers": total_bytes(learner.optimizers),
-        "replay": total_bytes(ring),
-        "environments": (4 * numbers + 1) * environments,
+        "replay": total_bytes(ring) // devices,
+        "environments": (4 * numbers + 1) * environments // devices,
     }
 
 
@@ -114,8 +116,8 @@ def _activations(config: TeacherConfig, remat: bool) -> int:
 
     # The critic's gradient, then the actor's, which goes through phi; and the logits with their gradient.
     phi, psi, actor = kept(config.phi), kept(config.psi), kept(config.actor)
-    batch = config.learning.batch
-    return batch * max(phi + psi, actor + phi) + 8 * batch**2
+    batch, devices = config.learning.batch, mesh().size
+    return (batch * max(phi + psi, actor + phi) + 8 * batch**2) // devices
 
 
 def _bytes(leaf: Any) -> int:

@@ -1,18 +1,19 @@
 """Learning curves, and the figures of a sweep."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from etils import epath
 
+from teachers.paths import local_draft
 from teachers.runlog import read_metrics
 
 SweepFigure = Literal["depth", "parameters", "actor_critic", "batch", "curves"]
 Rows = Sequence[Mapping[str, Any]]
 
 
-def plot_learning_curve(run: Path, file: Path) -> None:
+def plot_learning_curve(run: epath.PathLike, file: epath.PathLike) -> None:
     """Draws a run's success and time at goal against control steps, with 95% intervals.
 
     Args:
@@ -37,10 +38,11 @@ def plot_learning_curve(run: Path, file: Path) -> None:
     for axes in (goal, critic):
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:,.0f}k")
-    figure.savefig(file, dpi=110)
+    with local_draft(file) as draft:
+        figure.savefig(draft, dpi=110)
 
 
-def plot_sweep(rows: Rows, figure: SweepFigure, file: Path) -> None:
+def plot_sweep(rows: Rows, figure: SweepFigure, file: epath.PathLike) -> None:
     """Draws the results of a sweep: interquartile means over seeds with their 95% intervals, and the curves of all runs.
 
     Args:
@@ -61,8 +63,9 @@ def plot_sweep(rows: Rows, figure: SweepFigure, file: Path) -> None:
     for axes, task in zip(page.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         axes.set_prop_cycle(color=colors)
         _DRAW[figure](axes, [row for row in rows if row["task"] == task])
-        axes.set_title(Path(task).name)
-    page.savefig(file, dpi=110)
+        axes.set_title(epath.Path(task).name)
+    with local_draft(file) as draft:
+        page.savefig(draft, dpi=110)
 
 
 def _by_depth(axes: Any, rows: Rows) -> None:

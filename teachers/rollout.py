@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from teachers.devices import on_each
 from teachers.tasks import GoalSet, State, Task
 
 RESTART_SHARE = 16  # of all environments, how many parts are restarted one after the other
 
-# (key, observation [env, obs], goal [env, goal]) -> action [env, act] in [-1, 1]
-Act = Callable[[Key[Array, ""], Array, Array], Array]
+# (keys [env], observation [env, obs], goal [env, goal], *context) -> action [env, act] in [-1, 1]
+Act = Callable[..., Array]
 
 
 class Trajectory(NamedTuple):
@@ -33,6 +34,15 @@ def reset(task: Task, key: Key[Array, ""], environments: int, goal_set: GoalSet)
     return jax.vmap(lambda k: task.reset(k, goal_set))(keys)
 
 
+def random_policy(task: Task) -> Act:
+    """Actions drawn evenly, whatever is seen."""
+
+    def draw(key: Array) -> Array:
+        return jax.random.uniform(key, (task.action_size,), minval=-1, maxval=1)
+
+    return lambda keys, *_: jax.vmap(draw)(keys)
+
+
 def rollout(
     task: Task,
     act: Act,
@@ -40,10 +50,12 @@ def rollout(
     key: Key[Array, ""],
     length: int,
     goal_set: GoalSet,
+    *context: Array,
 ) -> tuple[State, Trajectory]:
     """`length` control steps of every environment; an episode that ends restarts with a new state and goal.
 
-    So does, alone, an environment whose state is no longer finite, as MJX's humanoids become now and then.
+    So does, alone, an environment whose state is no longer finite, as MJX's humanoids become now and then. Every
+    environment has its own random numbers, so that what happens does not depend on which device simulates it.
 
     Args:
         task: what is simulated.
@@ -52,28 +64,46 @@ def rollout(
         key: randomness of policy and restarts.
         length: control steps.
         goal_set: which goals restarted episodes get.
+        context: what `act` is given besides, each with a leading axis of environments.
     """
+    environments = states.steps.shape[0]
 
-    def step(states: State, key: Array) -> tuple[State, Trajectory]:
-        act_key, reset_key = jax.random.split(key)
-        action = act(act_key, states.observation, states.goal)
-        stepped = jax.vmap(task.step)(states, action)
-        broken = ~_finite(stepped)
-        terminated = stepped.terminated | broken
-        distance = task.distance(stepped.observation, stepped.goal)
-        record = Trajectory(
-            observation=states.observation,
-            goal=states.goal,
-            action=action,
-            steps=states.steps,
-            distance=jnp.where(broken, jnp.inf, distance),
-            terminated=terminated,
-            broken=broken,
-        )
-        done = terminated | (stepped.steps >= task.episode_steps)
-        return _restart(task, stepped, done, reset_key, goal_set), record
+    def play(states: State, keys: Array, *context: Array) -> tuple[State, Trajectory]:
+        def step(states: State, time: Array) -> tuple[State, Trajectory]:
+            now = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, time)))(keys)
+            return _step(task, act, states, now[:, 0], now[:, 1], goal_set, context)
 
-    return jax.lax.scan(step, states, jax.random.split(key, length))
+        return jax.lax.scan(step, states, jnp.arange(length))
+
+    keys = jax.random.split(key, environments)
+    return on_each(play, environments)(states, keys, *context)
+
+
+def _step(
+    task: Task,
+    act: Act,
+    states: State,
+    act_keys: Key[Array, "env"],
+    reset_keys: Key[Array, "env"],
+    goal_set: GoalSet,
+    context: tuple[Array, ...],
+) -> tuple[State, Trajectory]:
+    action = act(act_keys, states.observation, states.goal, *context)
+    stepped = jax.vmap(task.step)(states, action)
+    broken = ~_finite(stepped)
+    terminated = stepped.terminated | broken
+    distance = task.distance(stepped.observation, stepped.goal)
+    record = Trajectory(
+        observation=states.observation,
+        goal=states.goal,
+        action=action,
+        steps=states.steps,
+        distance=jnp.where(broken, jnp.inf, distance),
+        terminated=terminated,
+        broken=broken,
+    )
+    done = terminated | (stepped.steps >= task.episode_steps)
+    return _restart(task, stepped, done, reset_keys, goal_set), record
 
 
 def _finite(states: State) -> Bool[Array, "env"]:
@@ -83,14 +113,13 @@ def _finite(states: State) -> Bool[Array, "env"]:
 
 
 def _restart(
-    task: Task, states: State, done: Bool[Array, "env"], key: Key[Array, ""], goal_set: GoalSet
+    task: Task, states: State, done: Bool[Array, "env"], keys: Key[Array, "env"], goal_set: GoalSet
 ) -> State:
     """Starts a new episode in the environments that are done.
 
     A few at a time, until none is left: mostly none is done, and where episodes end early a few are.
     """
     environments = done.shape[0]
-    keys = jax.random.split(key, environments)
     few = -(-environments // RESTART_SHARE)
 
     def go_on(carry: tuple[State, Array]) -> Array:

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from jaxtyping import Float
 from scipy import stats
 
@@ -15,11 +15,12 @@ from teachers.checkpoint import checkpoint_steps, forget_training
 from teachers.config import TeacherConfig, resolve
 from teachers.evaluate import bootstrap_interval
 from teachers.experiment import Cell, SweepSpec, cells
+from teachers.folders import make_folder
 from teachers.memory import COMFORTABLE, device_memory, parameter_counts, training_memory
 from teachers.metadata import finite
 from teachers.plot import plot_sweep
 from teachers.progress import Progress, silent
-from teachers.runlog import make_folder, read_metrics, remove_run
+from teachers.runlog import read_metrics, remove_run
 from teachers.tasks import InputError
 from teachers.train import DivergedError, require_fitting, train_seeds
 
@@ -28,7 +29,9 @@ SPECIFICATION = "sweep.json"  # marks a folder as an experiment's
 LAST = 5  # evaluations whose mean is a run's score, as in Wang et al. (arXiv 2503.14858)
 
 
-def run_sweep(spec: SweepSpec, out: Path, *, progress: Progress = silent) -> list[dict[str, Any]]:
+def run_sweep(
+    spec: SweepSpec, out: epath.PathLike, *, progress: Progress = silent
+) -> list[dict[str, Any]]:
     """Trains what is not trained yet of an experiment, and leaves results in `out`.
 
     Every seed of every cell becomes an ordinary run in `out/CELL/seed-N`, without the state to resume it from once it
@@ -45,7 +48,7 @@ def run_sweep(spec: SweepSpec, out: Path, *, progress: Progress = silent) -> lis
     Raises:
         InputError: a setting is bad, a run does not fit in memory, or `out` holds something else.
     """
-    out, planned = Path(out), cells(spec)
+    out, planned = epath.Path(out), cells(spec)
     if out.is_dir() and any(out.iterdir()) and not (out / SPECIFICATION).exists():
         raise InputError(f"{out} holds files that are no experiment's; choose another --out")
     for cell in planned:
@@ -68,7 +71,7 @@ def run_sweep(spec: SweepSpec, out: Path, *, progress: Progress = silent) -> lis
     return rows
 
 
-def summarise(cell: Cell, runs: Sequence[Path]) -> dict[str, Any]:
+def summarise(cell: Cell, runs: Sequence[epath.Path]) -> dict[str, Any]:
     """What came out of a cell, of which `runs` are the folders, one for each seed.
 
     A run's score is the mean over its last evaluations: `time_at_goal`, and for `success` `success_at_end`.
@@ -118,7 +121,7 @@ def summarise(cell: Cell, runs: Sequence[Path]) -> dict[str, Any]:
 
 
 def _train_group(
-    cell: Cell, out: Path, group: Sequence[int], done: int, total: int, progress: Progress
+    cell: Cell, out: epath.Path, group: Sequence[int], done: int, total: int, progress: Progress
 ) -> None:
     """Trains these seeds of a cell at once, all from the start or all from a checkpoint of the same step."""
     runs = {seed: _folder(cell, out, seed) for seed in group}
@@ -136,7 +139,7 @@ def _train_group(
         forget_training(run)
 
 
-def _groups(spec: SweepSpec, cell: Cell, out: Path, left: Sequence[int]) -> list[list[int]]:
+def _groups(spec: SweepSpec, cell: Cell, out: epath.Path, left: Sequence[int]) -> list[list[int]]:
     """Which of the seeds that are left are trained at once."""
     if spec.at_once == "all":
         most = spec.seeds
@@ -155,7 +158,7 @@ def _groups(spec: SweepSpec, cell: Cell, out: Path, left: Sequence[int]) -> list
     ]
 
 
-def _finished(run: Path, cell: Cell) -> bool:
+def _finished(run: epath.Path, cell: Cell) -> bool:
     """Whether a run has reached its steps, or diverged."""
     log = _metrics(run)
     return bool(log) and (log[-1]["step"] >= cell.config.steps or _diverged(log, cell.config))
@@ -165,14 +168,14 @@ def _diverged(log: Sequence[Mapping[str, Any]], config: TeacherConfig) -> bool:
     return bool(log[-1]["skipped_updates"] > config.learning.max_skipped)
 
 
-def _metrics(run: Path) -> list[dict[str, Any]]:
+def _metrics(run: epath.Path) -> list[dict[str, Any]]:
     try:
         return read_metrics(run)
     except FileNotFoundError:
         return []
 
 
-def _require_same(cell: Cell, out: Path, seeds: int) -> None:
+def _require_same(cell: Cell, out: epath.Path, seeds: int) -> None:
     for seed in range(seeds):
         file = _folder(cell, out, seed) / "config.toml"
         if not file.exists():
@@ -191,7 +194,7 @@ def _steps(config: TeacherConfig) -> int:
     return config.iterations * config.steps_per_iteration
 
 
-def _folder(cell: Cell, out: Path, seed: int) -> Path:
+def _folder(cell: Cell, out: epath.Path, seed: int) -> epath.Path:
     return out / cell.name / f"seed-{seed}"
 
 

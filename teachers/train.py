@@ -1,36 +1,51 @@
 """The training of teachers: the loop around the jitted iteration, which logs, evaluates and checkpoints."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Float
 
 from teachers.agent import Agent, teacher_networks
 from teachers.checkpoint import (
-    CheckpointWriter,
+    DamagedError,
     checkpoint_steps,
     drop_later,
-    newest_step,
-    read_training,
+    has_item,
+    newest_readable,
+    read_items,
+    remove_unfinished,
     require_kind,
+    set_aside,
+    warn,
 )
+from teachers.checkpoint_writer import CheckpointWriter
 from teachers.config import TeacherConfig, stored_config
+from teachers.devices import agreed, alone, whole
 from teachers.diagnose import make_diagnosis
 from teachers.evaluate import evaluation_starts, outcomes, player, summary
-from teachers.iteration import TrainingState, init_training, make_iteration, simulated_task
+from teachers.folders import new_folder
+from teachers.iteration import (
+    TrainingState,
+    init_training,
+    make_iteration,
+    placement,
+    simulated_task,
+)
 from teachers.learner import Metrics
-from teachers.memory import require_memory, training_memory
+from teachers.memory import require_memory, total_bytes, training_memory
 from teachers.metadata import FORMAT_VERSION, Metadata, library_versions, open_task
 from teachers.networks import Params, count_parameters
+from teachers.paths import free_bytes
 from teachers.progress import Progress, silent
-from teachers.runlog import RunLog, new_folder
+from teachers.runlog import RunLog, remove_run
+from teachers.stopping import stop_requests
 from teachers.tasks import InputError, get_task
 
 Tree = TypeVar("Tree")
@@ -40,15 +55,20 @@ class DivergedError(RuntimeError):
     """Too many gradient steps were not finite."""
 
 
+class StoppedError(RuntimeError):
+    """The run was asked to end (SIGTERM), and saved its state first."""
+
+
 def train_teacher(
-    config: TeacherConfig, out: Path, *, resume: bool = False, progress: Progress = silent
+    config: TeacherConfig, out: epath.PathLike, *, resume: bool = False, progress: Progress = silent
 ) -> Agent:
     """Trains a teacher and leaves checkpoints, metrics and events in `out`.
 
     Args:
         config: what to train, and for how long; see `teacher_config`.
         out: the run's folder: new, or with `resume` one that holds a run of the same configuration.
-        resume: go on from the newest checkpoint; `config.steps` may have been raised since.
+        resume: go on from the newest sound checkpoint, or begin where there is none; `config.steps` may have been raised
+            since.
         progress: called after each iteration.
 
     Returns:
@@ -58,6 +78,8 @@ def train_teacher(
         InputError: `out` is taken, cannot be resumed with this configuration, or the run does not fit in memory.
         DivergedError: more than `learning.max_skipped` gradient steps were not finite; the networks as they were before
             are saved.
+        StoppedError: SIGTERM came; the state is saved.
+        SaveError: a checkpoint could not be written, for a full disk say.
     """
     (teacher,) = train_seeds(config, {config.seed: out}, resume=resume, progress=progress)
     return teacher
@@ -65,7 +87,7 @@ def train_teacher(
 
 def train_seeds(
     config: TeacherConfig,
-    runs: Mapping[int, Path],
+    runs: Mapping[int, epath.PathLike],
     *,
     resume: bool = False,
     progress: Progress = silent,
@@ -75,28 +97,30 @@ def train_seeds(
     Args:
         config: what to train; its own seed does not matter.
         runs: the folder of each seed's run. Each becomes an ordinary run, as `train_teacher` makes it.
-        resume: go on from the newest checkpoint that all of them have.
+        resume: go on from the newest sound checkpoint that all of them have, or begin where one has none.
         progress: called after each iteration, with the steps of one run and the figures of the first.
 
     Returns:
         The trained teachers, in the order of `runs`.
 
     Raises:
-        InputError, DivergedError: as `train_teacher`; the second when all seeds have diverged.
+        InputError, DivergedError, StoppedError, SaveError: as `train_teacher`; the second when all seeds have diverged.
     """
-    configs = {Path(out): config.model_copy(update={"seed": seed}) for seed, out in runs.items()}
+    configs = {
+        epath.Path(out): config.model_copy(update={"seed": seed}) for seed, out in runs.items()
+    }
     simulated_task(config)  # refused before anything is written
     require_fitting(config, len(runs))
-    if resume:
-        return _train(configs, *_resumed(configs), progress)
+    if resume and (resumed := _resumed(configs)):
+        return _train(configs, *resumed, progress)
     with ExitStack() as folders:
         for out in configs:
+            if resume:
+                alone(partial(remove_run, out))
             folders.enter_context(new_folder(out))
         init = _programs(_program_key(config), len(runs)).init
         seeds = np.array(list(runs), np.uint32)
         state = init(seeds if len(runs) > 1 else seeds[0])
-        # Bound to the device as a restored state is, so that one compiled program serves both.
-        state = jax.device_put(state, jax.local_devices()[0])
         return _train(configs, state, [{} for _ in runs], progress)
 
 
@@ -128,10 +152,15 @@ class _Programs(NamedTuple):
 def _programs(config: TeacherConfig, seeds: int) -> _Programs:
     """Kept between runs that differ in seed and length alone: tracing physics takes many seconds."""
     together: Callable[..., Any] = jax.vmap if seeds > 1 else lambda function: function
+    place = placement(jax.eval_shape(partial(init_training, config)), seeds)
     return _Programs(
-        init=jax.jit(together(partial(init_training, config))),
-        iterate=jax.jit(together(make_iteration(config, seeds)), donate_argnums=0),
-        diagnose=jax.jit(together(make_diagnosis(config))),
+        init=jax.jit(together(partial(init_training, config)), out_shardings=place),
+        iterate=jax.jit(
+            together(make_iteration(config, seeds)),
+            donate_argnums=0,
+            out_shardings=(place, whole()),
+        ),
+        diagnose=jax.jit(together(make_diagnosis(config)), out_shardings=whole()),
         play=player(teacher_networks(config, simulated_task(config))),
     )
 
@@ -150,7 +179,7 @@ class _Iteration(NamedTuple):
 
 
 def _train(
-    configs: Mapping[Path, TeacherConfig],
+    configs: Mapping[epath.Path, TeacherConfig],
     state: TrainingState,
     figures: list[dict[str, Any]],
     progress: Progress,
@@ -161,6 +190,8 @@ def _train(
     where a checkpoint is saved, and nowhere else.
     """
     seeds, config = range(len(configs)), next(iter(configs.values()))
+    writes = jax.process_index() == 0
+    with_replay = _saves_replay(config, state, next(iter(configs)))
     programs = _programs(_program_key(config), len(seeds))
     networks = teacher_networks(config)
     starts = [
@@ -174,15 +205,17 @@ def _train(
     def settle(written: _Iteration) -> bool:
         """Writes what an iteration left, and says whether all runs have diverged."""
         measured = jax.device_get(written.metrics | written.diagnosis)
-        for seed, log in zip(seeds, logs, strict=True):
+        for seed in seeds:
             row = {
                 name: float(values) for name, values in _part(measured, seed, len(seeds)).items()
             }
             if written.played:
                 distance = np.concatenate([np.asarray(part) for part in written.played[seed]])
                 row |= summary(outcomes(networks.task, distance))
+                figures[seed]["evaluated_at"] = written.number * per_iteration
             row["seconds"] = round(time.monotonic() - begun, 3)
-            log.write(written.number * per_iteration, row)
+            if writes:
+                logs[seed].write(written.number * per_iteration, row)
             figures[seed] |= row
         progress(written.number * per_iteration, config.iterations * per_iteration, figures[0])
         return all(row["skipped_updates"] > config.learning.max_skipped for row in figures)
@@ -190,18 +223,26 @@ def _train(
     def save(step: int) -> None:
         for seed, (writer, each) in enumerate(zip(writers, configs.values(), strict=True)):
             own = _part(state, seed, len(seeds))
-            params = own.learner.params
-            writer.save(step, describe(each, params, step, figures[seed]), params, own)
+            metadata = describe(each, own.learner.params, step, figures[seed])
+            if writes:
+                logs[seed].sync()
+            writer.save(step, metadata, _items(own, with_replay))
 
     with ExitStack() as stack:
         logs = [
             stack.enter_context(RunLog(out, each, done * per_iteration if done else None))
             for out, each in configs.items()
+            if writes
         ]
         writers = [
-            stack.enter_context(CheckpointWriter(out, config.logging.keep_checkpoints))
+            stack.enter_context(
+                CheckpointWriter(
+                    out, config.logging.keep_checkpoints, keep_best=config.logging.keep_best
+                )
+            )
             for out in configs
         ]
+        stop = stack.enter_context(stop_requests())
         waiting: _Iteration | None = None
         for i in range(done + 1, config.iterations + 1):
             last = i == config.iterations
@@ -220,18 +261,42 @@ def _train(
             )
             diverged = waiting is not None and settle(waiting)
             waiting = now
-            if diverged or last or i % config.logging.checkpoint_every == 0:
+            stopped = stop(i)
+            if diverged or last or stopped or i % config.logging.checkpoint_every == 0:
                 diverged = settle(now) or diverged
                 waiting = None
                 save(i * per_iteration)
+            for writer in writers:
+                writer.check()
             if diverged:
                 raise _diverged(figures, i * per_iteration, config)
+            if stopped and not last:
+                raise StoppedError(
+                    f"asked to end: step {i * per_iteration:,} of {config.iterations * per_iteration:,} is saved; "
+                    "go on with --resume"
+                )
     trained = [_part(state.learner.params, seed, len(seeds)) for seed in seeds]
     step = config.iterations * per_iteration
     return [
         Agent(networks, params, describe(each, params, step, row))
         for params, each, row in zip(trained, configs.values(), figures, strict=True)
     ]
+
+
+def _saves_replay(config: TeacherConfig, state: TrainingState, out: epath.Path) -> bool:
+    """Whether checkpoints hold the replay, with `auto` resolved."""
+    if config.logging.checkpoint_replay != "auto":
+        return config.logging.checkpoint_replay == "on"
+    free = free_bytes(out)
+    # While one is written, those before it are still there.
+    checkpoints = config.logging.keep_checkpoints + config.logging.keep_best + 1
+    fits = agreed(free is None or checkpoints * total_bytes(state) < free)
+    if not fits:
+        warn(
+            f"{out} has too little room for the replay in {checkpoints} checkpoints: it is left out, and a resumed "
+            "run will differ from an uninterrupted one"
+        )
+    return fits
 
 
 def _diverged(figures: list[dict[str, Any]], step: int, config: TeacherConfig) -> DivergedError:
@@ -268,9 +333,14 @@ def describe(config: TeacherConfig, params: Params, step: int, figures: dict[str
 
 
 def _resumed(
-    configs: Mapping[Path, TeacherConfig],
-) -> tuple[TrainingState, list[dict[str, Any]]]:
-    """The state, and the figures of each run, at the newest step of which all have a checkpoint."""
+    configs: Mapping[epath.Path, TeacherConfig],
+) -> tuple[TrainingState, list[dict[str, Any]]] | None:
+    """The state, and the figures of each run, at the newest step of which all have a sound checkpoint.
+
+    None where not all have a checkpoint at all: they were stopped before their first.
+    """
+    if not all(checkpoint_steps(out) for out in configs):
+        return None
     for out, config in configs.items():
         _require_same(config, out)
     common = set.intersection(*(set(checkpoint_steps(out)) for out in configs))
@@ -278,17 +348,76 @@ def _resumed(
         raise InputError(
             f"{', '.join(map(str, configs))} have no checkpoint of the same step; remove them to start again"
         )
-    step, states, figures = max(common), [], []
-    for out, config in configs.items():
-        states.append(read_training(out, jax.eval_shape(partial(init_training, config)), step))
-        figures.append(dict(require_kind(out, "teacher", step).metrics))
+    damaged: list[tuple[epath.Path, int]] = []
+    for step in sorted(common, reverse=True):
+        states, figures = [], []
+        for out, config in configs.items():
+            try:
+                metadata = require_kind(out, "teacher", step)
+                states.append(_restored(config, out, step, metadata))
+                figures.append(dict(metadata.metrics))
+            except DamagedError as error:
+                damaged.append((out, step))
+                warn(f"{error}; looking for the one before it")
+                break
+        if len(states) == len(configs):
+            break
+    else:
+        raise InputError(
+            f"all checkpoints of {', '.join(map(str, configs))} are damaged; remove them to start again"
+        )
+    alone(lambda: _tidy(configs, step, damaged))
+    place = placement(_like(next(iter(configs.values()))), len(configs))
+    return jax.device_put(_stack(states), place), figures
+
+
+def _tidy(configs: Iterable[epath.Path], step: int, damaged: list[tuple[epath.Path, int]]) -> None:
+    """Leaves in the runs' folders what they go on from, and what was damaged out of the way."""
+    for out, aside in damaged:
+        set_aside(out, aside)
     for out in configs:
+        for name in remove_unfinished(out):
+            warn(f"{name} in {out} was not finished when the run ended; going on from {step}")
         drop_later(out, step)
-    return _stack(states), figures
 
 
-def _require_same(config: TeacherConfig, out: Path) -> None:
-    metadata = require_kind(out, "teacher")
+def _restored(
+    config: TeacherConfig, out: epath.Path, step: int, metadata: Metadata
+) -> TrainingState:
+    state = _like(config)
+    place = placement(state)
+    like: Any = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state, place
+    )
+    wanted = _items(like)
+    if not has_item(out, step, "replay"):
+        warn(
+            f"checkpoint {step} in {out} holds no replay: the run goes on with an empty one, and not as it would have"
+        )
+        del wanted["replay"]
+    items = read_items(out, step, wanted, metadata)
+    if "replay" not in items:
+        fresh = jax.jit(lambda: init_training(config).replay, out_shardings=place.replay)
+        items["replay"] = fresh()
+    training: TrainingState = items["training"]
+    learner = training.learner._replace(params=items["params"])
+    return training._replace(learner=learner, replay=items["replay"])
+
+
+def _items(state: TrainingState, replay: bool = True) -> dict[str, Any]:
+    """A state in the parts in which it is saved."""
+    nothing: Any = {}
+    rest = state._replace(learner=state.learner._replace(params=nothing), replay=nothing)
+    parts = {"params": state.learner.params, "training": rest}
+    return parts | ({"replay": state.replay} if replay else {})
+
+
+def _like(config: TeacherConfig) -> TrainingState:
+    return jax.eval_shape(partial(init_training, config))
+
+
+def _require_same(config: TeacherConfig, out: epath.Path) -> None:
+    metadata = newest_readable(out, lambda step: require_kind(out, "teacher", step), "newest")
     if metadata.format_version < FORMAT_VERSION:
         raise InputError(
             f"{out} was made by an older crl-distill: it can be used, but not resumed; choose another --out"
@@ -311,7 +440,7 @@ def _require_same(config: TeacherConfig, out: Path) -> None:
             f"{out} was trained with another configuration; repeat its options (see {out / 'config.toml'}) "
             "or choose another --out"
         )
-    done = newest_step(out)
+    done = metadata.metrics["steps"]
     if done >= config.steps:
         raise InputError(f"{out} already has {done} steps; ask for more with --steps")
 

@@ -1,9 +1,10 @@
 """The commands. What they need is imported when they run, so that help and mistyped options answer at once."""
 
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 from typer.core import TyperGroup
@@ -11,6 +12,7 @@ from typer.core import TyperGroup
 from distill.cli.console import figure, pair_table, print_json, progress, say, show, text
 
 if TYPE_CHECKING:
+    from teachers.checkpoint import Which
     from teachers.tasks import Task
 
 # Typer has carried Click inside since 0.27 and does not export these two.
@@ -19,6 +21,7 @@ ClickException: type[Any] = typer.BadParameter.__mro__[2]
 
 
 INTERRUPTED = 130
+STOPPED = 143  # by SIGTERM
 
 
 class Commands(TyperGroup):
@@ -48,13 +51,22 @@ def _explained(error: Exception) -> tuple[str, int]:
     import jax
 
     from export.convert import ParityError
+    from teachers.checkpoint_writer import SaveError, is_full
     from teachers.tasks import InputError
-    from teachers.train import DivergedError
+    from teachers.train import DivergedError, StoppedError
 
     if isinstance(error, InputError):
         return str(error), 2
-    if isinstance(error, ParityError | DivergedError):
+    if isinstance(error, StoppedError):
+        return str(error), STOPPED
+    if isinstance(error, ParityError | DivergedError | SaveError):
         return str(error), 1
+    if isinstance(error, OSError) and is_full(error):
+        place = f"writing {error.filename}: " if error.filename else ""
+        return (
+            f"{place}the disk is full; make room there (checkpoints already written are intact)",
+            1,
+        )
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}; choose another path", 2
     if isinstance(error, jax.errors.JaxRuntimeError) and "memory" in str(error).lower():
@@ -107,7 +119,10 @@ TaskOption = Annotated[
     typer.Option("--task", help="FILE.py:Class or a name, in place of the task that PATH names."),
 ]
 
-
+Checkpoint = Annotated[
+    str,
+    typer.Option(help="Of a run's checkpoints: newest, best (most time at goal), or its step."),
+]
 Physics = Annotated[
     str | None,
     typer.Option(help="MJX's implementation that simulates: jax, or warp on NVIDIA hardware."),
@@ -120,7 +135,8 @@ def tasks(
         str | None, typer.Argument(help="Show this one alone: a name or FILE.py:Class.")
     ] = None,
     image: Annotated[
-        Path | None, typer.Option(help="Draw NAME at a reset, with its goal: a new .png.")
+        str | None,
+        typer.Option(metavar="PATH", help="Draw NAME at a reset, with its goal: a new .png."),
     ] = None,
     check: Annotated[
         str | None, typer.Option(metavar="TASK", help="Look for mistakes in a task of your own.")
@@ -178,7 +194,8 @@ def train_teacher(
         str, typer.Argument(help="A task's name (see crl-distill tasks), or FILE.py:Class.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="New folder of the run.  [default: runs/TASK-teacher]")
+        str | None,
+        typer.Option(metavar="PATH", help="New folder of the run.  [default: runs/TASK-teacher]"),
     ] = None,
     depth: Annotated[
         int | None, typer.Option(help="Layers of actor, phi and psi, a multiple of 4.")
@@ -193,7 +210,10 @@ def train_teacher(
         str | None, typer.Option(help="Settings to start from: paper, those of Wang et al.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the newest checkpoint in --out; begin where there is none."
+        ),
     ] = False,
     estimate: Annotated[
         bool,
@@ -231,7 +251,7 @@ def train_teacher(
         needed = foresee(resolved)
         show(needed, json, lambda: estimate_table(needed))
         return
-    folder = out or Path("runs") / f"{name}-teacher"
+    folder = out or f"runs/{name}-teacher"
     with progress(f"train-teacher {name}") as report:
         teacher = train(resolved, folder, resume=resume, progress=report)
     _show_run(folder, teacher.metadata, json)
@@ -243,7 +263,8 @@ def sweep(
         str, typer.Argument(help="TOML file, or a shipped experiment such as cpu/depth.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the experiment.  [default: runs/sweep-NAME]")
+        str | None,
+        typer.Option(metavar="PATH", help="Folder of the experiment.  [default: runs/sweep-NAME]"),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be trained, and train nothing.")
@@ -268,23 +289,25 @@ def sweep(
         planned = experiments.planned(cells(experiment), experiment.seeds)
         show(planned, json, lambda: experiments.planned_table(spec, planned))
         return
-    folder = out or Path("runs") / f"sweep-{name}"
+    folder = out or f"runs/sweep-{name}"
     with progress(f"sweep {name}") as report:
         rows = run_sweep(experiment, folder, progress=report)
-    show(rows, json, lambda: experiments.sweep_table(str(folder), rows))
+    show(rows, json, lambda: experiments.sweep_table(folder, rows))
 
 
 @app.command()
 def distill(
-    teacher: Annotated[Path, typer.Argument(help="Folder of a teacher's run.")],
+    teacher: Annotated[str, typer.Argument(help="Folder of a teacher's run.")],
     out: Annotated[
-        Path | None, typer.Option(help="New folder of the run.  [default: runs/TASK-student]")
+        str | None,
+        typer.Option(metavar="PATH", help="New folder of the run.  [default: runs/TASK-student]"),
     ] = None,
     layers: Annotated[int | None, typer.Option(help="Hidden layers of policy and critic.")] = None,
     width: Annotated[int | None, typer.Option(help="Units of each hidden layer.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     physics: Physics = None,
     task: TaskOption = None,
+    checkpoint: Checkpoint = "newest",
     config: ConfigFile = None,
     set_: Assignments = None,
     json: Json = False,
@@ -309,8 +332,8 @@ def distill(
         set_ or []
     )
     resolved = distill_config(config, overrides)
-    opened = load_teacher(teacher, _chosen(task))
-    folder = out or Path("runs") / f"{opened.task.name}-student"
+    opened = load_teacher(teacher, _chosen(task), _which(checkpoint))
+    folder = out or f"runs/{opened.task.name}-student"
     with progress("distill") as report:
         student = distill_teacher(opened, resolved, folder, progress=report)
     _show_run(folder, student.metadata, json)
@@ -318,11 +341,13 @@ def distill(
 
 @app.command()
 def export(
-    student: Annotated[Path, typer.Argument(help="Folder of a student's run.")],
+    student: Annotated[str, typer.Argument(help="Folder of a student's run.")],
     out: Annotated[
-        Path | None, typer.Option(help="New folder for the files.  [default: runs/TASK-export]")
+        str | None,
+        typer.Option(metavar="PATH", help="New folder for the files.  [default: runs/TASK-export]"),
     ] = None,
     task: TaskOption = None,
+    checkpoint: Checkpoint = "newest",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -336,8 +361,8 @@ def export(
     from export.convert import export_student
     from students import load_student
 
-    opened = load_student(student, _chosen(task))
-    folder = out or Path("runs") / f"{opened.task.name}-export"
+    opened = load_student(student, _chosen(task), _which(checkpoint))
+    folder = out or f"runs/{opened.task.name}-export"
     with progress("export") as report:
         result = export_student(opened, folder, seed=seed, progress=report)
     show(result, json, lambda: pair_table("exported", result))
@@ -346,11 +371,13 @@ def export(
 @app.command()
 def evaluate(
     path: Annotated[
-        Path, typer.Argument(help="Run folder of a teacher or student, or a policy.onnx.")
+        str,
+        typer.Argument(help="Run folder of a teacher or student, or a policy.onnx."),
     ],
     episodes: Episodes = 256,
     seed: Seed = 0,
     task: TaskOption = None,
+    checkpoint: Checkpoint = "newest",
     json: Json = False,
 ) -> None:
     """Measures success and time at goal, with 95% intervals.
@@ -364,25 +391,27 @@ def evaluate(
     _prepare()
     from export.artefacts import open_policy
 
-    opened = open_policy(path, _chosen(task))
+    opened = open_policy(path, _chosen(task), _which(checkpoint))
     with progress("evaluate") as report:
         outcomes = opened.evaluate(episodes, seed, report)
     figures = _outcome_figures(opened.metadata, seed, outcomes)
-    show(figures, json, lambda: _figures_table(str(path), figures))
+    show(figures, json, lambda: _figures_table(path, figures))
 
 
 @app.command()
 def play(
     path: Annotated[
-        Path, typer.Argument(help="A policy.onnx, or run folder of a teacher or student.")
+        str,
+        typer.Argument(help="A policy.onnx, or run folder of a teacher or student."),
     ],
     episodes: Episodes = 20,
     seed: Seed = 0,
     video: Annotated[
-        Path | None, typer.Option(help="Write an animation: a new .gif or .mp4.")
+        str | None, typer.Option(metavar="PATH", help="Write an animation: a new .gif or .mp4.")
     ] = None,
     shown: Annotated[int, typer.Option(min=1, max=100, help="Episodes in the animation.")] = 3,
     task: TaskOption = None,
+    checkpoint: Checkpoint = "newest",
     json: Json = False,
 ) -> None:
     """Plays a policy in MuJoCo C, step by step as on a robot.
@@ -401,7 +430,7 @@ def play(
 
     if video:
         require_new_file(video, *ANIMATIONS)
-    opened = open_policy(path, _chosen(task))
+    opened = open_policy(path, _chosen(task), _which(checkpoint))
     with progress("play") as report:
         recording = play_in_c(opened.task, opened.act, episodes, seed, report)
     played = outcomes(opened.task, recording.distance)
@@ -410,14 +439,16 @@ def play(
     if video:
         renderer = animate(opened.task, recording, video, shown)
         figures |= {"video": str(video), "renderer": renderer}
-    show(figures, json, lambda: _figures_table(str(path), figures))
+    show(figures, json, lambda: _figures_table(path, figures))
 
 
 @app.command()
 def info(
     path: Annotated[
-        Path, typer.Argument(help="Run folder of a teacher or student, or an ONNX file.")
+        str,
+        typer.Argument(help="Run folder of a teacher or student, or an ONNX file."),
     ],
+    checkpoint: Checkpoint = "newest",
     json: Json = False,
 ) -> None:
     """Says what an artefact is, and where it comes from.
@@ -429,15 +460,18 @@ def info(
     _prepare()
     from export.artefacts import describe_artefact
 
-    described = describe_artefact(path).model_dump()
-    show(described, json, lambda: pair_table(str(path), described))
+    described = describe_artefact(path, _which(checkpoint)).model_dump()
+    show(described, json, lambda: pair_table(path, described))
 
 
 @app.command()
 def demo(
     out: Annotated[
-        Path, typer.Option(help="Folder for all results; an earlier demo there is replaced.")
-    ] = Path("runs/demo"),
+        str,
+        typer.Option(
+            metavar="PATH", help="Folder for all results; an earlier demo there is replaced."
+        ),
+    ] = "runs/demo",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -461,13 +495,28 @@ def _prepare() -> None:
     from distill.cache import use_compilation_cache
 
     logging.getLogger("absl").setLevel(logging.ERROR)
+    warnings.showwarning = _one_line
     use_compilation_cache()
+
+
+def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:
+    say(f"warning: {message}")
 
 
 def _chosen(task: str | None) -> "Task | None":
     from teachers.tasks import get_task
 
     return None if task is None else get_task(task)
+
+
+def _which(checkpoint: str) -> "Which":
+    from teachers.tasks import InputError
+
+    if checkpoint.isdecimal():
+        return int(checkpoint)
+    if checkpoint in ("newest", "best"):
+        return cast("Which", checkpoint)
+    raise InputError(f"--checkpoint {checkpoint!r}: give newest, best, or the control step of one")
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -486,9 +535,9 @@ def _outcome_figures(metadata: Any, seed: int, played: Any) -> dict[str, Any]:
     }
 
 
-def _show_run(folder: Path, metadata: Any, json: bool) -> None:
-    result = {"out": str(folder), "task": metadata.task, "kind": metadata.kind, **metadata.metrics}
-    show(result, json, lambda: _figures_table(str(folder), result))
+def _show_run(folder: str, metadata: Any, json: bool) -> None:
+    result = {"out": folder, "task": metadata.task, "kind": metadata.kind, **metadata.metrics}
+    show(result, json, lambda: _figures_table(folder, result))
 
 
 def _figures_table(title: str, figures: Mapping[str, Any]) -> Any:

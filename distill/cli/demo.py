@@ -1,7 +1,6 @@
 """The whole path in one call, from a task to an ONNX student that drives MuJoCo C."""
 
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -9,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from etils import epath
 from rich.table import Table
 
 from distill.cli.console import figure
@@ -23,10 +23,11 @@ from export.runtime import Policy
 from teachers import evaluate_agent, retention, summary, teacher_config, train_teacher
 from teachers.agent import Agent
 from teachers.evaluate import outcomes
+from teachers.folders import make_folder, require_new
 from teachers.metadata import finite
+from teachers.paths import local_copy
 from teachers.plot import plot_learning_curve
 from teachers.progress import Progress, silent
-from teachers.runlog import make_folder, require_new
 from teachers.tasks import get_task
 
 TASK = "reacher"
@@ -49,7 +50,7 @@ PRODUCTS = (
 
 
 def run_demo(
-    out: Path,
+    out: epath.PathLike,
     seed: int = 0,
     progress: Callable[[str], AbstractContextManager[Progress]] = lambda _: nullcontext(silent),
 ) -> dict[str, Any]:
@@ -67,17 +68,17 @@ def run_demo(
     Raises:
         InputError: `out` holds something other than a demo.
     """
-    out = Path(out)
+    out = epath.Path(out)
     _clear(out)
     make_folder(out)
-    (out / MARKER).touch()
+    (out / MARKER).write_text("")
     seconds: dict[str, float] = {}
 
     with _stage(seconds, "train"), progress("train teacher") as report:
         config = teacher_config(TASK, overrides={**TEACHER, "seed": seed})
         teacher = train_teacher(config, out / "teacher", progress=report)
         plot_learning_curve(out / "teacher", out / "learning_curve.png")
-        shutil.copy(out / "teacher" / "metrics.jsonl", out / "metrics.jsonl")
+        (out / "teacher" / "metrics.jsonl").copy(out / "metrics.jsonl")
     with _stage(seconds, "distill"), progress("distill student") as report:
         student_config = distill_config(overrides={**STUDENT, "episodes": EPISODES, "seed": seed})
         student = distill_teacher(teacher, student_config, out / "student", progress=report)
@@ -85,14 +86,16 @@ def run_demo(
         exported = export_student(student, out / "onnx", seed=seed)
         for name in ("policy", "critic"):
             (out / "onnx" / f"{name}.onnx").rename(out / f"{name}.onnx")
-        (out / "onnx").rmdir()
+        (out / "onnx").rmtree()
     with _stage(seconds, "evaluate"):
-        recording = play_in_c(get_task(TASK), Policy(out / "policy.onnx"), EPISODES, seed)
+        with local_copy(out / "policy.onnx") as policy:
+            recording = play_in_c(get_task(TASK), Policy(policy), EPISODES, seed)
         played = outcomes(get_task(TASK), recording.distance)
         reference = evaluate_agent(teacher, EPISODES, seed)
         kept, interval = retention(played.time_at_goal, reference.time_at_goal)
     with _stage(seconds, "latency"):
-        latency = measure_latency(out / "policy.onnx")
+        with local_copy(out / "policy.onnx") as policy:
+            latency = measure_latency(policy)
         teacher_latency = _teacher_latency(teacher)
     with _stage(seconds, "animate"):
         renderer = animate(get_task(TASK), recording, out / "animation.gif")
@@ -156,12 +159,12 @@ def summary_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
-def _clear(out: Path) -> None:
+def _clear(out: epath.Path) -> None:
     """Removes what an earlier demo left in `out`, unless something else is there too."""
     if (out / MARKER).exists():
         names = {entry.name for entry in out.iterdir()} - {MARKER}
         if names <= set(PRODUCTS):
-            shutil.rmtree(out)
+            out.rmtree()
     require_new(out)
 
 

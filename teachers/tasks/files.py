@@ -1,12 +1,14 @@
 """Files that a command is to write."""
 
 import os
-from pathlib import Path
 
+from etils import epath
+
+from teachers.paths import is_local
 from teachers.tasks.errors import InputError
 
 
-def require_new_file(file: Path, *endings: str) -> None:
+def require_new_file(file: epath.PathLike, *endings: str) -> None:
     """Refuses a file that cannot be written, before the work that fills it.
 
     Args:
@@ -16,13 +18,15 @@ def require_new_file(file: Path, *endings: str) -> None:
     Raises:
         InputError: it has another ending, it exists, or its folder cannot be written.
     """
-    file = Path(file)
+    file = epath.Path(file)
     if file.suffix not in endings:
         raise InputError(f"{file}: the file's name must end in {' or '.join(endings)}")
     if file.exists():
         raise InputError(
             f"{file} exists; choose another name or remove it (nothing was overwritten)"
         )
+    if not is_local(file):
+        return
     there = next(folder for folder in file.absolute().parents if folder.exists())
     if not os.access(there, os.W_OK):
         raise InputError(f"cannot write in {there}; choose another folder for {file.name}")

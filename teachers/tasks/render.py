@@ -13,9 +13,11 @@ from typing import Any, NamedTuple, Protocol
 
 import mujoco
 import numpy as np
+from etils import epath
 from jaxtyping import Float, UInt8
 from scipy.spatial import ConvexHull
 
+from teachers.paths import local_draft
 from teachers.tasks.base import Camera, Task
 from teachers.tasks.errors import InputError
 from teachers.tasks.files import require_new_file
@@ -100,13 +102,13 @@ def render(task: Task, poses: list[Pose], size: int = 320) -> tuple[Frames, str]
         return frames, renderer.backend
 
 
-def write_animation(file: Path, frames: Frames, fps: float) -> None:
+def write_animation(file: epath.PathLike, frames: Frames, fps: float) -> None:
     """Writes a `.gif` or `.mp4`.
 
     Raises:
         InputError: another ending, or a folder that cannot be written.
     """
-    file = Path(file)
+    file = epath.Path(file)
     require_new_file(file, *ANIMATIONS)
     options: dict[str, Any] = (
         {"duration": 1000 / fps, "loop": 0} if file.suffix == ".gif" else {"fps": fps}
@@ -114,7 +116,7 @@ def write_animation(file: Path, frames: Frames, fps: float) -> None:
     write_image(file, frames, **options)
 
 
-def write_image(file: Path, pixels: Frame | Frames, **options: Any) -> None:
+def write_image(file: epath.PathLike, pixels: Frame | Frames, **options: Any) -> None:
     """Writes one picture or an animation, with imageio's options.
 
     Raises:
@@ -123,8 +125,9 @@ def write_image(file: Path, pixels: Frame | Frames, **options: Any) -> None:
     import imageio.v3 as imageio  # late: it is needed by few commands
 
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        imageio.imwrite(file, pixels, **options)
+        epath.Path(file).parent.mkdir(parents=True, exist_ok=True)
+        with local_draft(file) as draft:
+            imageio.imwrite(draft, pixels, **options)
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror or error}") from None
 

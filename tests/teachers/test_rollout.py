@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from falling import FallingReacher
 
-from teachers.rollout import reset, rollout
+from teachers.rollout import random_policy, reset, rollout
 from teachers.tasks.reacher import Reacher
 
 ENVS = 6
@@ -17,13 +17,10 @@ ENVS = 6
 def played():
     task = FallingReacher()
 
-    def act(key, observation, goal):
-        return jax.random.uniform(key, (ENVS, 2), minval=-1, maxval=1)
-
     @jax.jit
     def play(key):
         states = reset(task, key, ENVS, "train")
-        return states, *rollout(task, act, states, key, 60, "train")
+        return states, *rollout(task, random_policy(task), states, key, 60, "train")
 
     return task, *play(jax.random.key(0))
 
@@ -115,7 +112,7 @@ import sys
 
 import jax
 from distill.cache import use_compilation_cache
-from teachers.rollout import reset, rollout
+from teachers.rollout import random_policy, reset, rollout
 from teachers.tasks import get_task
 
 use_compilation_cache()
@@ -123,9 +120,8 @@ task = get_task("humanoid")
 
 @jax.jit
 def play(key):
-    def act(key, observation, goal):
-        return jax.random.uniform(key, (256, task.action_size), minval=-1, maxval=1)
-    return rollout(task, act, reset(task, key, 256, "train"), key, 5, "train")
+    states = reset(task, key, 256, "train")
+    return rollout(task, random_policy(task), states, key, 5, "train")
 
 for seed in range(6):
     jax.block_until_ready(play(jax.random.key(seed)))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from teachers import teacher_config
-from teachers.rollout import reset, rollout
+from teachers.rollout import random_policy, reset, rollout
 from teachers.tasks import TASKS, InputError, get_task, slices
 from teachers.tasks.reacher import Reacher
 from teachers.tasks.twin import twins
@@ -105,9 +105,9 @@ def played(request):
     """A task and two rollouts: of random actions, and of actions held so that it runs into things."""
     task = get_task(request.param)
 
-    def act(key, observation, goal):
+    def act(keys, observation, goal):
         held = jax.random.normal(jax.random.key(0), (*goal.shape[:1], task.action_size))
-        fresh = jax.random.uniform(key, held.shape, minval=-1, maxval=1)
+        fresh = random_policy(task)(keys)
         # A goal that is not a number asks for the held actions: one compiled program serves both.
         return jnp.where(jnp.isnan(goal[:, :1]), jnp.sign(held), fresh)
 
