@@ -14,9 +14,9 @@ from teachers.config import Config
 from teachers.networks import Params
 from teachers.tasks import REMEDY, InputError, Task, reopen_task
 
-FORMAT_VERSION = (
-    3  # 1 lacks `task_source` and `sizes`, 2 the count of steps not applied in `training`
-)
+# 1 lacks `task_source` and `sizes`, 2 the count of steps not applied in `training`, 3 checksums; in 4 the replay is an
+# item of its own.
+FORMAT_VERSION = 4
 
 _LIBRARIES = (
     "crl-distill",
@@ -87,7 +87,7 @@ def parse_metadata(raw: Any, source: str) -> Metadata:
     if isinstance(found, int) and found > FORMAT_VERSION:
         raise InputError(
             f"{source} has format version {found}, newer than this crl-distill reads ({FORMAT_VERSION}); "
-            "install the release that wrote it"
+            f"install {_release(raw.get('versions'))}"
         )
     try:
         return Metadata.model_validate(raw)
@@ -96,6 +96,13 @@ def parse_metadata(raw: Any, source: str) -> Metadata:
         raise InputError(
             f"{source} does not describe a crl-distill artefact ({key or 'no fields'})"
         ) from None
+
+
+def _release(versions: Any) -> str:
+    wrote = versions.get("crl-distill") if isinstance(versions, Mapping) else None
+    return (
+        f"crl-distill {wrote} or later" if isinstance(wrote, str) else "the release that wrote it"
+    )
 
 
 def open_task(metadata: Metadata, task: Task | None, source: str) -> tuple[Task, Metadata]:

@@ -6,27 +6,41 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import jax
-from jax.experimental import multihost_utils
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int32
+
+from teachers.devices import spread, whole
 
 
 @contextmanager
-def stop_requests() -> Iterator[Callable[[int], bool]]:
+def stop_requests() -> Iterator[Callable[[], bool]]:
     """Within the block, SIGTERM does not end the process.
 
     Yields:
-        From the number of an iteration, whether the run is to end after it: for all processes of a run the same, when
-        one of them was asked.
+        Whether the run is to end now, to be called once an iteration. Where several processes train together they all
+        are told in the same iteration when one of them was asked.
     """
-    if jax.process_count() > 1:
-        # JAX's own handler, which brings the processes to agree.
-        yield multihost_utils.reached_preemption_sync_point
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread can catch signals
         return
     arrived: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda _: False  # only the main thread can catch signals
-        return
     handler = signal.signal(signal.SIGTERM, lambda number, frame: arrived.append(number))
     try:
-        yield lambda _: bool(arrived)
+        yield _together(arrived) if jax.process_count() > 1 else lambda: bool(arrived)
     finally:
         signal.signal(signal.SIGTERM, handler)
+
+
+def _together(arrived: list[int]) -> Callable[[], bool]:
+    """The same answer in every process: that of the iteration before, so that no device waits for it."""
+    most = jax.jit(jnp.max, out_shardings=whole())
+    asked: Int32[Array, ""] | None = None
+
+    def stop() -> bool:
+        nonlocal asked
+        own = np.full(jax.local_device_count(), len(arrived), np.int32)
+        before, asked = asked, most(jax.make_array_from_process_local_data(spread(), own))
+        return before is not None and bool(before > 0)
+
+    return stop

@@ -261,7 +261,7 @@ def _train(
             )
             diverged = waiting is not None and settle(waiting)
             waiting = now
-            stopped = stop(i)
+            stopped = stop()
             if diverged or last or stopped or i % config.logging.checkpoint_every == 0:
                 diverged = settle(now) or diverged
                 waiting = None

@@ -128,6 +128,20 @@ Physics = Annotated[
     typer.Option(help="MJX's implementation that simulates: jax, or warp on NVIDIA hardware."),
 ]
 
+Coordinator = Annotated[
+    str | None,
+    typer.Option(
+        envvar="JAX_COORDINATOR_ADDRESS",
+        help="HOST:PORT of the first of several processes that train together.",
+    ),
+]
+Processes = Annotated[
+    int | None, typer.Option(min=1, envvar="JAX_NUM_PROCESSES", help="How many processes they are.")
+]
+Process = Annotated[
+    int | None, typer.Option(min=0, envvar="JAX_PROCESS_ID", help="Which of them this one is.")
+]
+
 
 @app.command()
 def tasks(
@@ -219,9 +233,12 @@ def train_teacher(
         bool,
         typer.Option("--estimate", help="Train nothing: say what memory and time it would take."),
     ] = False,
+    coordinator: Coordinator = None,
+    processes: Processes = None,
+    process: Process = None,
     json: Json = False,
 ) -> None:
-    """Trains a deep teacher on a task.
+    """Trains a deep teacher on a task, on all devices of this machine, or of several.
 
     Leaves checkpoints, config.toml, metrics.jsonl and TensorBoard events in --out.
 
@@ -229,11 +246,16 @@ def train_teacher(
     Example:
       crl-distill train-teacher reacher --depth 16 --width 64 --steps 400000 --out runs/teacher
       crl-distill train-teacher humanoid --preset paper --estimate
+      crl-distill train-teacher ant --coordinator 10.0.0.1:1234 --processes 2 --process 0
     """
     _prepare()
+    _join(coordinator, processes, process)
+    import jax
+
     from teachers import InputError, get_task
     from teachers import config as configs
     from teachers import train_teacher as train
+    from teachers.progress import silent
 
     networks = ("actor", "phi", "psi")
     named: dict[str, Any] = {f"{network}.depth": depth for network in networks}
@@ -252,9 +274,11 @@ def train_teacher(
         show(needed, json, lambda: estimate_table(needed))
         return
     folder = out or f"runs/{name}-teacher"
+    first = jax.process_index() == 0  # the others are quiet
     with progress(f"train-teacher {name}") as report:
-        teacher = train(resolved, folder, resume=resume, progress=report)
-    _show_run(folder, teacher.metadata, json)
+        teacher = train(resolved, folder, resume=resume, progress=report if first else silent)
+    if first:
+        _show_run(folder, teacher.metadata, json)
 
 
 @app.command()
@@ -497,6 +521,12 @@ def _prepare() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     warnings.showwarning = _one_line
     use_compilation_cache()
+
+
+def _join(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    from teachers.distributed import join
+
+    join(coordinator, processes, process)
 
 
 def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -140,12 +140,13 @@ class Task(ABC):
     def _mjx_model(self) -> mjx.Model:
         # The first use may be inside a trace.
         with self._explained(), jax.ensure_compile_time_eval():
-            return mjx.put_model(self.model)
+            # By itself MJX would take the first device of all, which may be another machine's.
+            return mjx.put_model(self.model, device=jax.local_devices()[0])
 
     @cached_property
     def _mjx_data(self) -> mjx.Data:
         with self._explained(), jax.ensure_compile_time_eval():
-            return mjx.make_data(self.model)
+            return mjx.make_data(self.model, device=jax.local_devices()[0])
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

@@ -1,9 +1,7 @@
 import json
 
-import pytest
-
-from teachers import InputError, teacher_config
-from teachers.runlog import RunLog, make_folder, read_metrics, require_new
+from teachers import teacher_config
+from teachers.runlog import RunLog, read_metrics
 
 
 def test_metrics_are_one_json_object_a_line(tmp_path) -> None:
@@ -33,19 +31,3 @@ def test_resuming_drops_what_came_after_the_checkpoint(tmp_path) -> None:
         (20, 1.0),
         (30, 2.0),
     ]
-
-
-def test_only_an_empty_or_missing_folder_is_new(tmp_path) -> None:
-    require_new(tmp_path)
-    require_new(tmp_path / "missing")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="already holds files"):
-        require_new(tmp_path)
-    with pytest.raises(InputError, match="is a file"):
-        require_new(tmp_path / "file")
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot create .*choose another --out"):
-        make_folder(tmp_path / "file" / "run")

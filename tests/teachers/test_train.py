@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tiny import TEACHER
 
 from teachers import InputError, load_teacher, teacher_config, train, train_teacher
-from teachers.checkpoint import checkpoint_steps
+from teachers.checkpoint import CheckpointWarning, checkpoint_steps
 from teachers.iteration import init_training, make_iteration
 from teachers.runlog import read_metrics
 
@@ -64,9 +66,97 @@ def test_resuming_a_finished_run_is_refused(teacher_run) -> None:
         train_teacher(settings(), teacher_run, resume=True)
 
 
-def test_resuming_where_there_is_no_run_is_refused(tmp_path) -> None:
-    with pytest.raises(InputError, match="does not exist"):
-        train_teacher(settings(), tmp_path / "nowhere", resume=True)
+@pytest.mark.parametrize("killed", [False, True])
+def test_resuming_a_run_without_checkpoint_begins(teacher_run, tmp_path, killed) -> None:
+    run = tmp_path / "run"
+    if killed:  # what a run leaves that is killed while it saves its first checkpoint
+        (run / "checkpoints" / "80.orbax-checkpoint-tmp" / "params").mkdir(parents=True)
+        shutil.copy(teacher_run / "config.toml", run)
+        (run / "metrics.jsonl").write_text('{"step": 40, "critic_loss"')
+    train_teacher(settings(steps=80), run, resume=True)
+    ours, others = read_metrics(run), read_metrics(teacher_run)[:2]
+    assert without_clock(ours) == without_clock(others)
+    assert [entry.name for entry in (run / "checkpoints").iterdir()] == ["80"]
+
+
+def test_resuming_in_a_folder_of_other_files_is_refused(tmp_path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="already holds files"):
+        train_teacher(settings(), tmp_path, resume=True)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("item", ["training", "replay"])
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
+    teacher_run, tmp_path, item
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(teacher_run, run)
+    arrays = max((run / "checkpoints" / "160" / item).rglob("*"), key=lambda f: f.stat().st_size)
+    data = bytearray(arrays.read_bytes())
+    data[len(data) // 2] ^= 4
+    arrays.write_bytes(data)
+    (run / "checkpoints" / "200.orbax-checkpoint-tmp").mkdir()
+    with pytest.warns(CheckpointWarning) as caught:
+        train_teacher(settings(steps=200), run, resume=True)
+    said = [str(each.message) for each in caught]
+    assert "checkpoint 160" in said[0]
+    assert "looking for the one before it" in said[0]
+    assert "200.orbax-checkpoint-tmp" in said[1]
+    assert "going on from 80" in said[1]
+    assert without_clock(read_metrics(run))[:4] == without_clock(read_metrics(teacher_run))
+    assert (run / "checkpoints" / "160.damaged").is_dir()
+    assert checkpoint_steps(run)[-1] == 200
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused(teacher_run, tmp_path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(teacher_run, run)
+    for step in ("80", "160"):
+        shutil.rmtree(run / "checkpoints" / step / "training" / "d")
+    with (
+        pytest.warns(CheckpointWarning, match="looking for the one before"),
+        pytest.raises(InputError, match=r"all checkpoints of .* are damaged; remove them"),
+    ):
+        train_teacher(settings(steps=200), run, resume=True)
+    assert checkpoint_steps(run) == [80, 160]
+
+
+def test_a_checkpoint_without_replay_is_smaller_and_goes_on_with_an_empty_one(
+    teacher_run, tmp_path
+) -> None:
+    run = tmp_path / "run"
+    train_teacher(settings(steps=80, **{"logging.checkpoint_replay": "off"}), run)
+    items = {entry.name for entry in (run / "checkpoints" / "80").iterdir() if entry.is_dir()}
+    assert items == {"metadata", "checksums", "params", "training"}
+    with pytest.warns(CheckpointWarning, match="holds no replay"):
+        train_teacher(settings(), run, resume=True)
+    ours, others = read_metrics(run), read_metrics(teacher_run)
+    # The same rollouts, from the same networks; what is learned from them differs.
+    assert ours[2]["rollout_time_at_goal"] == others[2]["rollout_time_at_goal"]
+    assert ours[2]["critic_loss"] != others[2]["critic_loss"]
+
+
+def test_the_replay_is_left_out_where_the_disk_has_no_room(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(train, "free_bytes", lambda _: 10_000)
+    with pytest.warns(CheckpointWarning, match="too little room for the replay"):
+        train_teacher(settings(steps=80), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints" / "80" / "replay").exists()
+
+
+def test_sigterm_saves_first(teacher_run, tmp_path) -> None:
+    def terminate(done, total, figures):
+        if done == PER_ITERATION:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(train.StoppedError, match=r"step 80 of 160 is saved; go on with --resume"):
+        train_teacher(
+            settings(**{"logging.checkpoint_every": 100}), tmp_path / "run", progress=terminate
+        )
+    assert checkpoint_steps(tmp_path / "run") == [80]
+    train_teacher(settings(), tmp_path / "run", resume=True)
+    assert without_clock(read_metrics(tmp_path / "run")) == without_clock(read_metrics(teacher_run))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_taken_folder_is_refused_and_left_alone(teacher_run) -> None:
