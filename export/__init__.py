@@ -1,4 +1,4 @@
-"""Students as ONNX files: conversion, the deployment contract, parity, and the runtime of a robot.
+"""Students as ONNX files: conversion, the deployment contract, parity, and the runtime of a robot; runs to share.
 
 The names below are loaded on first use, so that `export.runtime` can be imported where there is no JAX.
 """
@@ -15,6 +15,11 @@ _HOMES = {
     "measure_latency": "export.latency",
     "open_policy": "export.artefacts",
     "describe_artefact": "export.artefacts",
+    "pack": "export.archive",
+    "unpack": "export.archive",
+    "describe_archive": "export.archive",
+    "push": "export.hub",
+    "pull": "export.hub",
     "TaskEnv": "export.gym_env",
     "Policy": "export.runtime",
     "Critic": "export.runtime",

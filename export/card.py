@@ -1,0 +1,245 @@
+"""The model card of a shared run, in the conventions of the Hugging Face hub."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from export.contract import describe_task
+from teachers.metadata import Metadata, open_task
+from teachers.tasks import InputError, Task
+
+FIGURES = {
+    "success_at_end": "success at end",
+    "success_any": "success at any time",
+    "success_hard": "success within the stricter radius",
+    "time_at_goal": "time at goal",
+    "retention": "retention",
+}
+MEANINGS = {
+    "success_at_end": "share of episodes that end within the goal's radius",
+    "success_any": "share of episodes that are within it at any time",
+    "success_hard": "share of episodes that end within the task's stricter radius",
+    "time_at_goal": "fraction of the steps within it",
+    "retention": "the student's time at goal / the teacher's over the same episodes",
+}
+NETWORKS = {"actor": "policy", "phi": "critic's phi(s, a)", "psi": "critic's psi(g)"}
+REPO = "OWNER/NAME"  # where the card is written before anybody knows the repository
+
+
+def model_card(metadata: Metadata, step: int, repo: str | None = None) -> str:
+    """Describes a teacher or student to those who get it.
+
+    The fields of its task are listed where the task can be opened; it is not needed.
+
+    Args:
+        metadata: the artefact's.
+        step: control step of the checkpoint.
+        repo: the repository on the hub that the commands name.
+
+    Returns:
+        Markdown with the hub's YAML front matter; the same for the same run.
+    """
+    parts = [
+        f"---\n{_front_matter(metadata)}\n---",
+        f"# {metadata.task}: {metadata.kind}",
+        _introduction(metadata, step),
+        _task(metadata),
+        _networks(metadata),
+        _figures(metadata),
+        _lineage(metadata.lineage),
+        _usage(metadata, repo or REPO),
+        _versions(metadata.versions),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(metadata: Metadata) -> str:
+    results = [
+        EvalResult(
+            task_type="reinforcement-learning",
+            task_name="reinforcement learning",
+            dataset_type=metadata.task,
+            dataset_name=metadata.task,
+            metric_type=name,
+            metric_name=title,
+            metric_value=round(metadata.metrics[name], 4),
+        )
+        for name, title in _measured(metadata).items()
+    ]
+    tags = ["reinforcement-learning", "contrastive-rl", "goal-conditioned", "robotics", "mujoco"]
+    return ModelCardData(
+        library_name="crl-distill",
+        pipeline_tag="reinforcement-learning",
+        tags=[*tags, "jax", "crl-distill", metadata.task, metadata.kind],
+        model_name=f"{metadata.task}-{metadata.kind}",
+        eval_results=results or None,
+    ).to_yaml()
+
+
+def _introduction(metadata: Metadata, step: int) -> str:
+    if metadata.kind == "teacher":
+        what = (
+            "A deep *teacher*: a policy and a critic that learned to reach goals of the task "
+            f"`{metadata.task}` by contrastive reinforcement learning, without rewards or demonstrations"
+        )
+    else:
+        what = (
+            "A shallow *student*: a small policy and critic distilled from a deep teacher of the task "
+            f"`{metadata.task}`, to be exported to ONNX for a robot"
+        )
+    return f"{what}. Made with crl-distill; the checkpoint is of control step {step:,}."
+
+
+def _task(metadata: Metadata) -> str:
+    task = _opened(metadata)
+    if task is None:
+        sizes = ", ".join(f"{name} {size}" for name, size in metadata.sizes.items())
+        return f"## Task\n\nNumbers in each array: {sizes}." if sizes else ""
+    row = describe_task(task)
+    lines = [
+        "## Task",
+        "",
+        f"{row['summary'].rstrip('.')}. An episode has {row['episode_steps']} steps of "
+        f"{1000 * row['control_period']:g} ms; the goal is reached within {row['success_radius']:g} "
+        f"{row['goal'][0]['unit']}.",
+    ]
+    fields = [
+        (name, field["name"], field["size"], field["unit"], _limits(field), field["meaning"])
+        for name in ("observation", "goal", "action")
+        for field in row[name]
+    ]
+    table = _table(("array", "field", "size", "unit", "limits", "meaning"), fields)
+    return "\n".join([*lines, "", table])
+
+
+def _opened(metadata: Metadata) -> Task | None:
+    """The artefact's task, if this machine has it and its owner has let it run here before."""
+    try:
+        return open_task(metadata, None, metadata.task)[0]
+    except InputError:
+        return None
+
+
+def _limits(field: Mapping[str, Any]) -> str:
+    if field["low"] is None and field["high"] is None:
+        return "-"
+    return f"{_text(field['low'])} to {_text(field['high'])}"
+
+
+def _networks(metadata: Metadata) -> str:
+    rows = [
+        (
+            NETWORKS.get(name, name),
+            network.get("depth", network.get("layers", "-")),
+            network.get("width", "-"),
+            f"{network['parameters']:,}",
+        )
+        for name, network in metadata.networks.items()
+    ]
+    return "## Networks\n\n" + _table(("network", "layers", "width", "parameters"), rows)
+
+
+def _figures(metadata: Metadata) -> str:
+    measured = _measured(metadata)
+    if not measured:
+        return ""
+    rows = [
+        (
+            title,
+            f"{metadata.metrics[name]:.3f}",
+            _interval(metadata.metrics.get(f"{name}_ci95")),
+            MEANINGS[name],
+        )
+        for name, title in measured.items()
+    ]
+    steps = metadata.metrics.get("steps")
+    made = "learned from" if metadata.kind == "teacher" else "distilled over"
+    after = f", {made} {steps:,} control steps" if isinstance(steps, int) else ""
+    return f"## Figures\n\nMeasured in MJX{after}.\n\n" + _table(
+        ("figure", "value", "bootstrap 95% interval", "meaning"), rows
+    )
+
+
+def _measured(metadata: Metadata) -> dict[str, str]:
+    return {
+        name: title
+        for name, title in FIGURES.items()
+        if isinstance(metadata.metrics.get(name), int | float)
+    }
+
+
+def _interval(ends: Sequence[float | None] | None) -> str:
+    if not ends:
+        return "-"
+    return " to ".join("-" if end is None else f"{end:.3f}" for end in ends)
+
+
+def _lineage(lineage: Mapping[str, Any]) -> str:
+    if "teacher" not in lineage:
+        return ""
+    teacher = lineage["teacher"]
+    rows = [
+        ("policy's layers", teacher["networks"]["actor"]["depth"]),
+        ("policy's parameters", f"{teacher['networks']['actor']['parameters']:,}"),
+        ("control steps", f"{teacher['steps']:,}"),
+        ("success at end", _text(teacher.get("success_at_end"))),
+        ("time at goal", _text(teacher.get("time_at_goal"))),
+        ("parameters' digest", f"`{teacher['digest']}`"),
+    ]
+    return "## Its teacher\n\n" + _table(("what", "value"), rows)
+
+
+def _usage(metadata: Metadata, repo: str) -> str:
+    kind, run = metadata.kind, f"runs/{metadata.task}-{metadata.kind}"
+    named = " --task FILE.py:Class" if metadata.task_source else ""
+    following = (
+        f"crl-distill distill {run}{named} --out runs/{metadata.task}-student"
+        if kind == "teacher"
+        else f"crl-distill export {run}{named} --out runs/{metadata.task}-export"
+    )
+    own = (
+        f"\n\nThe task, `{metadata.task}`, is its author's own: `--task` names its file, and in Python "
+        f'`load_{kind}(run, get_task("FILE.py:Class"))` with `get_task` from `teachers`.'
+        if metadata.task_source
+        else ""
+    )
+    imports = (
+        "from teachers import evaluate_agent, load_teacher, summary"
+        if kind == "teacher"
+        else "from students import load_student\nfrom teachers import evaluate_agent, summary"
+    )
+    return f"""## Use
+
+```sh
+crl-distill share pull {repo} --out {run}  # from the hub
+crl-distill share unpack FILE.zip --out {run}  # or from an archive
+crl-distill evaluate {run}{named} --episodes 256
+{following}
+```
+
+```python
+from pathlib import Path
+
+{imports}
+
+agent = load_{kind}(Path("{run}"))
+print(summary(evaluate_agent(agent, episodes=256)))
+```{own}"""
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return "## Versions\n\nWritten with " + ", ".join(f"{k} {v}" for k, v in versions.items()) + "."
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return " ".join(str(value).replace("|", "\\|").split())
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, int | float) else "-"

@@ -1,0 +1,91 @@
+"""Files and folders that appear whole, in a place that was free, or not at all."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from etils import epath
+
+from teachers.tasks import InputError
+
+
+def is_local(path: epath.Path) -> bool:
+    """Whether a path is one of this machine's own file system."""
+    return "://" not in os.fspath(path)
+
+
+def place(path: epath.PathLike) -> epath.Path:
+    """The path, absolute where it is local, so that it has a name and a parent."""
+    given = epath.Path(path)
+    return given.absolute() if is_local(given) else given
+
+
+def require_free(out: epath.Path) -> None:
+    """Refuses a place that is taken; an empty folder is none.
+
+    Raises:
+        InputError: a file is there, or a folder that holds something.
+    """
+    if out.is_dir():
+        if any(out.iterdir()):
+            raise InputError(
+                f"{out} already holds files; choose another --out or remove it (nothing was overwritten)"
+            )
+    elif out.exists():
+        raise InputError(
+            f"{out} exists; choose another --out or remove it (nothing was overwritten)"
+        )
+
+
+def require_space(out: epath.Path, size: int) -> None:
+    """Refuses to write more bytes than the disk of `out` has free, where that is known.
+
+    Raises:
+        InputError: it has fewer.
+    """
+    if not is_local(out):
+        return
+    there = next(folder for folder in out.parents if folder.exists())
+    free = shutil.disk_usage(there).free
+    if size > free:
+        raise InputError(
+            f"{out} would take {size:,} bytes, but only {free:,} are free; choose an --out on another disk"
+        )
+
+
+@contextmanager
+def appearing(out: epath.Path) -> Iterator[epath.Path]:
+    """Makes a file or folder under a temporary name beside `out`, and gives it its own when the block is done.
+
+    Yields:
+        The temporary path; after an error or an interruption nothing is left of it.
+
+    Raises:
+        InputError: `out` is taken, or cannot be written.
+    """
+    require_free(out)
+    partial = out.parent / f".{out.name}.{secrets.token_hex(4)}.partial"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        require_free(out)  # somebody else may have come first
+        if out.is_dir():
+            out.rmdir()
+        partial.rename(out)
+    except OSError as error:
+        # The reason alone: it may be a full disk as well as a file that went away while it was read.
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            f"cannot write {out}: {error.filename or out.parent}: {reason}; choose another --out"
+        ) from None
+    finally:
+        _remove(partial)
+
+
+def _remove(partial: epath.Path) -> None:
+    if partial.is_dir():
+        partial.rmtree(missing_ok=True)
+    elif partial.exists():
+        partial.unlink(missing_ok=True)
