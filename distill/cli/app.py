@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 import typer
 from typer.core import TyperGroup
 
-from distill.cli.console import figure, pair_table, print_json, progress, say, show, text
+from distill.cli import share
+from distill.cli.console import Json, figure, pair_table, print_json, progress, say, show, text
 
 if TYPE_CHECKING:
     from teachers.checkpoint import Which
@@ -100,9 +101,6 @@ def main() -> None:
     app(prog_name="crl-distill")
 
 
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else there.")
-]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
 Episodes = Annotated[int, typer.Option(min=1, max=100_000, help="Whole episodes to play.")]
 ConfigFile = Annotated[
@@ -470,21 +468,25 @@ def play(
 def info(
     path: Annotated[
         str,
-        typer.Argument(help="Run folder of a teacher or student, or an ONNX file."),
+        typer.Argument(help="Run folder of a teacher or student, an ONNX file or an archive."),
     ],
     checkpoint: Checkpoint = "newest",
     json: Json = False,
 ) -> None:
-    """Says what an artefact is, and where it comes from.
+    """Says what an artefact is, and where it comes from. Of an archive, what its manifest says.
 
     \b
     Example:
       crl-distill info runs/teacher
     """
     _prepare()
+    from export.archive import ENDING, describe_archive
     from export.artefacts import describe_artefact
 
-    described = describe_artefact(path, _which(checkpoint)).model_dump()
+    if path.endswith(ENDING):
+        described = describe_archive(path)
+    else:
+        described = describe_artefact(path, _which(checkpoint)).model_dump()
     show(described, json, lambda: pair_table(path, described))
 
 
@@ -510,6 +512,9 @@ def demo(
 
     summary = run_demo(out, seed, progress)
     show(summary, json, lambda: summary_table(summary))
+
+
+app.add_typer(share.app, name="share")
 
 
 def _prepare() -> None:

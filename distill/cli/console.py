@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -17,6 +18,9 @@ from rich.table import Table
 if TYPE_CHECKING:  # the import is slow, and help should answer at once
     from teachers.progress import Progress as Report
 
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else there.")
+]
 SHOW_AFTER = 3.0  # seconds before anything is shown
 LINE_EVERY = 5.0  # seconds between lines where stderr is no terminal
 
