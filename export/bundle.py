@@ -5,7 +5,7 @@ import stat
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -32,8 +32,8 @@ class Bundle(NamedTuple):
     card: bytes
     manifest: Manifest
 
-    def open(self, path: str) -> BinaryIO:
-        """Opens one of the manifest's files."""
+    def open(self, path: str) -> Any:
+        """Opens one of the manifest's files, to read its bytes."""
         return BytesIO(self.card) if path == CARD else (self.run / path).open("rb")
 
 

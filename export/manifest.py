@@ -116,7 +116,7 @@ def parse_manifest(raw: bytes, source: str) -> Manifest:
         raise damaged(source, NAME, f"has no valid {key}") from None
     if not (manifest.task.isprintable() and manifest.crl_distill.isprintable()):
         raise damaged(source, NAME, "holds control characters")
-    require_safe([entry.path for entry in manifest.files], source)
+    require_safe([NAME, *(entry.path for entry in manifest.files)], source)
     return manifest
 
 

@@ -55,6 +55,7 @@ class Hub:
         repositories: by OWNER/NAME.
         objects: of LFS, by SHA-256.
         requests: method and path of each request so far.
+        failing: a status to answer everything with, or 0.
     """
 
     def __init__(self, port: int) -> None:
@@ -64,6 +65,7 @@ class Hub:
         self.repositories: dict[str, Repository] = {}
         self.objects: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
+        self.failing = 0
         self.lock = threading.Lock()
 
     def tree(self, repo: str, revision: str = "main") -> dict[str, bytes]:
@@ -95,6 +97,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             with self.hub.lock:
                 self.hub.requests.append((self.command, path))
+                if self.hub.failing:
+                    raise RefusedError(self.hub.failing, "out of order")
                 for method, pattern, answer in ROUTES:
                     found = re.fullmatch(pattern, path)
                     if found and self.command in method.split():
@@ -161,12 +165,14 @@ class Handler(BaseHTTPRequestHandler):
         if user != owner:
             raise RefusedError(403, f"You don't have the rights to create a model under {owner}")
         repo = f"{owner}/{asked['name']}"
+        url = f"{self.hub.url}/{repo}"
         if repo in self.hub.repositories:
-            raise RefusedError(409, "You already created this model repo")
+            self._json({"error": "You already created this model repo", "url": url}, 409)
+            return
         created = Repository(private=asked.get("visibility") == "private")
         created.commit("main", {".gitattributes": b"*.bin filter=lfs\n"})
         self.hub.repositories[repo] = created
-        self._json({"url": f"{self.hub.url}/{repo}", "name": repo, "id": repo})
+        self._json({"url": url, "name": repo, "id": repo})
 
     def branch(self, repo: str, branch: str) -> None:
         found = self._repository(repo, write=True)
