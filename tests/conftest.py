@@ -4,8 +4,10 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import jaxtyping
 import pytest
+from hub_server import Hub, served_hub
 from tiny import DISTILL, TEACHER
 
 from distill.cache import use_compilation_cache
@@ -71,3 +73,27 @@ def export_folder(student_run: Path) -> Path:
     folder = student_run.parent / "export"
     export_student(load_student(student_run), folder)
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A stand-in of the Hugging Face hub, in place of the real one; the user is logged in as ada."""
+    with served_hub() as served:
+        monkeypatch.setenv("HF_ENDPOINT", served.url)
+        monkeypatch.setenv("HF_TOKEN", "hf_ada")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        # These are read from the environment when huggingface_hub is imported.
+        constants = huggingface_hub.constants
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(
+            constants, "HF_TOKEN_PATH", str(tmp_path_factory.mktemp("hub") / "token")
+        )
+        # Whatever does not go to the endpoint that we give reaches nobody.
+        nobody = "http://127.0.0.1:9"
+        files = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, nobody)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+        monkeypatch.setattr(constants, "ENDPOINT", nobody)
+        huggingface_hub.close_session()  # it reads the proxy's settings when it is opened
+        yield served
+        huggingface_hub.close_session()

@@ -2,11 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import huggingface_hub
 import pytest
-from hub_server import Hub, served_hub
 
 from export import pull, push
 from export.manifest import NAME
@@ -15,27 +14,6 @@ from teachers import InputError, load_teacher
 from teachers.metadata import digest
 
 REPO = "ada/reacher-teacher"
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path) -> Iterator[Hub]:
-    with served_hub() as served:
-        monkeypatch.setenv("HF_ENDPOINT", served.url)
-        monkeypatch.setenv("HF_TOKEN", "hf_ada")
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-        # These are read from the environment when huggingface_hub is imported.
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        # Whatever does not go to the endpoint that we give reaches nobody.
-        nobody = "http://127.0.0.1:9"
-        files = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, nobody)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
-        monkeypatch.setattr(constants, "ENDPOINT", nobody)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        huggingface_hub.close_session()  # it reads the proxy's settings when it is opened
-        yield served
-        huggingface_hub.close_session()
 
 
 def test_pull_gives_what_was_pushed(hub, teacher_run, tmp_path) -> None:
