@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # documented
 
-from export.bundle import Bundle, bundle
+from export.bundle import Bundle, bundle, changed
 from export.manifest import (
     CARD,
     LARGEST,
@@ -86,10 +86,7 @@ def push(
     with tempfile.TemporaryDirectory() as folder:
         operations: Operations = [
             CommitOperationAdd(NAME, made.manifest.to_json()),
-            *(
-                CommitOperationAdd(entry.path, _content(made, entry, Path(folder)))
-                for entry in made.manifest.files
-            ),
+            *(_addition(made, entry, Path(folder)) for entry in made.manifest.files),
             *(CommitOperationDelete(path, is_folder=False) for path in sorted(stale)),
         ]
         message = f"{made.manifest.task} {made.manifest.kind} of step {made.manifest.step}"
@@ -237,6 +234,16 @@ def _beside(partial: epath.Path) -> Iterator[Path]:
     parent = partial.parent if is_local(partial) else None
     with tempfile.TemporaryDirectory(dir=parent, prefix=f"{partial.name}.") as folder:
         yield Path(folder)
+
+
+def _addition(made: Bundle, entry: Entry, folder: Path) -> CommitOperationAdd:
+    try:
+        operation = CommitOperationAdd(entry.path, _content(made, entry, folder))
+    except (ValueError, OSError):  # the file is gone
+        raise changed(made, entry) from None
+    if operation.upload_info.size != entry.size:  # as metrics of a run that still trains
+        raise changed(made, entry)
+    return operation
 
 
 def _content(made: Bundle, entry: Entry, folder: Path) -> bytes | str:

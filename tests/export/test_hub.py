@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -68,6 +69,27 @@ def test_revisions_are_kept_apart(hub, teacher_run, student_run, tmp_path) -> No
     assert pull(REPO, tmp_path / "first", revision=first)["kind"] == "teacher"
     with pytest.raises(InputError, match="has no revision 'large'"):
         pull(REPO, tmp_path / "large", revision="large")
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda file: file.write_text("seed = 1")])
+def test_a_run_that_changes_meanwhile_is_not_pushed(
+    hub, student_run, tmp_path, monkeypatch, change
+) -> None:
+    from export import hub as module
+
+    run = tmp_path / "run"
+    shutil.copytree(student_run, run)
+    honest = module.bundle
+
+    def late(*given: object, **named: object) -> object:
+        made = honest(*given, **named)
+        change(run / "config.toml")
+        return made
+
+    monkeypatch.setattr(module, "bundle", late)
+    with pytest.raises(InputError, match=r"'config\.toml' changed meanwhile"):
+        push(run, "ada/student")
+    assert set(hub.tree("ada/student")) == {".gitattributes"}
 
 
 def test_pushing_the_same_again_changes_nothing(hub, student_run) -> None:
