@@ -20,6 +20,7 @@ from export.manifest import (
     parse_manifest,
 )
 from export.whole import appearing, place, require_free, require_space
+from teachers.checkpoint import Which
 from teachers.tasks import InputError
 
 ENDING = ".zip"
@@ -45,13 +46,20 @@ _BEGINNING = (
 )  # the zip format's first moment: packing again gives the same bytes
 
 
-def pack(run: epath.PathLike, file: epath.PathLike, *, full: bool = False) -> dict[str, Any]:
+def pack(
+    run: epath.PathLike,
+    file: epath.PathLike,
+    *,
+    full: bool = False,
+    checkpoint: Which = "newest",
+) -> dict[str, Any]:
     """Writes a run into one new file.
 
     Args:
         run: the run's folder.
         file: the archive to write, whose name ends in `.zip`.
         full: everything in the folder, with the state to resume from, in place of policy and critic alone.
+        checkpoint: whose policy and critic; see `load_teacher`.
 
     Returns:
         `out`, and the manifest's summary.
@@ -64,7 +72,7 @@ def pack(run: epath.PathLike, file: epath.PathLike, *, full: bool = False) -> di
     if out.is_dir():
         raise InputError(f"{out} is a folder; give the name of a file with --out")
     require_free(out)
-    made = bundle(run, full=full)
+    made = bundle(run, full=full, checkpoint=checkpoint)
     with (
         appearing(out) as partial,
         partial.open("wb") as target,

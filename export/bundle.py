@@ -4,19 +4,25 @@ import os
 import stat
 from collections.abc import Iterator
 from io import BytesIO
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from etils import epath
 
+from export.artefacts import load_agent
 from export.card import model_card
 from export.manifest import CARD, NAME, Entry, Manifest, describe, require_safe
-from export.whole import is_local
-from teachers.checkpoint import FOLDER, newest_step, read_metadata
-from teachers.metadata import library_versions
+from teachers.checkpoint import (
+    FOLDER,
+    DamagedError,
+    Which,
+    newest_readable,
+    read_metadata,
+)
+from teachers.metadata import Metadata, library_versions
+from teachers.paths import is_local
 from teachers.tasks import InputError
 
-ITEMS = ("metadata", "params")  # of a checkpoint: all that a policy and a critic need
+ITEMS = ("metadata", "checksums", "params")  # of a checkpoint: all that a policy and a critic need
 
 
 class Bundle(NamedTuple):
@@ -37,21 +43,26 @@ class Bundle(NamedTuple):
         return BytesIO(self.card) if path == CARD else (self.run / path).open("rb")
 
 
-def bundle(run: epath.PathLike, *, full: bool = False, repo: str | None = None) -> Bundle:
+def bundle(
+    run: epath.PathLike,
+    *,
+    full: bool = False,
+    repo: str | None = None,
+    checkpoint: Which = "newest",
+) -> Bundle:
     """Collects what is to be shared of a run.
 
     Args:
         run: the run's folder.
         full: everything in it but hidden files at its top, in place of the newest policy and critic alone.
         repo: the repository that the model card is to name.
+        checkpoint: whose policy and critic; a damaged newest one is passed over with a warning.
 
     Raises:
         InputError: `run` is not the folder of a run, or holds a link or a name that cannot be shared.
     """
     folder = epath.Path(run)
-    opened = Path(run) if is_local(folder) else folder  # what `teachers.checkpoint` takes
-    step = newest_step(opened)
-    metadata = read_metadata(opened, step)
+    step, metadata = newest_readable(folder, lambda step: _sound(folder, step), checkpoint)
     card = _own_card(folder) or model_card(metadata, step, repo).encode()
     entries = [describe(CARD, BytesIO(card).read)]
     paths = sorted("/".join(parts) for parts in _selected(folder, (), step, full))
@@ -71,6 +82,22 @@ def bundle(run: epath.PathLike, *, full: bool = False, repo: str | None = None) 
             files=tuple(sorted(entries, key=lambda entry: entry.path)),
         ),
     )
+
+
+def _sound(run: epath.Path, step: int) -> tuple[int, Metadata]:
+    """A checkpoint's step and description, if it is as it was saved.
+
+    Raises:
+        DamagedError: it is not.
+    """
+    metadata = read_metadata(run, step)
+    try:
+        load_agent(run, None, step)
+    except DamagedError:
+        raise
+    except InputError:  # a task of somebody's own, that this machine lacks
+        pass
+    return step, metadata
 
 
 def changed(made: Bundle, entry: Entry) -> InputError:

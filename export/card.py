@@ -219,11 +219,9 @@ crl-distill evaluate {run}{named} --episodes 256
 ```
 
 ```python
-from pathlib import Path
-
 {imports}
 
-agent = load_{kind}(Path("{run}"))
+agent = load_{kind}("{run}")
 print(summary(evaluate_agent(agent, episodes=256)))
 ```{own}"""
 

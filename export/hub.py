@@ -32,7 +32,9 @@ from export.manifest import (
     damaged,
     parse_manifest,
 )
-from export.whole import appearing, is_local, place, require_free, require_space
+from export.whole import appearing, place, require_free, require_space
+from teachers.checkpoint import Which
+from teachers.paths import is_local
 from teachers.tasks import InputError
 
 Operations = list[CommitOperationAdd | CommitOperationDelete]
@@ -49,6 +51,7 @@ def push(
     private: bool = False,
     revision: str | None = None,
     full: bool = False,
+    checkpoint: Which = "newest",
     token: str | None = None,
 ) -> dict[str, Any]:
     """Uploads a run to a model repository in one commit, in place of the one pushed there before.
@@ -59,6 +62,7 @@ def push(
         private: nobody but its owner may see the repository.
         revision: the branch, created where it does not exist; by default the repository's main one.
         full: everything in the folder, with the state to resume from, in place of policy and critic alone.
+        checkpoint: whose policy and critic; see `load_teacher`.
         token: of the hub; by default the one that the user has logged in with.
 
     Returns:
@@ -68,7 +72,7 @@ def push(
         InputError: `run` is not the folder of a run or holds a link, or the hub refuses.
     """
     _require_repo(repo)
-    made = bundle(run, full=full, repo=repo)
+    made = bundle(run, full=full, repo=repo, checkpoint=checkpoint)
     api = _api(token)
     with _explained(repo, revision):
         url = api.create_repo(repo, private=private, exist_ok=True)

@@ -6,13 +6,13 @@ taken from them.
 
 import hashlib
 import json
-import re
 import unicodedata
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from teachers.metadata import release
 from teachers.tasks import InputError
 
 NAME = "manifest.json"
@@ -21,8 +21,6 @@ FORMAT: Final = "crl-distill run"
 FORMAT_VERSION = 1
 LARGEST = 16 * 2**20  # bytes of a manifest; ours have about 150 for each file
 CHUNK = 2**20
-
-_VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
 
 
 class Entry(BaseModel):
@@ -107,7 +105,7 @@ def parse_manifest(raw: bytes, source: str) -> Manifest:
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise InputError(
             f"{source} has archive format {version}, newer than this crl-distill reads ({FORMAT_VERSION}); "
-            f"install {_release(found.get('crl_distill'))}"
+            f"install {release(found.get('crl_distill'))}"
         )
     try:
         manifest = Manifest.model_validate(found)
@@ -118,13 +116,6 @@ def parse_manifest(raw: bytes, source: str) -> Manifest:
         raise damaged(source, NAME, "holds control characters")
     require_safe([NAME, *(entry.path for entry in manifest.files)], source)
     return manifest
-
-
-def _release(version: object) -> str:
-    """The release to install, if what a manifest of a later format says of it can be printed."""
-    if isinstance(version, str) and _VERSION.fullmatch(version):
-        return f"crl-distill {version} or later"
-    return "the newest crl-distill"
 
 
 def require_safe(paths: list[str], source: str) -> None:

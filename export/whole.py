@@ -1,19 +1,13 @@
 """Files and folders that appear whole, in a place that was free, or not at all."""
 
-import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from etils import epath
 
+from teachers.paths import free_bytes, is_local
 from teachers.tasks import InputError
-
-
-def is_local(path: epath.Path) -> bool:
-    """Whether a path is one of this machine's own file system."""
-    return "://" not in os.fspath(path)
 
 
 def place(path: epath.PathLike) -> epath.Path:
@@ -47,9 +41,8 @@ def require_space(out: epath.Path, size: int) -> None:
     """
     if not is_local(out):
         return
-    there = next(folder for folder in out.parents if folder.exists())
-    free = shutil.disk_usage(there).free
-    if size > free:
+    free = free_bytes(next(folder for folder in out.parents if folder.exists()))
+    if free is not None and size > free:
         raise InputError(
             f"{out} would take {size:,} bytes, but only {free:,} are free; choose an --out on another disk"
         )

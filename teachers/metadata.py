@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from teachers.tasks import REMEDY, InputError, Task, reopen_task
 # 1 lacks `task_source` and `sizes`, 2 the count of steps not applied in `training`, 3 checksums; in 4 the replay is an
 # item of its own.
 FORMAT_VERSION = 4
+VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
 
 _LIBRARIES = (
     "crl-distill",
@@ -87,7 +89,7 @@ def parse_metadata(raw: Any, source: str) -> Metadata:
     if isinstance(found, int) and found > FORMAT_VERSION:
         raise InputError(
             f"{source} has format version {found}, newer than this crl-distill reads ({FORMAT_VERSION}); "
-            f"install {_release(raw.get('versions'))}"
+            f"install {release(_writer(raw))}"
         )
     try:
         return Metadata.model_validate(raw)
@@ -98,11 +100,17 @@ def parse_metadata(raw: Any, source: str) -> Metadata:
         ) from None
 
 
-def _release(versions: Any) -> str:
-    wrote = versions.get("crl-distill") if isinstance(versions, Mapping) else None
-    return (
-        f"crl-distill {wrote} or later" if isinstance(wrote, str) else "the release that wrote it"
-    )
+def _writer(raw: Mapping[str, Any]) -> Any:
+    versions = raw.get("versions")
+    return versions.get("crl-distill") if isinstance(versions, Mapping) else None
+
+
+def release(version: object) -> str:
+    """The release to install for an artefact of a later format, by the version that it says wrote it."""
+    # Printed only if it looks like one: the artefact may come from anywhere.
+    if isinstance(version, str) and VERSION.fullmatch(version):
+        return f"crl-distill {version} or later"
+    return "the newest crl-distill"
 
 
 def open_task(metadata: Metadata, task: Task | None, source: str) -> tuple[Task, Metadata]:

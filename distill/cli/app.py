@@ -1,19 +1,29 @@
 """The commands. What they need is imported when they run, so that help and mistyped options answer at once."""
 
 import sys
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from distill.cli import share
-from distill.cli.console import Json, figure, pair_table, print_json, progress, say, show, text
+from distill.cli.console import (
+    Checkpoint,
+    Json,
+    figure,
+    pair_table,
+    prepare,
+    print_json,
+    progress,
+    say,
+    show,
+    text,
+    which,
+)
 
 if TYPE_CHECKING:
-    from teachers.checkpoint import Which
     from teachers.tasks import Task
 
 # Typer has carried Click inside since 0.27 and does not export these two.
@@ -117,10 +127,6 @@ TaskOption = Annotated[
     typer.Option("--task", help="FILE.py:Class or a name, in place of the task that PATH names."),
 ]
 
-Checkpoint = Annotated[
-    str,
-    typer.Option(help="Of a run's checkpoints: newest, best (most time at goal), or its step."),
-]
 Physics = Annotated[
     str | None,
     typer.Option(help="MJX's implementation that simulates: jax, or warp on NVIDIA hardware."),
@@ -165,7 +171,7 @@ def tasks(
       crl-distill tasks reacher --image reacher.png
       crl-distill tasks --check my_robot.py:MyRobot
     """
-    _prepare()
+    prepare()
     from distill.cli import tasks as views
     from export.animate import picture
     from export.contract import describe_task
@@ -246,7 +252,7 @@ def train_teacher(
       crl-distill train-teacher humanoid --preset paper --estimate
       crl-distill train-teacher ant --coordinator 10.0.0.1:1234 --processes 2 --process 0
     """
-    _prepare()
+    prepare()
     _join(coordinator, processes, process)
     import jax
 
@@ -301,7 +307,7 @@ def sweep(
     Example:
       crl-distill sweep cpu/depth --out runs/depth
     """
-    _prepare()
+    prepare()
     from distill.cli import experiments
     from teachers.experiment import cells, read_spec
     from teachers.sweep import run_sweep
@@ -340,7 +346,7 @@ def distill(
     Example:
       crl-distill distill runs/teacher --layers 2 --width 64 --out runs/student
     """
-    _prepare()
+    prepare()
     from distill.config import distill_config
     from distill.run import distill_teacher
     from teachers import load_teacher
@@ -354,7 +360,7 @@ def distill(
         set_ or []
     )
     resolved = distill_config(config, overrides)
-    opened = load_teacher(teacher, _chosen(task), _which(checkpoint))
+    opened = load_teacher(teacher, _chosen(task), which(checkpoint))
     folder = out or f"runs/{opened.task.name}-student"
     with progress("distill") as report:
         student = distill_teacher(opened, resolved, folder, progress=report)
@@ -379,11 +385,11 @@ def export(
     Example:
       crl-distill export runs/student --out runs/export
     """
-    _prepare()
+    prepare()
     from export.convert import export_student
     from students import load_student
 
-    opened = load_student(student, _chosen(task), _which(checkpoint))
+    opened = load_student(student, _chosen(task), which(checkpoint))
     folder = out or f"runs/{opened.task.name}-export"
     with progress("export") as report:
         result = export_student(opened, folder, seed=seed, progress=report)
@@ -410,10 +416,10 @@ def evaluate(
     Example:
       crl-distill evaluate runs/teacher --episodes 256 --json
     """
-    _prepare()
+    prepare()
     from export.artefacts import open_policy
 
-    opened = open_policy(path, _chosen(task), _which(checkpoint))
+    opened = open_policy(path, _chosen(task), which(checkpoint))
     with progress("evaluate") as report:
         outcomes = opened.evaluate(episodes, seed, report)
     figures = _outcome_figures(opened.metadata, seed, outcomes)
@@ -442,7 +448,7 @@ def play(
     Example:
       crl-distill play runs/export/policy.onnx --episodes 20 --video reach.mp4
     """
-    _prepare()
+    prepare()
     from export.animate import animate
     from export.artefacts import open_policy
     from export.play import play_in_c
@@ -452,7 +458,7 @@ def play(
 
     if video:
         require_new_file(video, *ANIMATIONS)
-    opened = open_policy(path, _chosen(task), _which(checkpoint))
+    opened = open_policy(path, _chosen(task), which(checkpoint))
     with progress("play") as report:
         recording = play_in_c(opened.task, opened.act, episodes, seed, report)
     played = outcomes(opened.task, recording.distance)
@@ -479,14 +485,14 @@ def info(
     Example:
       crl-distill info runs/teacher
     """
-    _prepare()
+    prepare()
     from export.archive import ENDING, describe_archive
     from export.artefacts import describe_artefact
 
     if path.endswith(ENDING):
         described = describe_archive(path)
     else:
-        described = describe_artefact(path, _which(checkpoint)).model_dump()
+        described = describe_artefact(path, which(checkpoint)).model_dump()
     show(described, json, lambda: pair_table(path, described))
 
 
@@ -507,7 +513,7 @@ def demo(
     Example:
       crl-distill demo --out runs/demo
     """
-    _prepare()
+    prepare()
     from distill.cli.demo import run_demo, summary_table
 
     summary = run_demo(out, seed, progress)
@@ -517,41 +523,16 @@ def demo(
 app.add_typer(share.app, name="share")
 
 
-def _prepare() -> None:
-    """Sets up JAX for a command: compiled programs are kept between runs, and libraries log errors alone."""
-    import logging
-
-    from distill.cache import use_compilation_cache
-
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    warnings.showwarning = _one_line
-    use_compilation_cache()
-
-
 def _join(coordinator: str | None, processes: int | None, process: int | None) -> None:
     from teachers.distributed import join
 
     join(coordinator, processes, process)
 
 
-def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:
-    say(f"warning: {message}")
-
-
 def _chosen(task: str | None) -> "Task | None":
     from teachers.tasks import get_task
 
     return None if task is None else get_task(task)
-
-
-def _which(checkpoint: str) -> "Which":
-    from teachers.tasks import InputError
-
-    if checkpoint.isdecimal():
-        return int(checkpoint)
-    if checkpoint in ("newest", "best"):
-        return cast("Which", checkpoint)
-    raise InputError(f"--checkpoint {checkpoint!r}: give newest, best, or the control step of one")
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

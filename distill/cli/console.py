@@ -5,10 +5,11 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console, RenderableType
@@ -16,8 +17,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:  # the import is slow, and help should answer at once
+    from teachers.checkpoint import Which
     from teachers.progress import Progress as Report
 
+Checkpoint = Annotated[
+    str,
+    typer.Option(help="Of a run's checkpoints: newest, best (most time at goal), or its step."),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else there.")
 ]
@@ -188,3 +194,34 @@ def text(value: Any) -> str:
 def _note(figures: Mapping[str, Any]) -> str:
     at_goal = figures.get("time_at_goal", figures.get("rollout_time_at_goal"))
     return "" if at_goal is None else f"time at goal {at_goal:.2f}"
+
+
+def which(checkpoint: str) -> "Which":
+    """What `--checkpoint` names.
+
+    Raises:
+        InputError: no checkpoint is called so.
+    """
+    from teachers.tasks import InputError
+
+    if checkpoint.isdecimal():
+        return int(checkpoint)
+    if checkpoint in ("newest", "best"):
+        return cast("Which", checkpoint)
+    raise InputError(f"--checkpoint {checkpoint!r}: give newest, best, or the control step of one")
+
+
+def prepare() -> None:
+    """Sets up JAX for a command: compiled programs are kept between runs, and libraries log errors alone."""
+    import logging
+
+    from distill.cache import use_compilation_cache
+
+    for library in ("absl", "huggingface_hub"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    warnings.showwarning = _one_line
+    use_compilation_cache()
+
+
+def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:
+    say(f"warning: {message}")

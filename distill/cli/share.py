@@ -1,11 +1,10 @@
 """`crl-distill share`: runs as archives and on the Hugging Face hub."""
 
-import logging
 from typing import Annotated
 
 import typer
 
-from distill.cli.console import Json, pair_table, show
+from distill.cli.console import Checkpoint, Json, pair_table, prepare, show, which
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -25,9 +24,7 @@ def share(context: typer.Context) -> None:
     """Packs runs into archives, and pushes and pulls them with the Hugging Face hub."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-    # Orbax and the hub's client say much that is no concern of the user's.
-    for library in ("absl", "huggingface_hub"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    prepare()
 
 
 @app.command()
@@ -35,6 +32,7 @@ def pack(
     run: Run,
     out: Annotated[str, typer.Option(metavar="FILE", help="New archive, a .zip.")],
     full: Full = False,
+    checkpoint: Checkpoint = "newest",
     json: Json = False,
 ) -> None:
     """Packs a run's policy and critic into one file, with a model card and checksums.
@@ -45,7 +43,7 @@ def pack(
     """
     from export.archive import pack as write
 
-    result = write(run, out, full=full)
+    result = write(run, out, full=full, checkpoint=which(checkpoint))
     show(result, json, lambda: pair_table("packed", result))
 
 
@@ -78,6 +76,7 @@ def push(
         str | None, typer.Option(help="Branch, created if need be.  [default: the main one]")
     ] = None,
     full: Full = False,
+    checkpoint: Checkpoint = "newest",
     json: Json = False,
 ) -> None:
     """Uploads a run to the Hugging Face hub, in place of the one pushed there before.
@@ -91,7 +90,9 @@ def push(
     _without_bars()
     from export.hub import push as upload
 
-    result = upload(run, repo, private=private, revision=revision, full=full)
+    result = upload(
+        run, repo, private=private, revision=revision, full=full, checkpoint=which(checkpoint)
+    )
     show(result, json, lambda: pair_table("pushed", result))
 
 
@@ -119,6 +120,6 @@ def pull(
 
 def _without_bars() -> None:
     """The hub's client draws a bar for each file."""
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined] # documented
 
     disable_progress_bars()

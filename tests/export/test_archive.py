@@ -20,6 +20,7 @@ from export import describe_archive, pack, unpack, whole
 from export.artefacts import load_agent
 from export.manifest import CARD, NAME, Manifest
 from teachers import InputError, load_teacher, teacher_config, train_teacher
+from teachers.checkpoint import CheckpointWarning
 from teachers.metadata import digest
 
 
@@ -60,8 +61,18 @@ def test_an_unpacked_run_is_the_run_that_was_packed(
         assert copy == original
     else:
         tops = {path.split("/")[2] for path in copy if path.startswith("checkpoints/")}
-        assert tops == {"_CHECKPOINT_METADATA", "metadata", "params"}
+        assert tops == {"_CHECKPOINT_METADATA", "metadata", "checksums", "params"}
         assert {path for path in copy if "/" not in path} == {"config.toml"}
+
+
+def test_a_damaged_checkpoint_is_not_shared(teacher_run, tmp_path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(teacher_run, run)
+    for file in (run / "checkpoints" / "160" / "params" / "d").iterdir():
+        file.write_bytes(b"")
+    with pytest.warns(CheckpointWarning, match="checkpoint 160 .* using 80"):
+        assert pack(run, tmp_path / "run.zip")["step"] == 80
+    assert pack(teacher_run, tmp_path / "older.zip", checkpoint=80)["step"] == 80
 
 
 def test_a_full_archive_can_be_resumed(teacher_run, tmp_path) -> None:
@@ -179,7 +190,7 @@ def test_a_run_that_changes_meanwhile_is_refused(teacher_run, tmp_path, monkeypa
 
 
 def test_a_disk_too_small_is_said_first(archive, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(whole.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 8, 1))
+    monkeypatch.setattr(whole, "free_bytes", lambda _: 1)
     with pytest.raises(InputError, match="only 1 are free"):
         unpack(archive, tmp_path / "x")
     assert not list(tmp_path.iterdir())

@@ -105,7 +105,7 @@ def test_two_processes_train_and_checkpoint_together(teacher_run, tmp_path, foun
 def test_both_save_and_end_when_one_is_asked_to_and_go_on_together(teacher_run, tmp_path) -> None:
     run, port = tmp_path / "run", free_port()
     variables = [by_jax(i, port) for i in range(2)]
-    longer = ["--steps", 200_000, "--set", "logging.checkpoint_every=100000"]
+    longer = sets({"steps": 200_000, "logging.checkpoint_every": 100_000})
     processes = started(run, *longer, variables=variables)
     deadline = time.monotonic() + 240
     while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
@@ -120,7 +120,7 @@ def test_both_save_and_end_when_one_is_asked_to_and_go_on_together(teacher_run, 
     assert step == read_metrics(run)[-1]["step"]
     port = free_port()
     variables = [by_jax(i, port) for i in range(2)]
-    more = ["--steps", step + 80, "--resume"]
+    more = [*sets({"steps": step + 80}), "--resume"]
     first, second = ended(started(run, *more, variables=variables))
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     assert [row["step"] for row in read_metrics(run)] == list(range(40, step + 81, 40))
