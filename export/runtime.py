@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 
 PREFIX = "crl_distill."  # of our keys among an ONNX file's metadata
+FORMAT_VERSION = 4  # the newest that this file reads
 
 
 class _Network:
@@ -110,7 +111,7 @@ def read_metadata(properties: dict[str, str], source: str) -> dict[str, Any]:
     """Our part of an ONNX file's metadata, decoded.
 
     Raises:
-        ValueError: there is none, or it is not JSON.
+        ValueError: there is none, it is not JSON, or of a newer format.
     """
     ours = {
         key.removeprefix(PREFIX): value
@@ -122,6 +123,13 @@ def read_metadata(properties: dict[str, str], source: str) -> dict[str, Any]:
             f"{source} is an ONNX file, but crl-distill did not export it (it has no {PREFIX}* metadata)"
         )
     try:
-        return {key: json.loads(value) for key, value in ours.items()}
+        metadata = {key: json.loads(value) for key, value in ours.items()}
     except json.JSONDecodeError:
         raise ValueError(f"{source} has damaged metadata; export it again") from None
+    version = metadata.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise ValueError(
+            f"{source} has format version {version}, newer than this runtime.py reads ({FORMAT_VERSION}); "
+            "take the runtime.py of the crl-distill that exported it"
+        )
+    return metadata

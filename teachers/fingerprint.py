@@ -25,19 +25,20 @@ def fingerprint(tree: Any) -> str:
     Args:
         tree: of JAX arrays of at most 32 bits, keys among them.
     """
-    leaves, names = [], []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        leaves.append(leaf)
-        names.append(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}")
-    total = hashlib.sha256("\n".join(names).encode())
-    total.update(np.asarray(_sums()(leaves)).tobytes())
+    total = hashlib.sha256()
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    # All are begun before the first is waited for.
+    sums = [_summed()(leaf) for _, leaf in leaves]
+    for (path, leaf), each in zip(leaves, sums, strict=True):
+        total.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}\n".encode())
+        total.update(np.asarray(each).tobytes())
     return total.hexdigest()[:16]
 
 
 @lru_cache(maxsize=1)
-def _sums() -> Callable[[list[Array]], UInt32[Array, "leaves starts"]]:
-    # Compiled once for each set of shapes; made on first use, as devices are looked for then.
-    return jax.jit(lambda leaves: jnp.stack([_sum(leaf) for leaf in leaves]), out_shardings=whole())
+def _summed() -> Callable[[Array], UInt32[Array, "starts"]]:
+    # Compiled once for each shape; made on first use, as devices are looked for then.
+    return jax.jit(_sum, out_shardings=whole())
 
 
 def _sum(leaf: Array) -> UInt32[Array, "starts"]:

@@ -1,7 +1,7 @@
 """The training of teachers: the loop around the jitted iteration, which logs, evaluates and checkpoints."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeVar
@@ -13,20 +13,9 @@ from etils import epath
 from jaxtyping import Array, Float
 
 from teachers.agent import Agent, teacher_networks
-from teachers.checkpoint import (
-    DamagedError,
-    checkpoint_steps,
-    drop_later,
-    has_item,
-    newest_readable,
-    read_items,
-    remove_unfinished,
-    require_kind,
-    set_aside,
-    warn,
-)
+from teachers.checkpoint import warn
 from teachers.checkpoint_writer import CheckpointWriter
-from teachers.config import TeacherConfig, stored_config
+from teachers.config import TeacherConfig
 from teachers.devices import agreed, alone, whole
 from teachers.diagnose import make_diagnosis
 from teachers.evaluate import evaluation_starts, outcomes, player, summary
@@ -40,13 +29,14 @@ from teachers.iteration import (
 )
 from teachers.learner import Metrics
 from teachers.memory import require_memory, total_bytes, training_memory
-from teachers.metadata import FORMAT_VERSION, Metadata, library_versions, open_task
+from teachers.metadata import Metadata, library_versions
 from teachers.networks import Params, count_parameters
 from teachers.paths import free_bytes
 from teachers.progress import Progress, silent
+from teachers.resume import resumed, saved_items
 from teachers.runlog import RunLog, remove_run
 from teachers.stopping import stop_requests
-from teachers.tasks import InputError, get_task
+from teachers.tasks import get_task
 
 Tree = TypeVar("Tree")
 
@@ -111,8 +101,8 @@ def train_seeds(
     }
     simulated_task(config)  # refused before anything is written
     require_fitting(config, len(runs))
-    if resume and (resumed := _resumed(configs)):
-        return _train(configs, *resumed, progress)
+    if resume and (point := resumed(configs)):
+        return _train(configs, *point, progress)
     with ExitStack() as folders:
         for out in configs:
             if resume:
@@ -226,7 +216,7 @@ def _train(
             metadata = describe(each, own.learner.params, step, figures[seed])
             if writes:
                 logs[seed].sync()
-            writer.save(step, metadata, _items(own, with_replay))
+            writer.save(step, metadata, saved_items(own, with_replay))
 
     with ExitStack() as stack:
         logs = [
@@ -330,125 +320,6 @@ def describe(config: TeacherConfig, params: Params, step: int, figures: dict[str
         lineage={},
         versions=library_versions(),
     )
-
-
-def _resumed(
-    configs: Mapping[epath.Path, TeacherConfig],
-) -> tuple[TrainingState, list[dict[str, Any]]] | None:
-    """The state, and the figures of each run, at the newest step of which all have a sound checkpoint.
-
-    None where not all have a checkpoint at all: they were stopped before their first.
-    """
-    if not all(checkpoint_steps(out) for out in configs):
-        return None
-    for out, config in configs.items():
-        _require_same(config, out)
-    common = set.intersection(*(set(checkpoint_steps(out)) for out in configs))
-    if not common:
-        raise InputError(
-            f"{', '.join(map(str, configs))} have no checkpoint of the same step; remove them to start again"
-        )
-    damaged: list[tuple[epath.Path, int]] = []
-    for step in sorted(common, reverse=True):
-        states, figures = [], []
-        for out, config in configs.items():
-            try:
-                metadata = require_kind(out, "teacher", step)
-                states.append(_restored(config, out, step, metadata))
-                figures.append(dict(metadata.metrics))
-            except DamagedError as error:
-                damaged.append((out, step))
-                warn(f"{error}; looking for the one before it")
-                break
-        if len(states) == len(configs):
-            break
-    else:
-        raise InputError(
-            f"all checkpoints of {', '.join(map(str, configs))} are damaged; remove them to start again"
-        )
-    alone(lambda: _tidy(configs, step, damaged))
-    place = placement(_like(next(iter(configs.values()))), len(configs))
-    return jax.device_put(_stack(states), place), figures
-
-
-def _tidy(configs: Iterable[epath.Path], step: int, damaged: list[tuple[epath.Path, int]]) -> None:
-    """Leaves in the runs' folders what they go on from, and what was damaged out of the way."""
-    for out, aside in damaged:
-        set_aside(out, aside)
-    for out in configs:
-        for name in remove_unfinished(out):
-            warn(f"{name} in {out} was not finished when the run ended; going on from {step}")
-        drop_later(out, step)
-
-
-def _restored(
-    config: TeacherConfig, out: epath.Path, step: int, metadata: Metadata
-) -> TrainingState:
-    state = _like(config)
-    place = placement(state)
-    like: Any = jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state, place
-    )
-    wanted = _items(like)
-    if not has_item(out, step, "replay"):
-        warn(
-            f"checkpoint {step} in {out} holds no replay: the run goes on with an empty one, and not as it would have"
-        )
-        del wanted["replay"]
-    items = read_items(out, step, wanted, metadata)
-    if "replay" not in items:
-        fresh = jax.jit(lambda: init_training(config).replay, out_shardings=place.replay)
-        items["replay"] = fresh()
-    training: TrainingState = items["training"]
-    learner = training.learner._replace(params=items["params"])
-    return training._replace(learner=learner, replay=items["replay"])
-
-
-def _items(state: TrainingState, replay: bool = True) -> dict[str, Any]:
-    """A state in the parts in which it is saved."""
-    nothing: Any = {}
-    rest = state._replace(learner=state.learner._replace(params=nothing), replay=nothing)
-    parts = {"params": state.learner.params, "training": rest}
-    return parts | ({"replay": state.replay} if replay else {})
-
-
-def _like(config: TeacherConfig) -> TrainingState:
-    return jax.eval_shape(partial(init_training, config))
-
-
-def _require_same(config: TeacherConfig, out: epath.Path) -> None:
-    metadata = newest_readable(out, lambda step: require_kind(out, "teacher", step), "newest")
-    if metadata.format_version < FORMAT_VERSION:
-        raise InputError(
-            f"{out} was made by an older crl-distill: it can be used, but not resumed; choose another --out"
-        )
-    open_task(metadata, get_task(config.task), str(out))
-    saved = stored_config(TeacherConfig, metadata.config, str(out))
-    # How long to train, what to log, what simulates, how much memory that may take and where the task's file lies
-    # may change; what is trained may not.
-    free = {
-        "steps": config.steps,
-        "logging": config.logging,
-        "task": config.task,
-        "rollout": saved.rollout.model_copy(update={"physics": config.rollout.physics}),
-        "learning": saved.learning.model_copy(
-            update={name: getattr(config.learning, name) for name in ("remat", "max_skipped")}
-        ),
-    }
-    if saved.model_copy(update=free) != config:
-        raise InputError(
-            f"{out} was trained with another configuration; repeat its options (see {out / 'config.toml'}) "
-            "or choose another --out"
-        )
-    done = metadata.metrics["steps"]
-    if done >= config.steps:
-        raise InputError(f"{out} already has {done} steps; ask for more with --steps")
-
-
-def _stack(states: list[TrainingState]) -> TrainingState:
-    if len(states) == 1:
-        return states[0]
-    return jax.tree.map(lambda *each: jnp.stack(each), *states)
 
 
 def _part(tree: Tree, seed: int, seeds: int) -> Tree:

@@ -1,0 +1,164 @@
+"""How a run is found again: what of its state a checkpoint holds, and where it goes on."""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from teachers.checkpoint import (
+    DamagedError,
+    checkpoint_steps,
+    drop_later,
+    has_item,
+    newest_readable,
+    read_items,
+    remove_unfinished,
+    require_kind,
+    set_aside,
+    warn,
+)
+from teachers.config import TeacherConfig, stored_config
+from teachers.devices import alone
+from teachers.iteration import TrainingState, init_training, placement
+from teachers.metadata import FORMAT_VERSION, Metadata, open_task
+from teachers.tasks import InputError, get_task
+
+
+def resumed(
+    configs: Mapping[epath.Path, TeacherConfig],
+) -> tuple[TrainingState, list[dict[str, Any]]] | None:
+    """The state, and the figures of each run, at the newest step of which all have a sound checkpoint.
+
+    Args:
+        configs: of each run, by its folder.
+
+    Returns:
+        None where not all have a checkpoint at all: they were stopped before their first.
+
+    Raises:
+        InputError: a run is of another configuration or done, or all of its checkpoints are damaged.
+    """
+    if not all(checkpoint_steps(out) for out in configs):
+        return None
+    for out, config in configs.items():
+        _require_same(config, out)
+    common = set.intersection(*(set(checkpoint_steps(out)) for out in configs))
+    if not common:
+        raise InputError(
+            f"{', '.join(map(str, configs))} have no checkpoint of the same step; remove them to start again"
+        )
+    damaged: list[tuple[epath.Path, int]] = []
+    for step in sorted(common, reverse=True):
+        states, figures = [], []
+        for out, config in configs.items():
+            try:
+                metadata = require_kind(out, "teacher", step)
+                states.append(restore(config, out, step, metadata))
+                figures.append(dict(metadata.metrics))
+            except DamagedError as error:
+                damaged.append((out, step))
+                warn(f"{error}; looking for the one before it")
+                break
+        if len(states) == len(configs):
+            break
+    else:
+        raise InputError(
+            f"all checkpoints of {', '.join(map(str, configs))} are damaged; remove them to start again"
+        )
+    alone(lambda: _tidy(configs, step, damaged))
+    place = placement(_like(next(iter(configs.values()))), len(configs))
+    return jax.device_put(_stack(states), place), figures
+
+
+def _tidy(configs: Iterable[epath.Path], step: int, damaged: list[tuple[epath.Path, int]]) -> None:
+    """Leaves in the runs' folders what they go on from, and what was damaged out of the way."""
+    for out, aside in damaged:
+        set_aside(out, aside)
+    for out in configs:
+        for name in remove_unfinished(out):
+            warn(f"{name} in {out} was not finished when the run ended; going on from {step}")
+        drop_later(out, step)
+
+
+def restore(
+    config: TeacherConfig, out: epath.PathLike, step: int, metadata: Metadata
+) -> TrainingState:
+    """The training state in a checkpoint, on the devices that are here.
+
+    Args:
+        config: of the run.
+        out: the run's folder.
+        step: control step of the checkpoint.
+        metadata: the checkpoint's.
+
+    Raises:
+        DamagedError: it is not there, or no longer as it was saved.
+    """
+    state = _like(config)
+    place = placement(state)
+    like: Any = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state, place
+    )
+    wanted = saved_items(like)
+    if not has_item(out, step, "replay"):
+        warn(
+            f"checkpoint {step} in {out} holds no replay: the run goes on with an empty one, and not as it would have"
+        )
+        del wanted["replay"]
+    items = read_items(out, step, wanted, metadata)
+    if "replay" not in items:
+        fresh = jax.jit(lambda: init_training(config).replay, out_shardings=place.replay)
+        items["replay"] = fresh()
+    training: TrainingState = items["training"]
+    learner = training.learner._replace(params=items["params"])
+    return training._replace(learner=learner, replay=items["replay"])
+
+
+def saved_items(state: TrainingState, replay: bool = True) -> dict[str, Any]:
+    """A state in the items of a checkpoint, with or without its replay."""
+    nothing: Any = {}
+    rest = state._replace(learner=state.learner._replace(params=nothing), replay=nothing)
+    parts = {"params": state.learner.params, "training": rest}
+    return parts | ({"replay": state.replay} if replay else {})
+
+
+def _like(config: TeacherConfig) -> TrainingState:
+    return jax.eval_shape(partial(init_training, config))
+
+
+def _require_same(config: TeacherConfig, out: epath.Path) -> None:
+    metadata = newest_readable(out, lambda step: require_kind(out, "teacher", step), "newest")
+    if metadata.format_version < FORMAT_VERSION:
+        raise InputError(
+            f"{out} was made by an older crl-distill: it can be used, but not resumed; choose another --out"
+        )
+    open_task(metadata, get_task(config.task), str(out))
+    saved = stored_config(TeacherConfig, metadata.config, str(out))
+    # How long to train, what to log, what simulates, how much memory that may take and where the task's file lies
+    # may change; what is trained may not.
+    free = {
+        "steps": config.steps,
+        "logging": config.logging,
+        "task": config.task,
+        "rollout": saved.rollout.model_copy(update={"physics": config.rollout.physics}),
+        "learning": saved.learning.model_copy(
+            update={name: getattr(config.learning, name) for name in ("remat", "max_skipped")}
+        ),
+    }
+    if saved.model_copy(update=free) != config:
+        raise InputError(
+            f"{out} was trained with another configuration; repeat its options (see {out / 'config.toml'}) "
+            "or choose another --out"
+        )
+    done = metadata.metrics["steps"]
+    if done >= config.steps:
+        raise InputError(f"{out} already has {done} steps; ask for more with --steps")
+
+
+def _stack(states: list[TrainingState]) -> TrainingState:
+    if len(states) == 1:
+        return states[0]
+    return jax.tree.map(lambda *each: jnp.stack(each), *states)
