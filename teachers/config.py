@@ -17,8 +17,8 @@ from teachers.networks import LAYERS_PER_BLOCK
 from teachers.tasks import Engine, InputError, absolute_reference, get_task
 
 Residual = Literal["auto", "published", "zero"]
-# Up to here the published start of residual blocks is enough: benchmarks/stability.py.
-PUBLISHED_DEPTH = 16
+# With more than one block, those that start at zero learn faster: benchmarks/stability.py, sweeps/cpu/limits.
+PUBLISHED_DEPTH = 4
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
