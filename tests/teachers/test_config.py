@@ -109,7 +109,7 @@ def test_steps_and_replay_are_rounded_up_to_iterations(steps, environments, leng
     assert config.replay_slots % length == 0
 
 
-@pytest.mark.parametrize(("depth", "zero"), [(4, False), (4, False), (8, True), (20, True), (1024, True)])
+@pytest.mark.parametrize(("depth", "zero"), [(4, False), (8, True), (20, True), (1024, True)])
 def test_branches_start_at_zero_where_depth_needs_it(depth, zero) -> None:
     assert NetworkConfig(depth=depth).zero == zero
     assert NetworkConfig(depth=depth, residual="zero").zero
