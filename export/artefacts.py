@@ -68,8 +68,12 @@ def load_agent(
     run: epath.PathLike, task: Task | None = None, checkpoint: Which = "newest"
 ) -> Agent:
     """The teacher or student in a run's folder; arguments and errors as `load_teacher`."""
-    kind = newest_readable(run, lambda step: read_run(run, step).kind, "newest")
-    return (load_teacher if kind == "teacher" else load_student)(run, task, checkpoint)
+
+    def read(step: int) -> Agent:
+        kind = read_run(run, step).kind
+        return (load_teacher if kind == "teacher" else load_student)(run, task, step)
+
+    return newest_readable(run, read, checkpoint)
 
 
 def describe_artefact(path: epath.PathLike, checkpoint: Which = "newest") -> Metadata:

@@ -12,7 +12,6 @@ from export.artefacts import load_agent
 from export.card import model_card
 from export.manifest import CARD, NAME, Entry, Manifest, describe, require_safe
 from teachers.checkpoint import (
-    FOLDER,
     DamagedError,
     Which,
     newest_readable,
@@ -20,6 +19,7 @@ from teachers.checkpoint import (
 )
 from teachers.metadata import Metadata, library_versions
 from teachers.paths import is_local
+from teachers.runlog import FOLDER
 from teachers.tasks import InputError
 
 ITEMS = ("metadata", "checksums", "params")  # of a checkpoint: all that a policy and a critic need

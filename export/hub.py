@@ -245,7 +245,7 @@ def _addition(made: Bundle, entry: Entry, folder: Path) -> CommitOperationAdd:
         operation = CommitOperationAdd(entry.path, _content(made, entry, folder))
     except (ValueError, OSError):  # the file is gone
         raise changed(made, entry) from None
-    if operation.upload_info.size != entry.size:  # as metrics of a run that still trains
+    if operation.upload_info.sha256.hex() != entry.sha256:  # as metrics of a run that still trains
         raise changed(made, entry)
     return operation
 

@@ -21,11 +21,10 @@ from teachers.devices import whole
 from teachers.fingerprint import fingerprint
 from teachers.metadata import Metadata, open_task, parse_metadata
 from teachers.networks import Params
+from teachers.runlog import FOLDER, UNFINISHED
 from teachers.tasks import InputError, Task
 
-FOLDER = "checkpoints"
 CHECKSUMS_SINCE = 4  # format version
-UNFINISHED = "*.orbax-checkpoint-tmp*"
 BEST_BY = "time_at_goal"
 
 Which = (
@@ -69,8 +68,13 @@ def require_steps(run: epath.PathLike) -> list[int]:
 
 def best_step(run: epath.PathLike) -> int | None:
     """Control step of the checkpoint with the highest time at goal; None where none was evaluated at its own step."""
+    return next(reversed(_by_score(run)), None)
+
+
+def _by_score(run: epath.PathLike) -> list[int]:
+    """Control steps of the checkpoints that were evaluated at their own step, the best last."""
     scored = [(_score(run, step), step) for step in checkpoint_steps(run)]
-    return max(((own, step) for own, step in scored if own is not None), default=(0, None))[1]
+    return [step for _, step in sorted((own, step) for own, step in scored if own is not None)]
 
 
 def _score(run: epath.PathLike, step: int) -> float | None:
@@ -90,7 +94,7 @@ def score(metadata: Metadata) -> float | None:
 
 
 def newest_readable(run: epath.PathLike, read: Callable[[int], Result], which: Which) -> Result:
-    """What `read` makes of one of a run's checkpoints; a damaged newest one is passed over with a warning.
+    """What `read` makes of one of a run's checkpoints; a damaged newest or best one is passed over with a warning.
 
     Args:
         run: the run's folder.
@@ -99,17 +103,16 @@ def newest_readable(run: epath.PathLike, read: Callable[[int], Result], which: W
 
     Raises:
         InputError: there is no such checkpoint.
-        DamagedError: it is damaged; where the newest was asked for, all are.
+        DamagedError: it is damaged; where the newest or best was asked for, all are.
     """
     steps = require_steps(run)
     if which == "best":
-        best = best_step(run)
-        if best is None:
+        steps = _by_score(run)
+        if not steps:
             raise InputError(
-                f"no checkpoint in {run} was evaluated at its own step; choose another than 'best', such as {steps[-1]}"
+                f"no checkpoint in {run} was evaluated at its own step; choose another than 'best'"
             )
-        return read(best)
-    if which != "newest":
+    elif which != "newest":
         if which not in steps:
             known = ", ".join(map(str, steps))
             raise InputError(f"{run} has no checkpoint {which}; it has {known}")
@@ -163,6 +166,16 @@ def forget_training(run: epath.PathLike) -> None:
 def has_item(run: epath.PathLike, step: int, item: str) -> bool:
     """Whether a run's checkpoint of control step `step` holds an item."""
     return bool((folder_of(run) / str(step) / item).is_dir())
+
+
+def saved_parts(run: epath.PathLike, step: int) -> set[str]:
+    """The items that a run's checkpoint of control step `step` was saved with.
+
+    Raises:
+        DamagedError: that cannot be read.
+    """
+    saved = _restore(run, step, {"checksums": ocp.args.JsonRestore()})["checksums"]
+    return set(saved) if isinstance(saved, dict) else set()
 
 
 def read_metadata(run: epath.PathLike, step: int | None = None) -> Metadata:

@@ -1,10 +1,11 @@
 """Writing checkpoints: in the background, each atomically, old ones removed, a full disk survived."""
 
 import errno
+import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -23,7 +24,6 @@ from teachers.fingerprint import fingerprint
 from teachers.metadata import Metadata
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FULL_SIGNS = ("No space left", "RESOURCE_EXHAUSTED", "quota", "File too large")
 
 
 class SaveError(RuntimeError):
@@ -82,8 +82,10 @@ class CheckpointWriter:
         Raises:
             SaveError: it could not be written.
         """
-        with _explained(self._run):
-            self._manager.check_for_errors()
+        # Asking the manager for errors would take them from the thread that then removes old checkpoints.
+        if not self._manager.is_saving_in_progress():
+            with _explained(self._run):
+                self._manager.wait_until_finished()
 
     def __enter__(self) -> "CheckpointWriter":
         return self
@@ -94,9 +96,17 @@ class CheckpointWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with _uninterrupted(), _explained(self._run):
-            self._manager.wait_until_finished()
-            self._manager.close()
+        with _uninterrupted():
+            try:
+                with _explained(self._run):
+                    self._manager.wait_until_finished()
+            except SaveError as failed:
+                if error is None:
+                    raise
+                error.add_note(str(failed))  # what ended the run is said first
+            finally:
+                with suppress(Exception):  # said above
+                    self._manager.close()
 
 
 class _Kept(ocp.checkpoint_managers.PreservationPolicy):
@@ -117,7 +127,8 @@ def _explained(run: epath.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever the storage behind the path raises
-        remove_unfinished(run)
+        with suppress(OSError):
+            remove_unfinished(run)
         reason = "the disk is full" if is_full(error) else str(error).strip().partition("\n")[0]
         raise SaveError(
             f"cannot write a checkpoint in {run}: {reason}; make room there and go on with --resume "
@@ -127,9 +138,9 @@ def _explained(run: epath.Path) -> Iterator[None]:
 
 def is_full(error: BaseException) -> bool:
     """Whether something could not be written for want of room."""
-    if isinstance(error, OSError) and error.errno in FULL:
-        return True
-    if any(sign in str(error) for sign in FULL_SIGNS):
+    if isinstance(error, OSError) and error.errno:
+        return error.errno in FULL
+    if any(os.strerror(number) in str(error) for number in FULL):  # as TensorStore says it
         return True
     inner = error.__cause__ or error.__context__
     return inner is not None and is_full(inner)

@@ -3,6 +3,7 @@
 One device is a mesh of one. Where several machines work together the mesh is that of all their devices.
 """
 
+import hashlib
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -89,7 +90,7 @@ def alone(work: Callable[[], Any]) -> None:
     """Has the first process of a run do something to its files, while all others wait.
 
     Raises:
-        InputError: the work raised it; in every process.
+        InputError: the work raised it, or anything else in another process.
     """
     if jax.process_count() == 1:
         work()
@@ -98,11 +99,27 @@ def alone(work: Callable[[], Any]) -> None:
     if jax.process_index() == 0:
         try:
             work()
-        except InputError as error:
+        except Exception as error:  # the others would wait for ever
             message = str(error)
     said = np.frombuffer(message.encode()[:MESSAGE].ljust(MESSAGE), np.uint8)
     if message := bytes(multihost_utils.broadcast_one_to_all(said)).decode(errors="ignore").strip():
         raise InputError(message)
+
+
+def require_agreement(settings: str) -> None:
+    """Refuses processes that were not all started with the same settings.
+
+    Raises:
+        InputError: some differ.
+    """
+    if jax.process_count() == 1:
+        return
+    own = np.frombuffer(hashlib.sha256(settings.encode()).digest(), np.uint8)
+    if (multihost_utils.process_allgather(own) != own).any():
+        raise InputError(
+            "the processes of this run were started with different settings; give all of them the same options "
+            "(or, to train apart, unset the variables by which they found each other)"
+        )
 
 
 def agreed(choice: bool) -> bool:

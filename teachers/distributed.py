@@ -24,7 +24,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     """
     if (coordinator, processes, process) == (None, None, None):
         # In a step of SLURM with one task, such as the batch script itself, there is nobody to wait for.
-        if int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1) > 1:
+        if os.environ.get("SLURM_STEP_NUM_TASKS", "1") not in ("", "1"):
             _initialize()
         return
     if coordinator is None or processes is None or process is None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import jax
 from etils import epath
 
 from teachers.devices import alone
@@ -43,7 +44,7 @@ def new_folder(out: epath.PathLike) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if not any(out.glob("checkpoints/*[0-9]")):
+        if jax.process_index() == 0 and not any(out.glob("checkpoints/*[0-9]")):
             out.rmtree(missing_ok=True)
         raise
 

@@ -47,8 +47,12 @@ def write_whole(file: epath.PathLike, content: str | bytes) -> None:
     """Writes a file that is there whole or not at all."""
     file = epath.Path(file)
     fresh = file.with_name(f"{file.name}.tmp")
-    if isinstance(content, str):
-        fresh.write_text(content)
-    else:
-        fresh.write_bytes(content)
-    fresh.replace(file)
+    try:
+        if isinstance(content, str):
+            fresh.write_text(content)
+        else:
+            fresh.write_bytes(content)
+        fresh.replace(file)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(file)) from None

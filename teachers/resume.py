@@ -17,6 +17,7 @@ from teachers.checkpoint import (
     read_items,
     remove_unfinished,
     require_kind,
+    saved_parts,
     set_aside,
     warn,
 )
@@ -41,10 +42,11 @@ def resumed(
     Raises:
         InputError: a run is of another configuration or done, or all of its checkpoints are damaged.
     """
+    for out, config in configs.items():
+        if checkpoint_steps(out):
+            _require_same(config, out)
     if not all(checkpoint_steps(out) for out in configs):
         return None
-    for out, config in configs.items():
-        _require_same(config, out)
     common = set.intersection(*(set(checkpoint_steps(out)) for out in configs))
     if not common:
         raise InputError(
@@ -68,6 +70,9 @@ def resumed(
         raise InputError(
             f"all checkpoints of {', '.join(map(str, configs))} are damaged; remove them to start again"
         )
+    for out, config in configs.items():
+        if step >= config.steps:
+            raise InputError(f"{out} already has {step} steps; ask for more with --steps")
     alone(lambda: _tidy(configs, step, damaged))
     place = placement(_like(next(iter(configs.values()))), len(configs))
     return jax.device_put(_stack(states), place), figures
@@ -103,7 +108,7 @@ def restore(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state, place
     )
     wanted = saved_items(like)
-    if not has_item(out, step, "replay"):
+    if "replay" not in saved_parts(out, step):
         warn(
             f"checkpoint {step} in {out} holds no replay: the run goes on with an empty one, and not as it would have"
         )
@@ -153,9 +158,11 @@ def _require_same(config: TeacherConfig, out: epath.Path) -> None:
             f"{out} was trained with another configuration; repeat its options (see {out / 'config.toml'}) "
             "or choose another --out"
         )
-    done = metadata.metrics["steps"]
-    if done >= config.steps:
-        raise InputError(f"{out} already has {done} steps; ask for more with --steps")
+    if not has_item(out, checkpoint_steps(out)[-1], "training"):
+        raise InputError(
+            f"{out} holds no state to resume from (it was shared without, or is of an experiment that is done); "
+            "choose another --out"
+        )
 
 
 def _stack(states: list[TrainingState]) -> TrainingState:

@@ -7,28 +7,56 @@ there they grow in a local folder, which is copied at every checkpoint.
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from etils import epath
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 
 from teachers.config import Config
 from teachers.metadata import finite
 from teachers.paths import is_local, write_whole
+from teachers.tasks import InputError
 
 METRICS = "metrics.jsonl"
 EVENTS = "events.out.tfevents.*"
+FOLDER = "checkpoints"
+UNFINISHED = "*.orbax-checkpoint-tmp*"  # what a save leaves that was killed
 
 
 def remove_run(out: epath.PathLike) -> None:
-    """Removes what a run leaves in its folder, and nothing else."""
+    """Removes what a run leaves in its folder before its first checkpoint.
+
+    Raises:
+        InputError: the folder holds something else too; nothing is removed.
+    """
     out = epath.Path(out)
-    for file in (*out.glob(EVENTS), out / "config.toml", out / METRICS):
+    if not out.is_dir():
+        return
+    files = [out / name for each in ("config.toml", METRICS) for name in (each, f"{each}.tmp")]
+    files += out.glob(EVENTS)
+    checkpoints = out / FOLDER
+    unfinished = list(checkpoints.glob(UNFINISHED)) if checkpoints.is_dir() else []
+    known = {*files, checkpoints}
+    others = [entry for entry in out.iterdir() if entry not in known]
+    if checkpoints.is_dir():
+        others += [entry for entry in checkpoints.iterdir() if entry not in unfinished]
+    if others:
+        raise InputError(
+            f"{out} already holds files that no unfinished run leaves, such as {others[0].name}; choose another --out "
+            "or remove it (nothing was overwritten)"
+        )
+    for file in files:
         file.unlink(missing_ok=True)
-    (out / "checkpoints").rmtree(missing_ok=True)
+    if checkpoints.is_dir():
+        checkpoints.rmtree()
 
 
 class RunLog:
@@ -48,27 +76,44 @@ class RunLog:
         write_whole(self._out / "config.toml", config.to_toml())
         write_whole(self._local / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = (self._local / METRICS).open("a", encoding="utf-8")
-        purge = None if resume_at is None else resume_at + 1
-        self._events = SummaryWriter(str(self._local), purge_step=purge)
+        # In this thread: the library's own would die of a full disk, and the run then wait for it for ever.
+        self._events = EventsWriter(str(self._local / "events"))
+        if resume_at is not None:  # what an earlier process wrote from here on is to be forgotten
+            self._events.write_event(
+                Event(step=resume_at + 1, session_log=SessionLog(status=SessionLog.START))
+            )
 
     def write(self, step: int, figures: Mapping[str, Any]) -> None:
         """One line of `metrics.jsonl`, and its numbers as TensorBoard scalars."""
-        try:
+        with self._named():
             self._file.write(json.dumps({"step": step, **finite(figures)}) + "\n")
             self._file.flush()
-        except OSError as error:  # a full disk; Python leaves out which file
-            raise OSError(error.errno, error.strerror, str(self._local / METRICS)) from None
-        for name, value in figures.items():
-            if isinstance(value, int | float):
-                self._events.add_scalar(name, value, step)
+            values = [
+                Summary.Value(tag=name, simple_value=value)
+                for name, value in figures.items()
+                if isinstance(value, int | float)
+            ]
+            if values:
+                self._events.write_event(
+                    Event(step=step, wall_time=time.time(), summary=Summary(value=values))
+                )
 
     def sync(self) -> None:
-        """Copies what a local folder holds to a run's folder that is elsewhere."""
-        if is_local(self._out):
-            return
-        self._events.flush()
-        for file in self._local.iterdir():
-            (self._out / file.name).write_bytes(file.read_bytes())
+        """Brings to the run's folder what has been written so far."""
+        with self._named():
+            self._events.flush()
+            if not is_local(self._out):
+                for file in self._local.iterdir():
+                    (self._out / file.name).write_bytes(file.read_bytes())
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors of a full disk, of which Python leaves out the file."""
+        try:
+            yield
+        except OSError as error:
+            where = error.filename or str(self._out / METRICS)
+            raise OSError(error.errno, error.strerror, where) from None
 
     def __enter__(self) -> "RunLog":
         return self
@@ -79,21 +124,40 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
-        self._events.close()
-        self.sync()
-        if not is_local(self._out):
-            shutil.rmtree(self._local)
+        try:
+            self.sync()
+        except OSError:
+            if error is None:  # else it is why the run ends, or less
+                raise
+        finally:
+            for file in (self._file, self._events):
+                with suppress(OSError):
+                    file.close()
+            if not is_local(self._out):
+                shutil.rmtree(self._local)
 
 
 def read_metrics(run: epath.PathLike) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`; a last line that was cut short is left out."""
-    rows = []
-    for line in (epath.Path(run) / METRICS).read_text().splitlines():
+    """The lines of a run's `metrics.jsonl`.
+
+    A last line that was cut short is left out; so are damaged ones before it, with a warning.
+    """
+    file = epath.Path(run) / METRICS
+    rows, broken = [], []
+    lines = file.read_text().splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
-            break
+            row = None
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
+        elif number < len(lines):
+            broken.append(number)
+    if broken:
+        warnings.warn(
+            f"{file}: line {broken[0]} is damaged and left out", UserWarning, stacklevel=2
+        )
     return rows
 
 

@@ -159,9 +159,11 @@ def _groups(spec: SweepSpec, cell: Cell, out: epath.Path, left: Sequence[int]) -
 
 
 def _finished(run: epath.Path, cell: Cell) -> bool:
-    """Whether a run has reached its steps, or diverged."""
+    """Whether a run has reached its steps, or diverged, and is saved."""
     log = _metrics(run)
-    return bool(log) and (log[-1]["step"] >= cell.config.steps or _diverged(log, cell.config))
+    if not log or log[-1]["step"] not in checkpoint_steps(run):
+        return False
+    return bool(log[-1]["step"] >= cell.config.steps or _diverged(log, cell.config))
 
 
 def _diverged(log: Sequence[Mapping[str, Any]], config: TeacherConfig) -> bool:

@@ -13,10 +13,10 @@ from etils import epath
 from jaxtyping import Array, Float
 
 from teachers.agent import Agent, teacher_networks
-from teachers.checkpoint import warn
+from teachers.checkpoint import checkpoint_steps, warn
 from teachers.checkpoint_writer import CheckpointWriter
 from teachers.config import TeacherConfig
-from teachers.devices import agreed, alone, whole
+from teachers.devices import agreed, alone, require_agreement, whole
 from teachers.diagnose import make_diagnosis
 from teachers.evaluate import evaluation_starts, outcomes, player, summary
 from teachers.folders import new_folder
@@ -100,6 +100,7 @@ def train_seeds(
         epath.Path(out): config.model_copy(update={"seed": seed}) for seed, out in runs.items()
     }
     simulated_task(config)  # refused before anything is written
+    require_agreement(f"{config.to_toml()} {[str(out) for out in configs]}")
     require_fitting(config, len(runs))
     if resume and (point := resumed(configs)):
         return _train(configs, *point, progress)
@@ -219,20 +220,20 @@ def _train(
             writer.save(step, metadata, saved_items(own, with_replay))
 
     with ExitStack() as stack:
+        stop = stack.enter_context(
+            stop_requests()
+        )  # left last: the last save is not cut short either
         logs = [
             stack.enter_context(RunLog(out, each, done * per_iteration if done else None))
             for out, each in configs.items()
             if writes
         ]
+        # Several seeds resume where all have a checkpoint, and save one after the other.
+        keep = max(config.logging.keep_checkpoints, min(len(seeds), 2))
         writers = [
-            stack.enter_context(
-                CheckpointWriter(
-                    out, config.logging.keep_checkpoints, keep_best=config.logging.keep_best
-                )
-            )
+            stack.enter_context(CheckpointWriter(out, keep, keep_best=config.logging.keep_best))
             for out in configs
         ]
-        stop = stack.enter_context(stop_requests())
         waiting: _Iteration | None = None
         for i in range(done + 1, config.iterations + 1):
             last = i == config.iterations
@@ -278,8 +279,9 @@ def _saves_replay(config: TeacherConfig, state: TrainingState, out: epath.Path) 
     if config.logging.checkpoint_replay != "auto":
         return config.logging.checkpoint_replay == "on"
     free = free_bytes(out)
-    # While one is written, those before it are still there.
+    # While one is written, those before it are still there; so are those of before a run is resumed.
     checkpoints = config.logging.keep_checkpoints + config.logging.keep_best + 1
+    checkpoints -= min(checkpoints - 1, len(checkpoint_steps(out)))
     fits = agreed(free is None or checkpoints * total_bytes(state) < free)
     if not fits:
         warn(
