@@ -19,8 +19,9 @@ from export.manifest import (
     damaged,
     parse_manifest,
 )
-from export.whole import appearing, place, require_free, require_space
+from export.whole import appearing, require_free, require_space
 from teachers.checkpoint import Which
+from teachers.paths import absolute
 from teachers.tasks import InputError
 
 ENDING = ".zip"
@@ -67,7 +68,7 @@ def pack(
     Raises:
         InputError: `run` is not the folder of a run or holds a link, or `file` is taken or cannot be written.
     """
-    out = place(file)
+    out = absolute(file)
     _require_archive(out)
     if out.is_dir():
         raise InputError(f"{out} is a folder; give the name of a file with --out")
@@ -105,7 +106,7 @@ def unpack(file: epath.PathLike, out: epath.PathLike) -> dict[str, Any]:
         InputError: the archive is damaged, hostile or of a newer format, or `out` is taken or cannot be
             written; in all cases nothing is left behind.
     """
-    folder = place(out)
+    folder = absolute(out)
     require_free(folder)
     with _opened(file) as (archive, manifest):
         require_space(folder, manifest.size)
@@ -139,7 +140,7 @@ class _Archive(NamedTuple):
 @contextmanager
 def _opened(file: epath.PathLike) -> Iterator[_Archive]:
     """Opens an archive whose table of contents is just what its manifest lists."""
-    path = place(file)
+    path = absolute(file)
     if not path.exists():
         raise InputError(f"{file} does not exist; give a file that crl-distill share pack wrote")
     if path.is_dir():

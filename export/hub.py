@@ -32,9 +32,9 @@ from export.manifest import (
     damaged,
     parse_manifest,
 )
-from export.whole import appearing, place, require_free, require_space
+from export.whole import appearing, require_free, require_space
 from teachers.checkpoint import Which
-from teachers.paths import is_local
+from teachers.paths import absolute, is_local
 from teachers.tasks import InputError
 
 Operations = list[CommitOperationAdd | CommitOperationDelete]
@@ -122,7 +122,7 @@ def pull(
             cannot be written; in all cases nothing is left behind.
     """
     _require_repo(repo)
-    folder = place(out)
+    folder = absolute(out)
     require_free(folder)
     api = _api(token)
     with _explained(repo, revision):

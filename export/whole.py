@@ -10,12 +10,6 @@ from teachers.paths import free_bytes, is_local
 from teachers.tasks import InputError
 
 
-def place(path: epath.PathLike) -> epath.Path:
-    """The path, absolute where it is local, so that it has a name and a parent."""
-    given = epath.Path(path)
-    return given.absolute() if is_local(given) else given
-
-
 def require_free(out: epath.Path) -> None:
     """Refuses a place that is taken; an empty folder is none.
 

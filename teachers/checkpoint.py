@@ -21,6 +21,7 @@ from teachers.devices import whole
 from teachers.fingerprint import fingerprint
 from teachers.metadata import Metadata, open_task, parse_metadata
 from teachers.networks import Params
+from teachers.paths import absolute
 from teachers.runlog import FOLDER, UNFINISHED
 from teachers.tasks import InputError, Task
 
@@ -277,8 +278,7 @@ def require_kind(run: epath.PathLike, kind: str, step: int | None = None) -> Met
 
 def folder_of(run: epath.PathLike) -> epath.Path:
     """Where a run's checkpoints lie."""
-    # Orbax wants an absolute path; those in a cloud are.
-    return epath.Path(run).absolute() / FOLDER
+    return absolute(run) / FOLDER  # Orbax wants it so
 
 
 def checksum(described: Any) -> str:

@@ -14,6 +14,12 @@ def is_local(path: epath.PathLike) -> bool:
     return "://" not in str(epath.Path(path))
 
 
+def absolute(path: epath.PathLike) -> epath.Path:
+    """The path from the root; those in a cloud are absolute, which `epath` does not know."""
+    given = epath.Path(path)
+    return given.absolute() if is_local(given) else given
+
+
 def free_bytes(folder: epath.PathLike) -> int | None:
     """Room on the file system of a folder that exists; None where there is no limit to ask for."""
     return shutil.disk_usage(folder).free if is_local(folder) else None
