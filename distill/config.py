@@ -1,9 +1,9 @@
 """The configuration of a distillation."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from etils import epath
 from pydantic import Field
 
 from students.config import StudentConfig
@@ -66,7 +66,7 @@ class DistillConfig(Config):
 
 
 def distill_config(
-    file: Path | None = None, overrides: Mapping[str, Any] | None = None
+    file: epath.PathLike | None = None, overrides: Mapping[str, Any] | None = None
 ) -> DistillConfig:
     """The configuration of a distillation: the defaults, then the TOML file, then the overrides.
 

@@ -21,7 +21,7 @@ from export.manifest import (
 )
 from export.whole import appearing, require_free, require_space
 from teachers.checkpoint import Which
-from teachers.paths import absolute
+from teachers.paths import absolute, local_draft, reaching, require_reachable
 from teachers.tasks import InputError
 
 ENDING = ".zip"
@@ -76,8 +76,8 @@ def pack(
     made = bundle(run, full=full, checkpoint=checkpoint)
     with (
         appearing(out) as partial,
-        partial.open("wb") as target,
-        zipfile.ZipFile(target, "w") as archive,
+        local_draft(partial) as draft,
+        zipfile.ZipFile(draft, "w") as archive,
     ):
         archive.writestr(_entry(NAME, zipfile.ZIP_DEFLATED), made.manifest.to_json())
         for entry in made.manifest.files:
@@ -141,9 +141,12 @@ class _Archive(NamedTuple):
 def _opened(file: epath.PathLike) -> Iterator[_Archive]:
     """Opens an archive whose table of contents is just what its manifest lists."""
     path = absolute(file)
-    if not path.exists():
+    require_reachable(path)
+    with reaching(path):
+        exists, is_folder = path.exists(), path.is_dir()
+    if not exists:
         raise InputError(f"{file} does not exist; give a file that crl-distill share pack wrote")
-    if path.is_dir():
+    if is_folder:
         raise InputError(f"{file} is a folder; give a file that crl-distill share pack wrote")
     with path.open("rb") as raw:
         try:

@@ -16,7 +16,7 @@ from teachers.checkpoint import Which, load_teacher, newest_readable
 from teachers.checkpoint import read_metadata as read_run
 from teachers.evaluate import Episodes, evaluate_agent, outcomes
 from teachers.metadata import Metadata, open_task, parse_metadata
-from teachers.paths import local_copy
+from teachers.paths import local_copy, reaching, require_reachable
 from teachers.progress import Progress
 from teachers.tasks import InputError, Task
 
@@ -118,9 +118,12 @@ def _open_onnx(path: epath.Path, task: Task | None) -> OpenedPolicy:
 
 
 def _require_file(path: epath.Path) -> None:
-    if path.is_dir():
+    require_reachable(path)
+    with reaching(path):
+        is_folder, exists = path.is_dir(), path.exists()
+    if is_folder:
         raise InputError(f"{path} is a folder; give a policy.onnx that crl-distill export wrote")
-    if not path.is_file():
+    if not exists:
         raise InputError(f"{path} does not exist; give a policy.onnx that crl-distill export wrote")
 
 

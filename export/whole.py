@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 from etils import epath
 
-from teachers.paths import free_bytes, is_local
+from teachers.checkpoint import mark_finished
+from teachers.paths import free_bytes, is_local, reaching, require_reachable
 from teachers.tasks import InputError
 
 
@@ -14,17 +15,19 @@ def require_free(out: epath.Path) -> None:
     """Refuses a place that is taken; an empty folder is none.
 
     Raises:
-        InputError: a file is there, or a folder that holds something.
+        InputError: a file is there, or a folder that holds something; or it cannot be reached.
     """
-    if out.is_dir():
-        if any(out.iterdir()):
+    require_reachable(out)
+    with reaching(out):
+        if out.is_dir():
+            if any(out.iterdir()):
+                raise InputError(
+                    f"{out} already holds files; choose another --out or remove it (nothing was overwritten)"
+                )
+        elif out.exists():
             raise InputError(
-                f"{out} already holds files; choose another --out or remove it (nothing was overwritten)"
+                f"{out} exists; choose another --out or remove it (nothing was overwritten)"
             )
-    elif out.exists():
-        raise InputError(
-            f"{out} exists; choose another --out or remove it (nothing was overwritten)"
-        )
 
 
 def require_space(out: epath.Path, size: int) -> None:
@@ -55,12 +58,12 @@ def appearing(out: epath.Path) -> Iterator[epath.Path]:
     require_free(out)
     partial = out.parent / f".{out.name}.{secrets.token_hex(4)}.partial"
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        require_free(out)  # somebody else may have come first
-        if out.is_dir():
-            out.rmdir()
-        partial.rename(out)
+        with reaching(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            mark_finished(partial)
+            require_free(out)  # somebody else may have come first
+            _rename(partial, out)
     except OSError as error:
         # The reason alone: it may be a full disk as well as a file that went away while it was read.
         reason = error.strerror or type(error).__name__
@@ -69,6 +72,17 @@ def appearing(out: epath.Path) -> Iterator[epath.Path]:
         ) from None
     finally:
         _remove(partial)
+
+
+def _rename(partial: epath.Path, out: epath.Path) -> None:
+    if out.is_dir():
+        out.rmdir()
+    try:
+        partial.rename(out)
+    except BaseException:
+        if not is_local(out):  # where files are copied one after the other
+            _remove(out)
+        raise
 
 
 def _remove(partial: epath.Path) -> None:

@@ -21,11 +21,14 @@ from teachers.devices import whole
 from teachers.fingerprint import fingerprint
 from teachers.metadata import Metadata, open_task, parse_metadata
 from teachers.networks import Params
-from teachers.paths import absolute
+from teachers.paths import absolute, reaching, require_reachable
 from teachers.runlog import FOLDER, UNFINISHED
 from teachers.tasks import InputError, Task
 
 CHECKSUMS_SINCE = 4  # format version
+FINISHED = (
+    "commit_success.txt"  # in place of a rename, where Orbax finds no rename in one: on gs://
+)
 BEST_BY = "time_at_goal"
 
 Which = (
@@ -57,9 +60,18 @@ def require_steps(run: epath.PathLike) -> list[int]:
     Raises:
         InputError: `run` does not exist or holds no checkpoint.
     """
-    if not epath.Path(run).exists():
-        raise InputError(f"{run} does not exist; give the folder of a teacher's or student's run")
-    steps = checkpoint_steps(run)
+    require_reachable(run)
+    with reaching(run):
+        if not epath.Path(run).exists():
+            raise InputError(
+                f"{run} does not exist; give the folder of a teacher's or student's run"
+            )
+        steps = checkpoint_steps(run)
+        if not steps and (unmarked := _unmarked(run)):
+            raise InputError(
+                f"{run} holds no finished checkpoint: {unmarked[-1]} was interrupted, or copied there from another "
+                "kind of storage, which `crl-distill share pack` and `unpack` do well"
+            )
     if not steps:
         raise InputError(
             f"{run} holds no checkpoint; give the folder of a teacher's or student's run"
@@ -151,10 +163,25 @@ def remove_unfinished(run: epath.PathLike) -> list[str]:
     """Removes what a killed or failed save left half written, and gives its names."""
     if jax.process_index() or not folder_of(run).is_dir():
         return []
-    found = list(folder_of(run).glob(UNFINISHED))
+    found = [*folder_of(run).glob(UNFINISHED), *_unmarked(run)]
     for each in found:
         each.rmtree(missing_ok=True)
     return sorted(each.name for each in found)
+
+
+def _unmarked(run: epath.PathLike) -> list[epath.Path]:
+    """Checkpoints that lack the mark of being finished, where it is by a mark that they are."""
+    folder = folder_of(run)
+    if not ocp.utils.is_gcs_path(folder) or not folder.is_dir():
+        return []
+    found = [entry for entry in folder.iterdir() if entry.name.isdecimal()]
+    return sorted(entry for entry in found if not (entry / FINISHED).exists())
+
+
+def mark_finished(run: epath.PathLike) -> None:
+    """Marks all checkpoints of a run as finished, where they have come from storage that needs no mark."""
+    for place in _unmarked(run):
+        (place / FINISHED).write_text("")
 
 
 def forget_training(run: epath.PathLike) -> None:

@@ -20,14 +20,11 @@ from teachers.checkpoint import (
     remove_unfinished,
     score,
 )
+from teachers.errors import SaveError
 from teachers.fingerprint import fingerprint
 from teachers.metadata import Metadata
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class SaveError(RuntimeError):
-    """A checkpoint could not be written; those before it are intact."""
 
 
 class CheckpointWriter:
@@ -127,7 +124,7 @@ def _explained(run: epath.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever the storage behind the path raises
-        with suppress(OSError):
+        with suppress(Exception):  # whose storage may be out of reach
             remove_unfinished(run)
         reason = "the disk is full" if is_full(error) else str(error).strip().partition("\n")[0]
         raise SaveError(

@@ -6,14 +6,15 @@ Precedence, low to high: the model's defaults, the task's defaults, a preset, a 
 import difflib
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import tomli_w
+from etils import epath
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from teachers import presets
 from teachers.networks import LAYERS_PER_BLOCK
+from teachers.paths import reaching, require_reachable
 from teachers.tasks import Engine, InputError, absolute_reference, get_task
 
 Residual = Literal["auto", "published", "zero"]
@@ -156,7 +157,7 @@ class TeacherConfig(Config):
 
 def teacher_config(
     task: str,
-    file: Path | None = None,
+    file: epath.PathLike | None = None,
     overrides: Mapping[str, Any] | None = None,
     preset: str | None = None,
     source: str = "--set",
@@ -202,7 +203,7 @@ def stored_config(model: type[ConfigType], raw: Any, source: str) -> ConfigType:
 def resolve(
     model: type[ConfigType],
     defaults: Mapping[str, Any],
-    file: Path | None,
+    file: epath.PathLike | None,
     overrides: Mapping[str, Any] | None,
     source: str = "--set",
 ) -> ConfigType:
@@ -222,16 +223,19 @@ def resolve(
         raise InputError(_explain(error)) from None
 
 
-def read_toml(file: Path) -> dict[str, Any]:
+def read_toml(file: epath.PathLike) -> dict[str, Any]:
     """The contents of a TOML file.
 
     Raises:
         InputError: there is no such file, or it is not TOML.
     """
+    require_reachable(file)
     try:
-        return tomllib.loads(Path(file).read_text())
+        with reaching(file):
+            return tomllib.loads(epath.Path(file).read_text())
     except OSError as error:
-        raise InputError(f"cannot read configuration {file}: {error.strerror}") from None
+        reason = error.strerror or "there is no such file"  # from a cloud
+        raise InputError(f"cannot read configuration {file}: {reason}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not valid TOML: {error}") from None
 

@@ -5,9 +5,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from etils import epath
 from pydantic import Field, field_validator
 
 from teachers.config import Config, TeacherConfig, resolve, teacher_config
+from teachers.paths import require_reachable
 from teachers.plot import SweepFigure
 from teachers.tasks import InputError
 
@@ -92,14 +94,15 @@ def read_spec(spec: str) -> tuple[str, SweepSpec]:
     Raises:
         InputError: there is no such file, or it is not a specification.
     """
-    file, name = Path(spec), Path(spec).stem
+    file, name = epath.Path(spec), epath.Path(spec).stem
+    require_reachable(file)
     if not file.is_file():
         if spec not in shipped():
             known = ", ".join(shipped())
             raise InputError(
                 f"there is no specification {spec!r}; give a TOML file or one of {known}"
             )
-        file, name = SHIPPED / f"{spec}.toml", spec.replace("/", "-")
+        file, name = epath.Path(SHIPPED / f"{spec}.toml"), spec.replace("/", "-")
     try:
         return name, resolve(SweepSpec, {}, file, None)
     except InputError as error:

@@ -8,7 +8,7 @@ import jax
 from etils import epath
 
 from teachers.devices import alone
-from teachers.paths import is_local
+from teachers.paths import is_local, reaching, require_reachable
 from teachers.tasks import InputError
 
 
@@ -16,15 +16,17 @@ def require_new(out: epath.PathLike) -> None:
     """Refuses a folder that already holds something.
 
     Raises:
-        InputError: the folder is not empty, or is a file.
+        InputError: the folder is not empty, is a file, or cannot be reached.
     """
     out = epath.Path(out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; choose a folder with --out")
-    if out.is_dir() and any(out.iterdir()):
-        raise InputError(
-            f"{out} already holds files; choose another --out or remove it (nothing was overwritten)"
-        )
+    require_reachable(out)
+    with reaching(out):
+        if out.exists() and not out.is_dir():
+            raise InputError(f"{out} is a file; choose a folder with --out")
+        if out.is_dir() and any(out.iterdir()):
+            raise InputError(
+                f"{out} already holds files; choose another --out or remove it (nothing was overwritten)"
+            )
 
 
 @contextmanager
@@ -50,14 +52,17 @@ def new_folder(out: epath.PathLike) -> Iterator[None]:
 
 
 def make_folder(out: epath.PathLike) -> None:
-    """Creates a folder and its parents.
+    """Creates a folder and its parents; in a cloud, where there are none but by their files, nothing.
 
     Raises:
-        InputError: it cannot be created or written.
+        InputError: it cannot be created, written or reached.
     """
+    if not is_local(out):
+        require_reachable(out)
+        return
     try:
         epath.Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot create {out}: {error.strerror}; choose another --out") from None
-    if is_local(out) and not os.access(out, os.W_OK):
+    if not os.access(out, os.W_OK):
         raise InputError(f"cannot write in {out}; choose another --out")

@@ -25,6 +25,7 @@ from teachers.config import TeacherConfig, stored_config
 from teachers.devices import alone
 from teachers.iteration import TrainingState, init_training, placement
 from teachers.metadata import FORMAT_VERSION, Metadata, open_task
+from teachers.paths import require_reachable
 from teachers.tasks import InputError, get_task
 
 
@@ -43,6 +44,7 @@ def resumed(
         InputError: a run is of another configuration or done, or all of its checkpoints are damaged.
     """
     for out, config in configs.items():
+        require_reachable(out)
         if checkpoint_steps(out):
             _require_same(config, out)
     if not all(checkpoint_steps(out) for out in configs):

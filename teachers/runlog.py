@@ -10,7 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,9 +21,9 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 from teachers.config import Config
+from teachers.errors import InputError, SaveError
 from teachers.metadata import finite
-from teachers.paths import is_local, write_whole
-from teachers.tasks import InputError
+from teachers.paths import is_local, reaching, write_whole
 
 METRICS = "metrics.jsonl"
 EVENTS = "events.out.tfevents.*"
@@ -99,12 +99,20 @@ class RunLog:
                 )
 
     def sync(self) -> None:
-        """Brings to the run's folder what has been written so far."""
+        """Brings to the run's folder what has been written so far.
+
+        Raises:
+            SaveError: it cannot be written there.
+        """
         with self._named():
             self._events.flush()
-            if not is_local(self._out):
-                for file in self._local.iterdir():
-                    (self._out / file.name).write_bytes(file.read_bytes())
+        if is_local(self._out):
+            return
+        try:
+            for file in self._local.iterdir():
+                write_whole(self._out / file.name, file.read_bytes())
+        except InputError as error:  # nothing is wrong with what the user gave: the run has begun
+            raise SaveError(f"{error}; go on with --resume (the checkpoints are intact)") from error
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -112,7 +120,7 @@ class RunLog:
         try:
             yield
         except OSError as error:
-            where = error.filename or str(self._out / METRICS)
+            where = error.filename or str(self._local / METRICS)
             raise OSError(error.errno, error.strerror, where) from None
 
     def __enter__(self) -> "RunLog":
@@ -125,10 +133,9 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self.sync()
-        except OSError:
-            if error is None:  # else it is why the run ends, or less
-                raise
+            # What went wrong before says more than that nothing can be written now either.
+            with suppress(OSError, SaveError) if error else nullcontext():
+                self.sync()
         finally:
             for file in (self._file, self._events):
                 with suppress(OSError):
@@ -143,8 +150,9 @@ def read_metrics(run: epath.PathLike) -> list[dict[str, Any]]:
     A last line that was cut short is left out; so are damaged ones before it, with a warning.
     """
     file = epath.Path(run) / METRICS
+    with reaching(run):
+        lines = file.read_text().splitlines()
     rows, broken = [], []
-    lines = file.read_text().splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)

@@ -18,6 +18,7 @@ from teachers.experiment import Cell, SweepSpec, cells
 from teachers.folders import make_folder
 from teachers.memory import COMFORTABLE, device_memory, parameter_counts, training_memory
 from teachers.metadata import finite
+from teachers.paths import reaching, require_reachable, write_whole
 from teachers.plot import plot_sweep
 from teachers.progress import Progress, silent
 from teachers.runlog import read_metrics, remove_run
@@ -49,13 +50,15 @@ def run_sweep(
         InputError: a setting is bad, a run does not fit in memory, or `out` holds something else.
     """
     out, planned = epath.Path(out), cells(spec)
-    if out.is_dir() and any(out.iterdir()) and not (out / SPECIFICATION).exists():
-        raise InputError(f"{out} holds files that are no experiment's; choose another --out")
+    require_reachable(out)
+    with reaching(out):
+        if out.is_dir() and any(out.iterdir()) and not (out / SPECIFICATION).exists():
+            raise InputError(f"{out} holds files that are no experiment's; choose another --out")
     for cell in planned:
         require_fitting(cell.config, 1)
         _require_same(cell, out, spec.seeds)
     make_folder(out)
-    (out / SPECIFICATION).write_text(spec.model_dump_json(indent=1) + "\n")
+    write_whole(out / SPECIFICATION, spec.model_dump_json(indent=1) + "\n")
     total, done = spec.seeds * sum(_steps(cell.config) for cell in planned), 0
     rows: list[dict[str, Any]] = []
     for cell in planned:
@@ -65,7 +68,7 @@ def run_sweep(
             _train_group(cell, out, group, done, total, progress)
             done += len(group) * _steps(cell.config)
         rows.append(summarise(cell, [_folder(cell, out, seed) for seed in range(spec.seeds)]))
-        (out / RESULTS).write_text(json.dumps(finite(rows), indent=1) + "\n")
+        write_whole(out / RESULTS, json.dumps(finite(rows), indent=1) + "\n")
     for figure in spec.figures:
         plot_sweep(rows, figure, out / f"{figure}.png")
     return rows

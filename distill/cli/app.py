@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -62,7 +61,8 @@ def _explained(error: Exception) -> tuple[str, int]:
     import jax
 
     from export.convert import ParityError
-    from teachers.checkpoint_writer import SaveError, is_full
+    from teachers.checkpoint_writer import is_full
+    from teachers.errors import SaveError
     from teachers.tasks import InputError
     from teachers.train import DivergedError, StoppedError
 
@@ -114,7 +114,8 @@ def main() -> None:
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
 Episodes = Annotated[int, typer.Option(min=1, max=100_000, help="Whole episodes to play.")]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="TOML file with any field of the configuration.")
+    str | None,
+    typer.Option("--config", metavar="PATH", help="TOML file with any field of the configuration."),
 ]
 Assignments = Annotated[
     list[str] | None,

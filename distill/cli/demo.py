@@ -25,7 +25,7 @@ from teachers.agent import Agent
 from teachers.evaluate import outcomes
 from teachers.folders import make_folder, require_new
 from teachers.metadata import finite
-from teachers.paths import local_copy
+from teachers.paths import local_copy, reaching, require_reachable, write_whole
 from teachers.plot import plot_learning_curve
 from teachers.progress import Progress, silent
 from teachers.tasks import get_task
@@ -71,7 +71,7 @@ def run_demo(
     out = epath.Path(out)
     _clear(out)
     make_folder(out)
-    (out / MARKER).write_text("")
+    write_whole(out / MARKER, "")
     seconds: dict[str, float] = {}
 
     with _stage(seconds, "train"), progress("train teacher") as report:
@@ -86,7 +86,7 @@ def run_demo(
         exported = export_student(student, out / "onnx", seed=seed)
         for name in ("policy", "critic"):
             (out / "onnx" / f"{name}.onnx").rename(out / f"{name}.onnx")
-        (out / "onnx").rmtree()
+        (out / "onnx").rmtree(missing_ok=True)  # in a cloud it is gone with its last file
     with _stage(seconds, "evaluate"):
         with local_copy(out / "policy.onnx") as policy:
             recording = play_in_c(get_task(TASK), Policy(policy), EPISODES, seed)
@@ -125,7 +125,7 @@ def run_demo(
         "renderer": renderer,
         "seconds": seconds | {"total": round(sum(seconds.values()), 2)},
     }
-    (out / SUMMARY).write_text(json.dumps(finite(result), indent=2) + "\n")
+    write_whole(out / SUMMARY, json.dumps(finite(result), indent=2) + "\n")
     return result
 
 
@@ -161,10 +161,12 @@ def summary_table(result: Mapping[str, Any]) -> Table:
 
 def _clear(out: epath.Path) -> None:
     """Removes what an earlier demo left in `out`, unless something else is there too."""
-    if (out / MARKER).exists():
-        names = {entry.name for entry in out.iterdir()} - {MARKER}
-        if names <= set(PRODUCTS):
-            out.rmtree()
+    require_reachable(out)
+    with reaching(out):
+        if (out / MARKER).exists():
+            names = {entry.name for entry in out.iterdir()} - {MARKER}
+            if names <= set(PRODUCTS):
+                out.rmtree()
     require_new(out)
 
 

@@ -3,6 +3,7 @@
 import difflib
 from functools import cache
 
+from teachers.errors import InputError
 from teachers.tasks.ant import (
     Ant,
     AntBall,
@@ -34,7 +35,6 @@ from teachers.tasks.base import (
     slices,
 )
 from teachers.tasks.cheetah import Cheetah
-from teachers.tasks.errors import InputError
 from teachers.tasks.humanoid import (
     Humanoid,
     HumanoidBigMaze,

@@ -19,7 +19,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from teachers.tasks.errors import InputError
+from teachers.errors import InputError
 
 with contextlib.redirect_stdout(io.StringIO()):  # it prints there that optional Warp is missing
     from mujoco import mjx

@@ -4,8 +4,8 @@ import os
 
 from etils import epath
 
-from teachers.paths import is_local
-from teachers.tasks.errors import InputError
+from teachers.errors import InputError
+from teachers.paths import is_local, reaching, require_reachable
 
 
 def require_new_file(file: epath.PathLike, *endings: str) -> None:
@@ -16,15 +16,17 @@ def require_new_file(file: epath.PathLike, *endings: str) -> None:
         endings: those that its name may have, such as `.png`.
 
     Raises:
-        InputError: it has another ending, it exists, or its folder cannot be written.
+        InputError: it has another ending, it exists, or its folder cannot be written or reached.
     """
     file = epath.Path(file)
     if file.suffix not in endings:
         raise InputError(f"{file}: the file's name must end in {' or '.join(endings)}")
-    if file.exists():
-        raise InputError(
-            f"{file} exists; choose another name or remove it (nothing was overwritten)"
-        )
+    require_reachable(file)
+    with reaching(file):
+        if file.exists():
+            raise InputError(
+                f"{file} exists; choose another name or remove it (nothing was overwritten)"
+            )
     if not is_local(file):
         return
     there = next(folder for folder in file.absolute().parents if folder.exists())

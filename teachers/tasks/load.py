@@ -18,8 +18,8 @@ from pathlib import Path
 from types import ModuleType
 
 from teachers.caches import cache_folder
+from teachers.errors import InputError
 from teachers.tasks.base import Field, Task
-from teachers.tasks.errors import InputError
 
 ENTRY_POINTS = "crl_distill.tasks"
 FORM = "FILE.py:Class"

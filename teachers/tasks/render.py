@@ -17,9 +17,9 @@ from etils import epath
 from jaxtyping import Float, UInt8
 from scipy.spatial import ConvexHull
 
+from teachers.errors import InputError
 from teachers.paths import local_draft
 from teachers.tasks.base import Camera, Task
-from teachers.tasks.errors import InputError
 from teachers.tasks.files import require_new_file
 
 GOAL_COLOUR = (0.2, 0.7, 0.35, 0.4)

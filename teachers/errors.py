@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""The exceptions that carry one clear line for the user."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message is one line that names the value and the remedy; the command line prints it and exits with
     code 2.
     """
+
+
+class SaveError(RuntimeError):
+    """What a run has to leave could not be written; the checkpoints before are intact."""
