@@ -232,7 +232,8 @@ def read_toml(file: epath.PathLike) -> dict[str, Any]:
     require_reachable(file)
     try:
         with reaching(file):
-            return tomllib.loads(epath.Path(file).read_text())
+            content = epath.Path(file).read_bytes()
+        return tomllib.loads(content.decode())
     except OSError as error:
         reason = error.strerror or "there is no such file"  # from a cloud
         raise InputError(f"cannot read configuration {file}: {reason}") from None

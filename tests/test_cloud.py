@@ -207,7 +207,9 @@ def test_a_sweep_and_its_specification_in_a_cloud(restored) -> None:
     spec = epath.Path("gs://lab/specs/tiny.toml")
     spec.write_text(
         'task = "reacher"\nseeds = 2\nfigures = ["curves"]\n[settings]\n'
-        + "".join(f'"{key}" = {value}\n' for key, value in (TEACHER | {"steps": 80}).items())
+        + "".join(
+            f'"{key}" = {json.dumps(value)}\n' for key, value in (TEACHER | {"steps": 80}).items()
+        )
     )
     rows = run_json("sweep", spec, "--out", f"{RUNS}/sweep")
     out = epath.Path(f"{RUNS}/sweep")
@@ -224,6 +226,9 @@ def test_a_configuration_is_read_from_a_cloud(restored, teacher) -> None:
     assert run_json(*again)["steps"] == TEACHER["steps"]
     missing = run("train-teacher", "reacher", "--config", "gs://lab/none.toml")
     assert_refused(missing, "gs://lab/none.toml", "no such file")
+    restored.put("broken.toml", b"\xff = ")
+    broken = run("train-teacher", "reacher", "--config", "gs://lab/broken.toml")
+    assert_refused(broken, "gs://lab/broken.toml", "not valid TOML")
 
 
 @pytest.mark.slow
