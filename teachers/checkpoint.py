@@ -22,10 +22,11 @@ from teachers.fingerprint import fingerprint
 from teachers.metadata import Metadata, open_task, parse_metadata
 from teachers.networks import Params
 from teachers.paths import absolute, reaching, require_reachable
-from teachers.runlog import FOLDER, UNFINISHED
+from teachers.runlog import FOLDER
 from teachers.tasks import InputError, Task
 
 CHECKSUMS_SINCE = 4  # format version
+UNFINISHED = "*.orbax-checkpoint-tmp*"
 FINISHED = (
     "commit_success.txt"  # in place of a rename, where Orbax finds no rename in one: on gs://
 )

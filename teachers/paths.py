@@ -138,6 +138,7 @@ def _removed_on_error(file: epath.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:  # a full disk; Python leaves out which file
-        with suppress(OSError):
-            file.unlink(missing_ok=True)
+        if is_local(file):
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, error.filename or str(file)) from None

@@ -28,11 +28,10 @@ from teachers.paths import is_local, reaching, write_whole
 METRICS = "metrics.jsonl"
 EVENTS = "events.out.tfevents.*"
 FOLDER = "checkpoints"
-UNFINISHED = "*.orbax-checkpoint-tmp*"  # what a save leaves that was killed
 
 
 def remove_run(out: epath.PathLike) -> None:
-    """Removes what a run leaves in its folder before its first checkpoint.
+    """Removes what a run leaves in its folder before its first checkpoint, but for unfinished ones.
 
     Raises:
         InputError: the folder holds something else too; nothing is removed.
@@ -43,11 +42,10 @@ def remove_run(out: epath.PathLike) -> None:
     files = [out / name for each in ("config.toml", METRICS) for name in (each, f"{each}.tmp")]
     files += out.glob(EVENTS)
     checkpoints = out / FOLDER
-    unfinished = list(checkpoints.glob(UNFINISHED)) if checkpoints.is_dir() else []
     known = {*files, checkpoints}
     others = [entry for entry in out.iterdir() if entry not in known]
     if checkpoints.is_dir():
-        others += [entry for entry in checkpoints.iterdir() if entry not in unfinished]
+        others += checkpoints.iterdir()
     if others:
         raise InputError(
             f"{out} already holds files that no unfinished run leaves, such as {others[0].name}; choose another --out "

@@ -21,7 +21,7 @@ from teachers.metadata import finite
 from teachers.paths import reaching, require_reachable, write_whole
 from teachers.plot import plot_sweep
 from teachers.progress import Progress, silent
-from teachers.runlog import read_metrics, remove_run
+from teachers.runlog import read_metrics
 from teachers.tasks import InputError
 from teachers.train import DivergedError, require_fitting, train_seeds
 
@@ -128,16 +128,12 @@ def _train_group(
 ) -> None:
     """Trains these seeds of a cell at once, all from the start or all from a checkpoint of the same step."""
     runs = {seed: _folder(cell, out, seed) for seed in group}
-    resume = all(checkpoint_steps(run) for run in runs.values())
-    if not resume:  # without a checkpoint there is nothing to go on from
-        for run in runs.values():
-            remove_run(run)
 
     def report(steps: int, _: int, figures: Mapping[str, Any]) -> None:
         progress(done + steps * len(runs), total, figures)
 
     with suppress(DivergedError):  # is a result, too: the runs' metrics say so
-        train_seeds(cell.config, runs, resume=resume, progress=report)
+        train_seeds(cell.config, runs, resume=True, progress=report)
     for run in runs.values():
         forget_training(run)
 

@@ -13,7 +13,7 @@ from etils import epath
 from jaxtyping import Array, Float
 
 from teachers.agent import Agent, teacher_networks
-from teachers.checkpoint import checkpoint_steps, warn
+from teachers.checkpoint import checkpoint_steps, remove_unfinished, warn
 from teachers.checkpoint_writer import CheckpointWriter
 from teachers.config import TeacherConfig
 from teachers.devices import agreed, alone, require_agreement, whole
@@ -107,12 +107,18 @@ def train_seeds(
     with ExitStack() as folders:
         for out in configs:
             if resume:
-                alone(partial(remove_run, out))
+                alone(partial(_clear, out))
             folders.enter_context(new_folder(out))
         init = _programs(_program_key(config), len(runs)).init
         seeds = np.array(list(runs), np.uint32)
         state = init(seeds if len(runs) > 1 else seeds[0])
         return _train(configs, state, [{} for _ in runs], progress)
+
+
+def _clear(out: epath.Path) -> None:
+    """Removes what a run left that ended before its first checkpoint."""
+    remove_unfinished(out)
+    remove_run(out)
 
 
 def require_fitting(config: TeacherConfig, seeds: int) -> None:

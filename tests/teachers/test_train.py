@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -10,8 +11,8 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tiny import TEACHER
 
-from teachers import InputError, load_teacher, teacher_config, train, train_teacher
-from teachers.checkpoint import CheckpointWarning, checkpoint_steps
+from teachers import InputError, load_teacher, runlog, teacher_config, train, train_teacher
+from teachers.checkpoint import CheckpointWarning, checkpoint_steps, forget_training
 from teachers.iteration import init_training, make_iteration
 from teachers.runlog import read_metrics
 
@@ -73,17 +74,64 @@ def test_resuming_a_run_without_checkpoint_begins(teacher_run, tmp_path, killed)
         (run / "checkpoints" / "80.orbax-checkpoint-tmp" / "params").mkdir(parents=True)
         shutil.copy(teacher_run / "config.toml", run)
         (run / "metrics.jsonl").write_text('{"step": 40, "critic_loss"')
+        (run / "config.toml.tmp").write_text("")
     train_teacher(settings(steps=80), run, resume=True)
     ours, others = read_metrics(run), read_metrics(teacher_run)[:2]
     assert without_clock(ours) == without_clock(others)
     assert [entry.name for entry in (run / "checkpoints").iterdir()] == ["80"]
 
 
-def test_resuming_in_a_folder_of_other_files_is_refused(tmp_path) -> None:
-    (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(InputError, match="already holds files"):
+@pytest.mark.parametrize("name", ["thesis.tex", "checkpoints/epoch1.pt", "checkpoints/80.damaged"])
+def test_resuming_in_a_folder_of_other_files_is_refused(tmp_path, name) -> None:
+    other = tmp_path / name
+    other.parent.mkdir(exist_ok=True)
+    other.write_text("precious")
+    (tmp_path / "config.toml").write_text("of something else")
+    with pytest.raises(
+        InputError, match=rf"already holds files .*, such as {other.name}; .*nothing"
+    ):
         train_teacher(settings(), tmp_path, resume=True)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+    assert other.read_text() == "precious"
+    assert (tmp_path / "config.toml").read_text() == "of something else"
+
+
+def test_a_damaged_last_checkpoint_is_trained_again(teacher_run, tmp_path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(teacher_run, run)
+    shutil.rmtree(run / "checkpoints" / "160" / "replay")
+    with pytest.warns(CheckpointWarning, match="checkpoint 160"):
+        train_teacher(settings(), run, resume=True)
+    assert without_clock(read_metrics(run)) == without_clock(read_metrics(teacher_run))
+
+
+def test_a_run_without_the_state_to_resume_from_says_so(teacher_run, tmp_path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(teacher_run, run)
+    forget_training(run)
+    with pytest.raises(InputError, match="holds no state to resume from"):
+        train_teacher(settings(steps=200), run, resume=True)
+    assert checkpoint_steps(run) == [80, 160]
+
+
+def test_a_full_disk_ends_a_run_and_leaves_its_checkpoints(
+    teacher_run, tmp_path, monkeypatch
+) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    events = runlog.EventsWriter.write_event
+
+    def write(self, event):
+        if event.step > 120:
+            raise full
+        events(self, event)
+
+    monkeypatch.setattr(runlog.EventsWriter, "write_event", write)
+    with pytest.raises(OSError, match="metrics.jsonl") as caught:
+        train_teacher(settings(), tmp_path / "run")
+    assert caught.value.errno == errno.ENOSPC
+    monkeypatch.undo()
+    assert checkpoint_steps(tmp_path / "run") == [80]
+    train_teacher(settings(), tmp_path / "run", resume=True)
+    assert without_clock(read_metrics(tmp_path / "run")) == without_clock(read_metrics(teacher_run))
 
 
 @pytest.mark.parametrize("item", ["training", "replay"])
@@ -230,8 +278,8 @@ def test_seeds_resume_at_the_newest_checkpoint_that_all_have(tmp_path) -> None:
     for run in runs.values():  # as if killed between the two saves
         if run == runs[1]:
             shutil.rmtree(run / "checkpoints" / "160")
-    with pytest.raises(InputError, match="already has 160 steps"):
-        train.train_seeds(settings(), runs, resume=True)
+    train.train_seeds(settings(), runs, resume=True)
+    assert without_clock(read_metrics(runs[1])) == without_clock(finished)
     longer = settings(steps=200)
     train.train_seeds(longer, runs, resume=True)
     again = read_metrics(runs[1])
