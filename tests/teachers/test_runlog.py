@@ -38,5 +38,5 @@ def test_resuming_drops_what_came_after_the_checkpoint(tmp_path) -> None:
 def test_a_damaged_line_is_left_out_and_a_last_one_cut_short_too(tmp_path) -> None:
     lines = ['{"step": 1}', '{"step": 2', "5", '{"step": 4}', '{"st']
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    with pytest.warns(UserWarning, match="metrics.jsonl: line 2 is damaged and left out"):
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl: line 2 is damaged and left out"):
         assert [row["step"] for row in read_metrics(tmp_path)] == [1, 4]

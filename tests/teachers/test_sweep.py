@@ -158,7 +158,7 @@ def test_runs_of_other_settings_are_refused_and_left_alone(swept) -> None:
 def test_a_run_that_diverges_is_a_result(tmp_path, monkeypatch) -> None:
     def diverge(config, runs, **_):
         for run in runs.values():
-            run.mkdir(parents=True)
+            (run / "checkpoints" / "40").mkdir(parents=True)
             row = {"step": 40, "seconds": 1.0, "skipped_updates": 101}
             (run / "metrics.jsonl").write_text(json.dumps(row))
         raise sweep.DivergedError("diverged")

@@ -125,7 +125,7 @@ def test_a_full_disk_ends_a_run_and_leaves_its_checkpoints(
         events(self, event)
 
     monkeypatch.setattr(runlog.EventsWriter, "write_event", write)
-    with pytest.raises(OSError, match="metrics.jsonl") as caught:
+    with pytest.raises(OSError, match=r"metrics\.jsonl") as caught:
         train_teacher(settings(), tmp_path / "run")
     assert caught.value.errno == errno.ENOSPC
     monkeypatch.undo()
