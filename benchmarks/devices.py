@@ -16,8 +16,8 @@ from teachers import teacher_config
 from teachers.devices import whole
 from teachers.iteration import init_training, make_iteration, placement
 
-TASKS = ("reacher", "ant", "humanoid")
-FEW = {"ant": {"learning.updates": 16}, "humanoid": {"learning.updates": 16, "rollout.steps": 10}}
+TASKS = ("reacher", "ant")
+FEW = {"ant": {"learning.updates": 16}}
 ITERATIONS = 6
 
 

@@ -108,6 +108,7 @@ def train_seeds(
         for out in configs:
             if resume:
                 alone(partial(_clear, out))
+                warn(f"{out} holds no checkpoint: the run begins")
             folders.enter_context(new_folder(out))
         init = _programs(_program_key(config), len(runs)).init
         seeds = np.array(list(runs), np.uint32)

@@ -145,7 +145,6 @@ def test_a_sweep_is_planned_run_and_shown(tmp_path) -> None:
         (["train-teacher", "reacher", "--config", "/nowhere.toml"], ["/nowhere.toml"]),
         (["train-teacher", "reacher", "--dpeth", "4"], ["--dpeth", "--help"]),
         (["train-teacher"], ["--help"]),
-        (["train-teacher", "reacher", "--resume", "--out", "/nowhere"], ["/nowhere", "does not exist"]),
         (["train-teacher", "reacher", "--preset", "papr"], ["'papr'", "choose from paper"]),
         (["sweep", "/nowhere.toml"], ["/nowhere.toml", "cpu/depth"]),
         (["distill", "/nowhere"], ["/nowhere", "does not exist"]),
