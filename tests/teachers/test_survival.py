@@ -14,7 +14,7 @@ from teachers.checkpoint import checkpoint_steps
 from teachers.metadata import digest
 from teachers.runlog import read_metrics
 
-ITERATIONS, EVERY, PER_ITERATION = 160, 4, 40
+ITERATIONS, EVERY, PER_ITERATION = 240, 4, 40
 SETTINGS = sets({**TEACHER, "steps": ITERATIONS * PER_ITERATION, "logging.checkpoint_every": EVERY})
 KILLS = 12
 
@@ -51,7 +51,7 @@ def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_had_happened(tmp_path)
             time.sleep(draw.uniform(0.5, 6.0))
         else:
             until(process, lambda before=there: checkpoint_steps(run)[-1:] != before[-1:])
-            time.sleep(draw.uniform(0.0, 0.4))
+            time.sleep(draw.uniform(0.0, 0.2))
         if kill % 2:
             until(process, lambda: saving(run))
             during_a_save += process.poll() is None
