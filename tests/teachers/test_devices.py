@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from metrics import assert_same_training
 from tiny import DISTILL, TEACHER
 
 from teachers import evaluate_agent, load_teacher, teacher_config, train_teacher
 from teachers.checkpoint import checkpoint_steps
 from teachers.devices import agreed, alone, mesh, require_even, spread, spread_or_whole, whole
 from teachers.fingerprint import fingerprint
-from teachers.runlog import read_metrics
 
 FOUR = """
 import json, sys
@@ -76,14 +76,6 @@ def on_four(teacher_run, tmp_path_factory):
     )
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout.splitlines()[-1]), folder
-
-
-def assert_same_training(run, other) -> None:
-    ours, others = read_metrics(run), read_metrics(other)
-    assert [row["step"] for row in ours] == [row["step"] for row in others]
-    for row, reference in zip(ours, others, strict=True):
-        for name in ("critic_loss", "actor_loss", "temperature", "entropy"):
-            assert row[name] == pytest.approx(reference[name], rel=1e-3, abs=1e-4), name
 
 
 @pytest.mark.slow

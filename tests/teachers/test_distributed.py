@@ -10,6 +10,7 @@ import time
 
 import pytest
 from commands import sets
+from metrics import assert_same_training
 from tiny import TEACHER
 
 from teachers import InputError, load_teacher, teacher_config, train_teacher
@@ -74,14 +75,6 @@ def ended(processes, timeout=300):
     return [
         (process.returncode, *output) for process, output in zip(processes, outputs, strict=True)
     ]
-
-
-def assert_same_training(run, other) -> None:
-    ours, others = read_metrics(run), read_metrics(other)
-    assert [row["step"] for row in ours] == [row["step"] for row in others]
-    for row, reference in zip(ours, others, strict=True):
-        for name in ("critic_loss", "actor_loss", "temperature", "entropy"):
-            assert row[name] == pytest.approx(reference[name], rel=1e-3, abs=1e-4), name
 
 
 @pytest.mark.slow

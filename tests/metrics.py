@@ -1,0 +1,14 @@
+"""Comparison of the metrics of two runs."""
+
+import pytest
+
+from teachers.runlog import read_metrics
+
+
+def assert_same_training(run, other) -> None:
+    """The same steps, with the same losses but for rounding."""
+    ours, others = read_metrics(run), read_metrics(other)
+    assert [row["step"] for row in ours] == [row["step"] for row in others]
+    for row, reference in zip(ours, others, strict=True):
+        for name in ("critic_loss", "actor_loss", "temperature", "entropy"):
+            assert row[name] == pytest.approx(reference[name], rel=1e-3, abs=1e-4), name
