@@ -217,9 +217,10 @@ def prepare() -> None:
 
     from distill.cache import use_compilation_cache
 
-    for library in ("absl", "huggingface_hub", "google"):
+    for library in ("huggingface_hub", "google"):
         logging.getLogger(library).setLevel(logging.ERROR)
-    for library in ("gcsfs", "s3fs", "fsspec"):  # errors with a traceback before they raise them
+    # These log errors with a traceback before they raise them; Orbax under absl's name.
+    for library in ("absl", "gcsfs", "s3fs", "fsspec"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.showwarning = _one_line
     use_compilation_cache()

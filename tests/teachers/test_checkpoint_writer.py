@@ -6,6 +6,8 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import sets
+from tiny import TEACHER
 
 from teachers.checkpoint import checkpoint_steps, read_items, read_metadata
 from teachers.checkpoint_writer import CheckpointWriter, SaveError, is_full
@@ -83,6 +85,27 @@ def test_a_full_disk_is_said_and_leaves_the_old_checkpoints(teacher_run, tmp_pat
     assert "the disk is full; make room there and go on with --resume" in ended.stdout
     assert ended.stdout.count("\n") == 1
     assert [entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()] == ["1"]
+
+
+LIMITED = """
+import resource, signal, sys
+from distill.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+main()
+"""
+
+
+def test_a_full_disk_ends_a_command_in_one_line(tmp_path) -> None:
+    settings = sets({**TEACHER, "rollout.replay_steps": 4000})
+    command = [sys.executable, "-c", LIMITED, "train-teacher", "reacher", "--out", tmp_path / "run"]
+    ended = subprocess.run([*command, *settings], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    *_, last = ended.stderr.strip().splitlines()
+    assert last.startswith("error: cannot write a checkpoint in ")
+    assert "the disk is full; make room there and go on with --resume" in last
+    assert "Traceback" not in ended.stderr
 
 
 def test_what_means_a_full_disk() -> None:
