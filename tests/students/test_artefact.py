@@ -1,8 +1,6 @@
-import json
-import shutil
-
 import jax.numpy as jnp
 import pytest
+from edited import edited
 
 from students import load_student
 from teachers import InputError, load_teacher
@@ -22,12 +20,9 @@ def test_a_student_opens_from_its_folder_and_names_its_teacher(student_run, teac
 
 
 def test_a_student_whose_configuration_lacks_something_is_refused(student_run, tmp_path) -> None:
-    damaged = tmp_path / "run"
-    shutil.copytree(student_run, damaged)
-    file = damaged / "checkpoints" / "160" / "metadata" / "metadata"
-    metadata = json.loads(file.read_text())
-    del metadata["config"]["embedding"]
-    file.write_text(json.dumps(metadata))
+    config = dict(load_student(student_run).metadata.config)
+    del config["embedding"]
+    damaged = edited(student_run, tmp_path / "run", config=config)
     with pytest.raises(InputError, match=r"does not fit this crl-distill \(embedding"):
         load_student(damaged)
 

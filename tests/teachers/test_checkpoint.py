@@ -1,4 +1,3 @@
-import json
 import random
 import shutil
 import warnings
@@ -7,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from edited import edited
 
 from teachers import InputError, load_teacher
 from teachers.checkpoint import (
     CheckpointWarning,
     DamagedError,
     best_step,
-    checksum,
     read_items,
     read_metadata,
     require_kind,
@@ -159,18 +158,6 @@ def test_arrays_that_are_not_those_saved_are_noticed(teacher_run, tmp_path) -> N
     shutil.copytree(swapped / "checkpoints" / "1" / "params", run / "checkpoints" / "1" / "params")
     with pytest.raises(DamagedError, match="params are not those saved"):
         read_items(run, 1, like, teacher.metadata)
-
-
-def edited(run, folder, remove=(), **changes):
-    """A copy of a run whose newest metadata are others."""
-    shutil.copytree(run, folder)
-    items = folder / "checkpoints" / "160"
-    raw = {**json.loads((items / "metadata" / "metadata").read_text()), **changes}
-    raw = {key: value for key, value in raw.items() if key not in remove}
-    (items / "metadata" / "metadata").write_text(json.dumps(raw))
-    sums = items / "checksums" / "metadata"
-    sums.write_text(json.dumps({**json.loads(sums.read_text()), "metadata": checksum(raw)}))
-    return folder
 
 
 def test_an_earlier_format_opens(teacher_run, tmp_path) -> None:
