@@ -140,8 +140,9 @@ def newest_readable(run: epath.PathLike, read: Callable[[int], Result], which: W
 
 
 def warn(message: str) -> None:
-    """Says what a user should know of a checkpoint."""
-    warnings.warn(message, CheckpointWarning, stacklevel=3)
+    """Says what a user should know of a checkpoint; of several processes the first one does."""
+    if jax.process_index() == 0:
+        warnings.warn(message, CheckpointWarning, stacklevel=3)
 
 
 def set_aside(run: epath.PathLike, step: int) -> None:

@@ -160,7 +160,7 @@ def _require_same(config: TeacherConfig, out: epath.Path) -> None:
             f"{out} was trained with another configuration; repeat its options (see {out / 'config.toml'}) "
             "or choose another --out"
         )
-    if not has_item(out, checkpoint_steps(out)[-1], "training"):
+    if not any(has_item(out, step, "training") for step in checkpoint_steps(out)):
         raise InputError(
             f"{out} holds no state to resume from (it was shared without, or is of an experiment that is done); "
             "choose another --out"

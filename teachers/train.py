@@ -227,9 +227,8 @@ def _train(
             writer.save(step, metadata, saved_items(own, with_replay))
 
     with ExitStack() as stack:
-        stop = stack.enter_context(
-            stop_requests()
-        )  # left last: the last save is not cut short either
+        # Left last, so that SIGTERM does not cut the last save short either.
+        stop = stack.enter_context(stop_requests())
         logs = [
             stack.enter_context(RunLog(out, each, done * per_iteration if done else None))
             for out, each in configs.items()
