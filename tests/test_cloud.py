@@ -141,6 +141,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_set_aside(cloud, restored, teac
     assert [row["step"] for row in read_metrics(teacher)] == [40, 80, 120, 160, 200, 240]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "times"), [("checkpoints/160/", 0), ("metrics.jsonl", 1)])
 def test_a_bucket_without_room_keeps_what_was_saved(part, times, cloud, restored) -> None:
     out = f"{RUNS}/full"
@@ -220,6 +221,7 @@ def test_a_sweep_and_its_specification_in_a_cloud(restored) -> None:
     assert len(restored.requests) < requests + 300
 
 
+@pytest.mark.slow
 def test_a_configuration_is_read_from_a_cloud(restored, teacher) -> None:
     config = f"{teacher}/config.toml"
     again = ["train-teacher", "reacher", "--config", config, "--out", f"{RUNS}/again"]
@@ -309,6 +311,7 @@ def test_a_path_without_a_bucket_is_refused(restored) -> None:
     assert_refused(run("info", "gs://"), "names no bucket")
 
 
+@pytest.mark.slow
 def test_a_missing_file_system_is_named() -> None:
     code = f"import sys; sys.modules['gcsfs'] = None; {MAIN}"
     for command in (["info", "gs://lab/teacher"], [*TRAIN, "--out", "gs://lab/new"]):

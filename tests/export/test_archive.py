@@ -376,6 +376,7 @@ def test_a_file_name_that_cannot_travel_is_refused(teacher_run, tmp_path) -> Non
         pack(run, tmp_path / "run.zip", full=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, database=None, derandomize=True)
 @given(data=st.data())
 def test_damage_is_found_or_does_no_harm(archive, data) -> None:

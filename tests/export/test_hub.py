@@ -40,6 +40,7 @@ def test_a_student_travels_too_and_both_ways_of_upload_are_used(hub, student_run
     assert digest(load_student(student_run).params) == digest(load_student(tmp_path / "run").params)
 
 
+@pytest.mark.slow
 def test_a_later_push_replaces_the_earlier_one(hub, teacher_run, tmp_path) -> None:
     push(teacher_run, REPO, full=True)
     hub.repositories[REPO].commit("main", hub.tree(REPO) | {"notes.txt": b"the owner's"})
@@ -60,6 +61,7 @@ def test_a_later_push_replaces_the_earlier_one(hub, teacher_run, tmp_path) -> No
     assert not (tmp_path / "pulled" / "notes.txt").exists()
 
 
+@pytest.mark.slow
 def test_revisions_are_kept_apart(hub, teacher_run, student_run, tmp_path) -> None:
     first = push(teacher_run, REPO)["commit"]
     push(student_run, REPO, revision="small")

@@ -88,6 +88,7 @@ def test_an_interruption_leaves_nothing_and_says_so(student_run, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_mirror_is_named_as_users_of_the_hub_do(hub, student_run, tmp_path) -> None:
     """In a process of its own, which has nothing patched."""
     environment = {
