@@ -272,7 +272,7 @@ def bomb(archive: Path, file: Path) -> None:
 
 
 HOSTILE = {
-    "absolute": (renamed("/tmp/config.toml"), "'/tmp/config.toml' is an absolute path"),
+    "absolute": (renamed("/etc/config.toml"), "'/etc/config.toml' is an absolute path"),
     "parent": (renamed("../config.toml"), "'../config.toml' leaves the folder"),
     "inner parent": (renamed("a/../../b"), "leaves the folder"),
     "backslash": (renamed("..\\config.toml"), "holds a backslash"),

@@ -14,7 +14,7 @@ from teachers.metadata import Metadata
 def test_the_front_matter_follows_the_hub(teacher_run, student_run, kind) -> None:
     metadata = read_metadata({"teacher": teacher_run, "student": student_run}[kind])
     data = ModelCard(model_card(metadata, 160)).data
-    assert data.library_name == "crl-distill"
+    assert data.to_dict()["library_name"] == "crl-distill"
     assert data.pipeline_tag == "reinforcement-learning"
     assert {"reacher", kind} <= set(data.tags)
     results = {result.metric_type: result for result in data.eval_results}

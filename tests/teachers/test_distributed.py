@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 from commands import sets
 from metrics import assert_same_training
@@ -144,3 +145,4 @@ def test_one_process_joins_nobody(monkeypatch) -> None:
     join(None, None, None)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # a batch script
     join(None, None, None)
+    assert jax.process_count() == 1
