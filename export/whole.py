@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from etils import epath
 
 from teachers.checkpoint import mark_finished
+from teachers.folders import require_new
 from teachers.paths import free_bytes, is_local, reaching, require_reachable
 from teachers.tasks import InputError
 
@@ -20,10 +21,7 @@ def require_free(out: epath.Path) -> None:
     require_reachable(out)
     with reaching(out):
         if out.is_dir():
-            if any(out.iterdir()):
-                raise InputError(
-                    f"{out} already holds files; choose another --out or remove it (nothing was overwritten)"
-                )
+            require_new(out)
         elif out.exists():
             raise InputError(
                 f"{out} exists; choose another --out or remove it (nothing was overwritten)"

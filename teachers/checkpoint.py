@@ -204,8 +204,7 @@ def saved_parts(run: epath.PathLike, step: int) -> set[str]:
     Raises:
         DamagedError: that cannot be read.
     """
-    saved = _restore(run, step, {"checksums": ocp.args.JsonRestore()})["checksums"]
-    return set(saved) if isinstance(saved, dict) else set()
+    return set(_checksums(run, step))
 
 
 def read_metadata(run: epath.PathLike, step: int | None = None) -> Metadata:
@@ -315,9 +314,14 @@ def checksum(described: Any) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _compare(run: epath.PathLike, step: int, item: str, found: str) -> None:
+def _checksums(run: epath.PathLike, step: int) -> dict[str, Any]:
+    """What was written of each item when it was saved."""
     saved = _restore(run, step, {"checksums": ocp.args.JsonRestore()})["checksums"]
-    if not isinstance(saved, dict) or saved.get(item) != found:
+    return saved if isinstance(saved, dict) else {}
+
+
+def _compare(run: epath.PathLike, step: int, item: str, found: str) -> None:
+    if _checksums(run, step).get(item) != found:
         raise DamagedError(f"checkpoint {step} in {run} is damaged: {item} are not those saved")
 
 
@@ -328,6 +332,8 @@ def _restore(run: epath.PathLike, step: int, args: Mapping[str, Any]) -> dict[st
                 folder_of(run) / str(step), args=ocp.args.Composite(**args)
             )
             items = {name: restored[name] for name in args}
+    except (MemoryError, jax.errors.JaxRuntimeError):  # too little memory is no damage
+        raise
     except Exception as error:  # damaged files make Orbax and TensorStore raise about anything
         raise DamagedError(
             f"checkpoint {step} in {run} is damaged: cannot read {', '.join(args)}"
