@@ -10,7 +10,7 @@ _HOMES = {
     "DistillConfig": "distill.config",
     "distill_config": "distill.config",
     "distill_teacher": "distill.run",
-    "compare": "distill.run",
+    "measure_retention": "distill.retention",
 }
 
 __all__ = list(_HOMES)

@@ -1,23 +1,35 @@
 """The configuration of a distillation."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from etils import epath
 from pydantic import Field
 
+from distill.critic_losses import CriticLoss
+from distill.methods import method_settings
+from distill.policy_losses import PolicyLoss
+from distill.schedules import Schedule
 from students.config import StudentConfig
 from teachers.config import Config, resolve
-from teachers.tasks import Engine
+from teachers.tasks import Disturbances, Engine
+from teachers.tasks.disturbance import RANDOMIZED
+
+
+STEPS_SHARE = 0.08  # of the teacher's
+MOST_STEPS = 500_000
 
 
 class CollectConfig(Config):
     """The rollouts on which a student is taught."""
 
     environments: int = Field(64, ge=1, le=1_000_000, description="simulated at once")
-    rounds: int = Field(24, ge=1, le=1_000_000, description="rounds of rollout and updates")
     steps: int = Field(
         25, ge=1, le=100_000, description="control steps of each environment in a round"
+    )
+    schedule: Schedule = Field(
+        "linear",
+        description="how the share of environments in which the teacher acts falls from 1 to 0; teacher: it does not",
     )
     handover: float = Field(
         0.5,
@@ -25,19 +37,58 @@ class CollectConfig(Config):
         le=1,
         description="share of the rounds over which the student takes over from the teacher",
     )
+    relabelled: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="share of environments that head for a goal reached earlier instead of the task's own",
+    )
     noise: float = Field(
         0.1, ge=0, le=2, description="standard deviation added to the actions that are taken"
     )
     capacity: int = Field(
         1_000_000, ge=1, description="labelled states kept, rounded up to whole rounds"
     )
+    label_batch: int = Field(
+        16_384, ge=1, description="states that the teacher labels in one forward pass"
+    )
+    disturbances: Disturbances = Field(
+        Disturbances(), description="what disturbs the rollouts; the teacher labels the clean state"
+    )
     physics: Engine = Field("jax", description="which of MJX's implementations simulates")
+
+
+class PolicyConfig(Config):
+    """What the policy is fitted to."""
+
+    loss: PolicyLoss = Field("mode", description="see `distill.policy_losses`")
+    value_weight: float = Field(
+        0.0,
+        ge=0,
+        description="how much the teacher's critic of the student's own action counts beside the loss",
+    )
+    value_batch: int = Field(
+        64, ge=1, description="states of a gradient step whose actions the teacher's critic scores"
+    )
+
+
+class CriticConfig(Config):
+    """What the critic is fitted to."""
+
+    loss: CriticLoss = Field("embedding", description="see `distill.critic_losses`")
+    temperature: float = Field(
+        1.0, gt=0, description="by which logits are divided before they are matched"
+    )
 
 
 class LearningConfig(Config):
     """How a student learns."""
 
-    updates: int = Field(600, ge=1, le=1_000_000, description="gradient steps in a round")
+    order: Literal["joint", "sequential"] = Field(
+        "joint",
+        description="policy and critic together, or the critic afterwards, on what the policy has seen",
+    )
+    updates: int = Field(200, ge=1, le=1_000_000, description="gradient steps in a round")
     batch: int = Field(256, ge=2, le=1_000_000, description="labelled states in a gradient step")
     learning_rate: float = Field(
         2e-3, gt=0, le=1, description="Adam's at the start; it falls to 0 along a cosine"
@@ -48,10 +99,27 @@ class DistillConfig(Config):
     """Everything that determines a distillation, but for the teacher."""
 
     seed: int = Field(0, ge=0, lt=2**32)
+    steps: int | None = Field(
+        None,
+        ge=1,
+        le=10**13,
+        description="control steps in all, rounded up to rounds; by default 8% of the teacher's, at most 500,000",
+    )
     episodes: int = Field(256, ge=1, le=1_000_000, description="episodes of the final evaluation")
     student: StudentConfig = StudentConfig()
     collect: CollectConfig = CollectConfig()
+    policy: PolicyConfig = PolicyConfig()
+    critic: CriticConfig = CriticConfig()
     learning: LearningConfig = LearningConfig()
+
+    def for_teacher(self, steps: int) -> "DistillConfig":
+        """The same, with its steps settled for a teacher that was trained for so many."""
+        if self.steps is not None:
+            return self
+        share = int(STEPS_SHARE * steps) // self.states_per_round * self.states_per_round
+        return self.model_copy(
+            update={"steps": max(self.states_per_round, min(share, MOST_STEPS))}
+        )
 
     @property
     def states_per_round(self) -> int:
@@ -59,18 +127,34 @@ class DistillConfig(Config):
         return self.collect.environments * self.collect.steps
 
     @property
+    def rounds(self) -> int:
+        """Rounds of rollout and gradient steps."""
+        if self.steps is None:
+            raise ValueError("the steps are not settled; see `for_teacher`")
+        return -(-self.steps // self.states_per_round)
+
+    @property
     def buffer_rows(self) -> int:
         """Rows of the ring buffer: whole rounds, and no more than there are."""
-        rounds = min(-(-self.collect.capacity // self.states_per_round), self.collect.rounds)
-        return rounds * self.states_per_round
+        kept = min(-(-self.collect.capacity // self.states_per_round), self.rounds)
+        return kept * self.states_per_round
 
 
 def distill_config(
-    file: epath.PathLike | None = None, overrides: Mapping[str, Any] | None = None
+    file: epath.PathLike | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    method: str | None = None,
 ) -> DistillConfig:
-    """The configuration of a distillation: the defaults, then the TOML file, then the overrides.
+    """The configuration of a distillation: the defaults, then the method, the TOML file, then the overrides.
 
     Raises:
-        InputError: unknown key, unreadable file, or a value out of its range.
+        InputError: unknown method or key, unreadable file, or a value out of its range.
     """
-    return resolve(DistillConfig, {}, file, overrides)
+    defaults = {} if method is None else method_settings(method)
+    return resolve(DistillConfig, defaults, file, overrides)
+
+
+def randomized_settings() -> dict[str, Any]:
+    """The settings, by dotted key, of a student that is taught under what a robot will meet."""
+    ranges = RANDOMIZED.model_dump()
+    return {f"collect.disturbances.{name}": value for name, value in ranges.items()}

@@ -1,11 +1,15 @@
 """How long one action takes on one thread of this CPU."""
 
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
+from export.contract import attach, contract
+from export.convert import convert
 from export.runtime import Policy
+from teachers.agent import Agent
 
 WARM_UP = 500
 
@@ -33,3 +37,13 @@ def measure_latency(path: Path, calls: int = 5000) -> dict[str, float]:
         if i >= 0:
             nanoseconds[i] = time.perf_counter_ns() - begun
     return {f"p{q}": round(float(np.percentile(nanoseconds, q)) / 1000, 2) for q in (50, 99)}
+
+
+def agent_latency(agent: Agent) -> dict[str, float]:
+    """That of the policy of a teacher or student, exported for the purpose; see `measure_latency`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "policy.onnx"
+        model = convert(agent, "policy")
+        attach(model, contract(agent, "policy", {}))
+        path.write_bytes(model.SerializeToString())
+        return measure_latency(path)

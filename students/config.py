@@ -1,8 +1,12 @@
 """What a student looks like."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from teachers.config import Config
+
+Activation = Literal["relu", "swish", "tanh"]
 
 
 class MLPConfig(Config):
@@ -10,16 +14,25 @@ class MLPConfig(Config):
 
     layers: int = Field(2, ge=1, le=64, description="hidden layers")
     width: int = Field(64, ge=1, le=16384, description="units of each")
+    activation: Activation = Field("relu", description="of the hidden layers")
+    normalisation: bool = Field(False, description="a LayerNorm before each activation")
 
 
 class StudentConfig(Config):
-    """The networks of a student; the embedding's size is its teacher's."""
+    """The networks of a student."""
 
     policy: MLPConfig = MLPConfig()
     critic: MLPConfig = MLPConfig()
+    heads: bool = Field(
+        False,
+        description="one network with two heads: policy and phi share an encoder of the observation, shaped like `policy`",
+    )
+    embedding: int | None = Field(
+        None, ge=1, description="size of the critic's embeddings; by default the teacher's"
+    )
 
 
 class SavedStudentConfig(StudentConfig):
     """A student as its artefact describes it."""
 
-    embedding: int = Field(ge=1, description="size of the embeddings, the teacher's")
+    embedding: int = Field(ge=1, description="size of the embeddings")

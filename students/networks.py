@@ -1,26 +1,108 @@
 """Shallow policies and critics: plain MLPs, made to be small and fast on a robot's CPU."""
 
-from flax import linen as nn
-from jaxtyping import Array, Float
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from students.config import StudentConfig
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Key
+
+from students.config import Activation, MLPConfig, StudentConfig
 from teachers.agent import Networks
+from teachers.networks import Params, apply, bounded_log_std, count_parameters
 from teachers.tasks import Task
+
+ENCODER = "encoder"  # the name of what two heads share, among parameters
+ACTIVATIONS: Mapping[Activation, Callable[[Array], Array]] = {
+    "relu": nn.relu,
+    "swish": nn.swish,
+    "tanh": nn.tanh,
+}
 
 
 class MLP(nn.Module):
-    """`layers` hidden layers of (Dense, relu) and a linear head."""
+    """Hidden layers of (Dense, LayerNorm if wanted, activation) and a linear head.
 
-    layers: int
-    width: int
-    outputs: int
+    Attributes:
+        shape: the hidden layers.
+        outputs: size of the head; without one, the last hidden layer is the output.
+    """
+
+    shape: MLPConfig
+    outputs: int | None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         """Applies the network."""
-        for _ in range(self.layers):
-            x = nn.relu(nn.Dense(self.width, kernel_init=nn.initializers.he_uniform())(x))
+        for _ in range(self.shape.layers):
+            x = nn.Dense(self.shape.width, kernel_init=nn.initializers.he_uniform())(x)
+            if self.shape.normalisation:
+                x = nn.LayerNorm()(x)
+            x = ACTIVATIONS[self.shape.activation](x)
+        if self.outputs is None:
+            return x
         return nn.Dense(self.outputs, kernel_init=nn.initializers.lecun_uniform())(x)
+
+
+class TwoHeaded(Networks):
+    """One network with two heads: policy and phi read the same encoding of the observation.
+
+    Encoder and head together have the layers of `config.policy`, of which the last is the head's own. What the heads
+    read besides is the goal and the action.
+    """
+
+    def __init__(self, task: Task, config: StudentConfig, embedding: int) -> None:
+        """Two heads on one encoder, and psi."""
+        last = config.policy.model_copy(update={"layers": 1})
+        super().__init__(
+            task,
+            actor=MLP(last, 2 * task.action_size),
+            phi=MLP(last, embedding),
+            psi=MLP(config.critic, embedding),
+        )
+        before = config.policy.model_copy(update={"layers": config.policy.layers - 1})
+        self._encoder = MLP(before, None)
+
+    def init(self, key: Key[Array, ""]) -> Params:
+        """Fresh parameters, those of the encoder under `encoder`."""
+        key, encoder_key = jax.random.split(key)
+        sizes = self.task.sizes
+        observation, goal, action = (jnp.zeros((1, n)) for n in sizes.values())
+        params = {ENCODER: self._encoder.init(encoder_key, observation)}
+        encoded = self._encoded(params, observation)
+        inputs = {
+            "actor": jnp.concatenate([encoded, goal], axis=-1),
+            "phi": jnp.concatenate([encoded, action], axis=-1),
+            "psi": goal,
+        }
+        keys = zip(self._modules, jax.random.split(key, 3), strict=True)
+        return params | {name: self._modules[name].init(key, inputs[name]) for name, key in keys}
+
+    def actor(
+        self,
+        params: Params,
+        observation: Float[Array, "*batch obs"],
+        goal: Float[Array, "*batch goal"],
+    ) -> tuple[Float[Array, "*batch act"], Float[Array, "*batch act"]]:
+        """See `Networks.actor`."""
+        encoded = self._encoded(params, observation)
+        inputs = jnp.concatenate([encoded, goal / self.task.goal_scale], axis=-1)
+        mean, raw = jnp.split(apply(self._modules["actor"], params["actor"], inputs), 2, axis=-1)
+        return mean, bounded_log_std(raw)
+
+    def phi(
+        self,
+        params: Params,
+        observation: Float[Array, "*batch obs"],
+        action: Float[Array, "*batch act"],
+    ) -> Float[Array, "*batch embed"]:
+        """See `Networks.phi`."""
+        inputs = jnp.concatenate([self._encoded(params, observation), action], axis=-1)
+        return apply(self._modules["phi"], params["phi"], inputs)
+
+    def _encoded(self, params: Params, observation: Array) -> Array:
+        return apply(self._encoder, params[ENCODER], observation / self.task.observation_scale)
 
 
 def student_networks(task: Task, config: StudentConfig, embedding: int) -> Networks:
@@ -28,12 +110,26 @@ def student_networks(task: Task, config: StudentConfig, embedding: int) -> Netwo
 
     Args:
         task: the task of its teacher.
-        config: layers and widths.
-        embedding: size of the teacher's embeddings, which the student's critic shares.
+        config: their shapes.
+        embedding: size of the teacher's embeddings, which the student's critic has too, unless `config` says otherwise.
     """
+    embedding = config.embedding or embedding
+    if config.heads:
+        return TwoHeaded(task, config, embedding)
     return Networks(
         task,
-        actor=MLP(config.policy.layers, config.policy.width, 2 * task.action_size),
-        phi=MLP(config.critic.layers, config.critic.width, embedding),
-        psi=MLP(config.critic.layers, config.critic.width, embedding),
+        actor=MLP(config.policy, 2 * task.action_size),
+        phi=MLP(config.critic, embedding),
+        psi=MLP(config.critic, embedding),
     )
+
+
+def describe_networks(config: StudentConfig, params: Params) -> dict[str, dict[str, Any]]:
+    """For an artefact's metadata: of each network its shape and number of parameters."""
+    shapes = {"actor": config.policy, "phi": config.critic, "psi": config.critic}
+    if config.heads:
+        shapes |= {"phi": config.policy, ENCODER: config.policy}
+    return {
+        name: {**shape.model_dump(), "parameters": count_parameters(params[name])}
+        for name, shape in shapes.items()
+    }

@@ -31,7 +31,7 @@ class Config(BaseModel):
 
     def to_toml(self) -> str:
         """The whole configuration as TOML, which `--config` reads back."""
-        return tomli_w.dumps(self.model_dump())
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
 
 
 class NetworkConfig(Config):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key, UInt
 
 from teachers import replay as buffer
-from teachers.agent import teacher_networks
+from teachers.agent import Networks, teacher_networks
 from teachers.config import TeacherConfig
 from teachers.devices import constrain, require_even, spread, whole
 from teachers.learner import Learner, Metrics, init_learner, make_update
@@ -34,18 +34,25 @@ class TrainingState(NamedTuple):
     iteration: Int[Array, ""]
 
 
-def init_training(config: TeacherConfig, seed: UInt[Array, ""] | None = None) -> TrainingState:
+def init_training(
+    config: TeacherConfig,
+    seed: UInt[Array, ""] | None = None,
+    networks: Networks | None = None,
+) -> TrainingState:
     """The state before the first iteration.
 
     Args:
         config: of the run.
         seed: that all randomness follows from, uint32; by default `config.seed`.
+        networks: to train in place of those that the configuration describes.
     """
     seed = jnp.uint32(config.seed) if seed is None else seed
     task = get_task(config.task)
     key, learner_key, reset_key = jax.random.split(jax.random.key(seed), 3)
     return TrainingState(
-        learner=init_learner(teacher_networks(config), config.learning, learner_key),
+        learner=init_learner(
+            networks or teacher_networks(config), config.learning, learner_key
+        ),
         environments=reset(task, reset_key, config.rollout.environments, "train"),
         replay=buffer.empty(
             config.replay_slots,
@@ -75,7 +82,7 @@ def placement(state: TrainingState, seeds: int = 1) -> Any:
 
 
 def make_iteration(
-    config: TeacherConfig, seeds: int = 1
+    config: TeacherConfig, seeds: int = 1, networks: Networks | None = None
 ) -> Callable[[TrainingState], tuple[TrainingState, Metrics]]:
     """`state -> (state, metrics)`, a pure function, which `train_teacher` jits with a donated state.
 
@@ -85,9 +92,12 @@ def make_iteration(
     Args:
         config: of the run.
         seeds: how many of this function run at once, batched by `jax.vmap`.
+        networks: to train in place of those that the configuration describes.
     """
     task = simulated_task(config, seeds)
-    networks = teacher_networks(config, task, training=True, remat=needs_remat(config, seeds))
+    networks = networks or teacher_networks(
+        config, task, training=True, remat=needs_remat(config, seeds)
+    )
     learning = config.learning
     update = make_update(networks, learning)
 

@@ -14,7 +14,7 @@ from distill.cache import use_compilation_cache
 
 # Every annotated array of the packages is checked against its shape and type while tests run.
 jaxtyping.install_import_hook(
-    ["teachers", "students", "distill.losses", "distill.buffer", "distill.run", "export"],
+    ["teachers", "students", "distill", "export"],
     "typecheck.checker",
 ).__enter__()
 
@@ -61,7 +61,9 @@ def student_run(teacher_run: Path) -> Path:
     from teachers import load_teacher
 
     run = teacher_run.parent / "student"
-    distill_teacher(load_teacher(teacher_run), distill_config(overrides=DISTILL), run)
+    distill_teacher(
+        load_teacher(teacher_run), distill_config(overrides=DISTILL), run, force=True
+    )
     return run
 
 

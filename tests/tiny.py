@@ -23,7 +23,7 @@ DISTILL = {
     "student.policy.width": 8,
     "student.critic.width": 8,
     "collect.environments": 4,
-    "collect.rounds": 4,
+    "steps": 160,
     "collect.steps": 10,
     "learning.updates": 5,
     "learning.batch": 8,

@@ -128,6 +128,9 @@ TaskOption = Annotated[
     typer.Option("--task", help="FILE.py:Class or a name, in place of the task that PATH names."),
 ]
 
+Force = Annotated[
+    bool, typer.Option("--force", help="Go on with a teacher that hardly ever reaches its goal.")
+]
 Physics = Annotated[
     str | None,
     typer.Option(help="MJX's implementation that simulates: jax, or warp on NVIDIA hardware."),
@@ -333,6 +336,20 @@ def distill(
     ] = None,
     layers: Annotated[int | None, typer.Option(help="Hidden layers of policy and critic.")] = None,
     width: Annotated[int | None, typer.Option(help="Units of each hidden layer.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Control steps in all.  [default: 8% of the teacher's]")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="Settings to start from: bc, dagger, dagger-kl, ... [default: dagger]"),
+    ] = None,
+    randomize: Annotated[
+        bool,
+        typer.Option(
+            "--randomize", help="Train under noise, delay, other masses and friction, and pushes."
+        ),
+    ] = False,
+    force: Force = False,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     physics: Physics = None,
     task: TaskOption = None,
@@ -348,24 +365,72 @@ def distill(
       crl-distill distill runs/teacher --layers 2 --width 64 --out runs/student
     """
     prepare()
-    from distill.config import distill_config
+    from distill.config import distill_config, randomized_settings
     from distill.run import distill_teacher
-    from teachers import load_teacher
+    from teachers import InputError, load_teacher
     from teachers.config import parse_assignments
+
+    if steps is not None and steps < 1:
+        raise InputError(f"--steps {steps}: a student learns from the states it meets; give some")
 
     parts = ("student.policy", "student.critic")
     named = {f"{part}.layers": layers for part in parts} | {
         f"{part}.width": width for part in parts
     }
-    overrides = _given(named | {"seed": seed, "collect.physics": physics}) | parse_assignments(
-        set_ or []
-    )
-    resolved = distill_config(config, overrides)
+    named |= {"seed": seed, "steps": steps, "collect.physics": physics}
+    named |= randomized_settings() if randomize else {}
+    overrides = _given(named) | parse_assignments(set_ or [])
+    resolved = distill_config(config, overrides, method)
     opened = load_teacher(teacher, _chosen(task), which(checkpoint))
     folder = out or f"runs/{opened.task.name}-student"
     with progress("distill") as report:
-        student = distill_teacher(opened, resolved, folder, progress=report)
+        student = distill_teacher(opened, resolved, folder, force=force, progress=report)
     _show_run(folder, student.metadata, json)
+
+
+@app.command()
+def compare(
+    teacher: Annotated[str, typer.Argument(help="Folder of a teacher's run.")],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Folder of the comparison, new or to go on with.  [default: runs/TASK-compare]",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few minutes: fewer sizes, methods, seeds, episodes.")
+    ] = False,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Students of each method.")
+    ] = None,
+    force: Force = False,
+    task: TaskOption = None,
+    checkpoint: Checkpoint = "newest",
+    json: Json = False,
+) -> None:
+    """Distills a teacher in many ways and measures what each student keeps, and what it costs.
+
+    Sizes against latency, methods at equal steps, the same student trained from scratch, critics, and what remains under
+    noise, delay, other masses and pushes. Leaves the students, compare.json and figures in --out; called again, it goes on
+    where it stopped.
+
+    \b
+    Example:
+      crl-distill compare runs/teacher --quick --out runs/compare
+    """
+    prepare()
+    from distill.cli.compare import FULL, QUICK, run_compare
+    from distill.cli.compare_figures import compare_tables
+    from teachers import load_teacher
+
+    plan = QUICK if quick else FULL
+    if seeds is not None:
+        plan = plan._replace(seeds=seeds)
+    opened = load_teacher(teacher, _chosen(task), which(checkpoint))
+    folder = out or f"runs/{opened.task.name}-compare"
+    result = run_compare(opened, folder, plan, force=force, progress=progress)
+    show(result, json, lambda: compare_tables(folder, result))
 
 
 @app.command()

@@ -1,7 +1,6 @@
 """The whole path in one call, from a task to an ONNX student that drives MuJoCo C."""
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,13 +14,11 @@ from distill.cli.console import figure
 from distill.config import distill_config
 from distill.run import distill_teacher
 from export.animate import animate
-from export.contract import attach, contract
-from export.convert import convert, export_student
-from export.latency import measure_latency
+from export.convert import export_student
+from export.latency import agent_latency, measure_latency
 from export.play import play_in_c
 from export.runtime import Policy
 from teachers import evaluate_agent, retention, summary, teacher_config, train_teacher
-from teachers.agent import Agent
 from teachers.evaluate import outcomes
 from teachers.folders import make_folder, require_new
 from teachers.metadata import finite
@@ -96,7 +93,7 @@ def run_demo(
     with _stage(seconds, "latency"):
         with local_copy(out / "policy.onnx") as policy:
             latency = measure_latency(policy)
-        teacher_latency = _teacher_latency(teacher)
+        teacher_latency = agent_latency(teacher)
     with _stage(seconds, "animate"):
         renderer = animate(get_task(TASK), recording, out / "animation.gif")
 
@@ -175,15 +172,6 @@ def _stage(seconds: dict[str, float], name: str) -> Iterator[None]:
     begun = time.monotonic()
     yield
     seconds[name] = round(time.monotonic() - begun, 2)
-
-
-def _teacher_latency(teacher: Agent) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "teacher.onnx"
-        model = convert(teacher, "policy")
-        attach(model, contract(teacher, "policy", {}))
-        path.write_bytes(model.SerializeToString())
-        return measure_latency(path)
 
 
 def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:

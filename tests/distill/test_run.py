@@ -1,71 +1,16 @@
+import warnings
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import DISTILL
 
-from distill import distill_config, distill_teacher
-from distill.run import compare, make_round, teacher_share
-from students import load_student, student_networks
-from teachers import InputError, load_teacher
+from distill import distill_config, distill_teacher, measure_retention
+from distill.run import cost
+from students import load_student
+from teachers import InputError, evaluate_agent, load_teacher
+from teachers.agent import Agent
 from teachers.runlog import read_metrics
-
-
-@pytest.fixture(scope="module")
-def after_two_rounds(teacher_run):
-    teacher = load_teacher(teacher_run)
-    config = distill_config(overrides=DISTILL)
-    networks = student_networks(teacher.task, config.student, 4)
-    init, one_round = make_round(config, teacher.networks, networks)
-    first = jax.jit(init)(jax.random.key(0))
-    step = jax.jit(one_round)
-    states = [first]
-    for _ in range(2):
-        states.append(step(states[-1], teacher.params)[0])
-    return teacher, config, states
-
-
-def test_every_visited_state_carries_the_teachers_own_labels(after_two_rounds) -> None:
-    teacher, config, states = after_two_rounds
-    rows = jax.tree.map(lambda x: x[: 2 * config.states_per_round], states[-1].ring.rows)
-    mean, log_std = teacher.networks.actor(teacher.params, rows.observation, rows.goal)
-    np.testing.assert_allclose(rows.mean, mean, atol=1e-5)
-    np.testing.assert_allclose(rows.log_std, log_std, atol=1e-5)
-    phi = teacher.networks.phi(teacher.params, rows.observation, rows.action)
-    np.testing.assert_allclose(rows.phi, phi, atol=1e-5)
-    np.testing.assert_allclose(rows.psi, teacher.networks.psi(teacher.params, rows.goal), atol=1e-5)
-    assert len(np.unique(np.asarray(rows.observation), axis=0)) == 2 * config.states_per_round
-
-
-def test_the_teacher_acts_at_first(after_two_rounds) -> None:
-    _, config, states = after_two_rounds
-    rows = jax.tree.map(lambda x: np.asarray(x[: config.states_per_round]), states[1].ring.rows)
-    by_teacher = np.abs(rows.action - np.tanh(rows.mean))
-    assert by_teacher.max() < 5 * config.collect.noise
-    assert by_teacher.std() > 0  # the noise is there
-
-
-def test_rounds_change_every_network_of_the_student(after_two_rounds) -> None:
-    _, _, states = after_two_rounds
-    for name in ("actor", "phi", "psi"):
-        for before, after in zip(
-            jax.tree.leaves(states[1].params[name]),
-            jax.tree.leaves(states[2].params[name]),
-            strict=True,
-        ):
-            assert not np.array_equal(before, after), name
-
-
-def test_share_of_the_teacher_falls_linearly_to_zero() -> None:
-    config = distill_config(overrides={"collect.rounds": 20, "collect.handover": 0.5})
-    shares = [float(teacher_share(jnp.int32(i), config)) for i in range(20)]
-    np.testing.assert_allclose(shares[:11], np.linspace(1, 0, 11), atol=1e-6)
-    assert shares[11:] == [0.0] * 9
-
-
-def test_handover_of_zero_leaves_the_teacher_the_first_round_alone() -> None:
-    config = distill_config(overrides={"collect.handover": 0.0})
-    assert [float(teacher_share(jnp.int32(i), config)) for i in range(3)] == [1.0, 0.0, 0.0]
 
 
 def test_a_run_leaves_what_it_promises(student_run) -> None:
@@ -74,22 +19,90 @@ def test_a_run_leaves_what_it_promises(student_run) -> None:
     assert "retention" in rows[-1]
     assert rows[0]["teacher_share"] == 1.0
     student = load_student(student_run)
-    assert student.metadata.metrics["steps"] == 160
+    metrics = student.metadata.metrics
+    assert metrics["steps"] == 160
+    assert metrics["steps_share"] == 1.0  # of the tiny teacher's 160
+    stages = ("compile", "rollout", "label", "learn")
+    assert 0 < sum(metrics[f"seconds_{stage}"] for stage in stages) < 1.2 * metrics["seconds"]
     assert student.metadata.config["student"]["policy"]["width"] == 8
 
 
 def test_the_same_seed_gives_the_same_student(teacher_run, student_run, tmp_path) -> None:
     teacher = load_teacher(teacher_run)
-    again = distill_teacher(teacher, distill_config(overrides=DISTILL), tmp_path / "again")
+    again = distill_teacher(
+        teacher, distill_config(overrides=DISTILL), tmp_path / "again", force=True
+    )
     jax.tree.map(np.testing.assert_array_equal, again.params, load_student(student_run).params)
+
+
+def test_a_two_headed_student_opens_as_it_was(teacher_run, tmp_path) -> None:
+    teacher = load_teacher(teacher_run)
+    settings = {**DISTILL, "student.heads": True, "student.embedding": 2}
+    settings |= {"student.policy.activation": "tanh", "student.critic.normalisation": True}
+    config = distill_config(overrides={**settings, "learning.order": "sequential"})
+    made = distill_teacher(teacher, config, tmp_path / "run", force=True)
+    opened = load_student(tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, opened.params, made.params)
+    observation, goal = np.ones((3, 8), np.float32), np.ones((3, 2), np.float32)
+    for agent in (opened, made):
+        action = agent.networks.policy(made.params, observation, goal)
+        assert agent.networks.psi(made.params, goal).shape == (3, 2)
+        np.testing.assert_array_equal(
+            agent.networks.critic(made.params, observation, goal, action),
+            made.networks.critic(made.params, observation, goal, action),
+        )
 
 
 def test_a_teacher_retains_all_of_itself(teacher_run) -> None:
     teacher = load_teacher(teacher_run)
-    figures = compare(teacher, teacher, episodes=8, seed=0)
+    figures = measure_retention(teacher, evaluate_agent(teacher, 8, 0), seed=0)
     assert figures["retention"] == (1.0 if figures["time_at_goal"] else None)
 
 
 def test_a_taken_folder_is_refused(teacher_run, student_run) -> None:
+    config = distill_config(overrides=DISTILL)
     with pytest.raises(InputError, match="already holds files"):
-        distill_teacher(load_teacher(teacher_run), distill_config(overrides=DISTILL), student_run)
+        distill_teacher(load_teacher(teacher_run), config, student_run, force=True)
+
+
+def hopeless(teacher: Agent, success: float) -> Agent:
+    metrics = {**teacher.metadata.metrics, "success_any": success}
+    metadata = teacher.metadata.model_copy(update={"metrics": metrics})
+    return Agent(teacher.networks, teacher.params, metadata)
+
+
+def test_a_teacher_that_never_arrives_is_named_before_anything_is_done(
+    teacher_run, tmp_path
+) -> None:
+    teacher = hopeless(load_teacher(teacher_run), 0.0123)
+    with pytest.raises(InputError, match=r"its goal in 1.2% of episodes.*--force"):
+        distill_teacher(teacher, distill_config(overrides=DISTILL), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_student_larger_than_its_teacher_is_said(teacher_run, tmp_path) -> None:
+    teacher = load_teacher(teacher_run)
+    config = distill_config(overrides={**DISTILL, "student.policy.width": 64, "steps": 40})
+    with pytest.warns(UserWarning, match=r"student's actor has 5,124 parameters, more than"):
+        distill_teacher(teacher, config, tmp_path / "large", force=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        distill_teacher(
+            teacher,
+            distill_config(overrides={**DISTILL, "steps": 40}),
+            tmp_path / "small",
+            force=True,
+        )
+
+
+def test_cost_tells_compilation_from_work(teacher_run) -> None:
+    teacher = load_teacher(teacher_run)
+    metrics = {"steps": 1000, "seconds": 50.0}
+    teacher = Agent(
+        teacher.networks, teacher.params, teacher.metadata.model_copy(update={"metrics": metrics})
+    )
+    found = cost(teacher, 80, 10.0, {"rollout": [4.0, 1.0, 1.0], "label": [3.0, 1.0, 1.0]})
+    assert found["steps_share"] == 0.08
+    assert found["seconds_share"] == 0.2
+    assert found["seconds_compile"] == 5.0
+    assert found["seconds_rollout"] == 3.0

@@ -2,14 +2,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from students import StudentConfig, student_networks
+from students import MLPConfig, StudentConfig, student_networks
 from students.networks import MLP
 from teachers.networks import count_parameters
 from teachers.tasks import get_task
 
 
 def test_mlp_computes_dense_relu_layers_and_a_linear_head() -> None:
-    network = MLP(layers=2, width=5, outputs=3)
+    network = MLP(MLPConfig(layers=2, width=5), outputs=3)
     x = jax.random.normal(jax.random.key(1), (4, 6))
     variables = network.init(jax.random.key(0), x)
     y = np.asarray(x)
@@ -48,5 +48,38 @@ def test_inputs_are_divided_by_the_scale_of_their_fields() -> None:
     inputs = jnp.concatenate(
         [observation / task.observation_scale, goal / task.goal_scale], axis=-1
     )
-    mean = MLP(2, 64, 4).apply(params["actor"], inputs)[:, :2]
+    mean = MLP(MLPConfig(layers=2, width=64), 4).apply(params["actor"], inputs)[:, :2]
     np.testing.assert_allclose(networks.actor(params, observation, goal)[0], mean, rtol=1e-6)
+
+
+def test_activation_and_normalisation_are_as_asked() -> None:
+    x = jax.random.normal(jax.random.key(1), (4, 6))
+    shape = MLPConfig(layers=1, width=5, activation="tanh", normalisation=True)
+    network = MLP(shape, outputs=None)
+    variables = network.init(jax.random.key(0), x)
+    dense = variables["params"]["Dense_0"]
+    y = np.asarray(x @ dense["kernel"] + dense["bias"])
+    y = (y - y.mean(axis=1, keepdims=True)) / y.std(axis=1, keepdims=True)
+    np.testing.assert_allclose(network.apply(variables, x), np.tanh(y), atol=1e-4)
+
+
+def test_two_heads_share_an_encoder_and_have_the_layers_of_one_network() -> None:
+    config = StudentConfig(policy=MLPConfig(layers=2, width=16), heads=True, embedding=4)
+    networks = student_networks(get_task("reacher"), config, embedding=64)
+    params = networks.init(jax.random.key(0))
+    assert set(params) == {"encoder", "actor", "phi", "psi"}
+    assert count_parameters(params["encoder"]) == 8 * 16 + 16
+    assert count_parameters(params["actor"]) == (16 + 2) * 16 + 16 + 16 * 4 + 4
+    observation, goal, action = jnp.ones((3, 8)), jnp.ones((3, 2)), jnp.ones((3, 2))
+    assert networks.phi(params, observation, action).shape == (3, 4)
+    # Both heads read the encoder, and each what is its own.
+    other = {**params, "encoder": jax.tree.map(lambda x: 2 * x, params["encoder"])}
+    assert not np.allclose(
+        networks.policy(other, observation, goal), networks.policy(params, observation, goal)
+    )
+    assert not np.allclose(
+        networks.phi(other, observation, action), networks.phi(params, observation, action)
+    )
+    assert not np.allclose(
+        networks.policy(params, observation, goal), networks.policy(params, observation, -goal)
+    )

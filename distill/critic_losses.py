@@ -1,0 +1,110 @@
+"""What a student's critic is fitted to: pure functions of arrays, all of one form."""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from teachers.networks import pairwise_energy
+
+CriticLoss = Literal["embedding", "logits", "both"]
+
+
+def embedding_loss(
+    phi: Float[Array, "batch embed"],
+    psi: Float[Array, "batch embed"],
+    teacher_phi: Float[Array, "batch teacher_embed"],
+    teacher_psi: Float[Array, "batch teacher_embed"],
+    basis: Float[Array, "teacher_embed embed"],
+    temperature: float,
+) -> Float[Array, ""]:
+    """The share of the variance of the teacher's embeddings that the student's do not explain.
+
+    Where it is zero, so is the difference of every value f(s, a, g) = -||phi - psi||, but for what `basis` leaves out.
+
+    Args:
+        phi: the student's embeddings of states and actions.
+        psi: the student's embeddings of goals.
+        teacher_phi: the teacher's of the same states and actions.
+        teacher_psi: the teacher's of the same goals.
+        basis: orthonormal columns, onto which the teacher's embeddings are projected; see `fit_basis`.
+        temperature: does not matter here.
+    """
+    return _unexplained(phi, teacher_phi @ basis) + _unexplained(psi, teacher_psi @ basis)
+
+
+def logit_loss(
+    phi: Float[Array, "batch embed"],
+    psi: Float[Array, "batch embed"],
+    teacher_phi: Float[Array, "batch teacher_embed"],
+    teacher_psi: Float[Array, "batch teacher_embed"],
+    basis: Float[Array, "teacher_embed embed"],
+    temperature: float,
+) -> Float[Array, ""]:
+    """KL(teacher || student) between the rows of the two batch-by-batch matrices of logits f(s_i, a_i, g_j).
+
+    It says which goal belongs to a state and an action, as contrastive learning does; the level of a row is free. With
+    the factor temperature^2 of Hinton et al. (arXiv 1503.02531), section 2.
+
+    Args:
+        phi: see `embedding_loss`.
+        psi: see `embedding_loss`.
+        teacher_phi: see `embedding_loss`.
+        teacher_psi: see `embedding_loss`.
+        basis: does not matter here.
+        temperature: by which logits are divided.
+    """
+    own = jax.nn.log_softmax(pairwise_energy(phi, psi) / temperature)
+    target = jax.nn.log_softmax(pairwise_energy(teacher_phi, teacher_psi) / temperature)
+    return temperature**2 * jnp.mean((jnp.exp(target) * (target - own)).sum(-1))
+
+
+def both_losses(
+    phi: Float[Array, "batch embed"],
+    psi: Float[Array, "batch embed"],
+    teacher_phi: Float[Array, "batch teacher_embed"],
+    teacher_psi: Float[Array, "batch teacher_embed"],
+    basis: Float[Array, "teacher_embed embed"],
+    temperature: float,
+) -> Float[Array, ""]:
+    """The sum of `embedding_loss` and `logit_loss`.
+
+    Args:
+        phi: see `embedding_loss`.
+        psi: see `embedding_loss`.
+        teacher_phi: see `embedding_loss`.
+        teacher_psi: see `embedding_loss`.
+        basis: see `embedding_loss`.
+        temperature: see `logit_loss`.
+    """
+    each = (phi, psi, teacher_phi, teacher_psi, basis, temperature)
+    return embedding_loss(*each) + logit_loss(*each)
+
+
+def fit_basis(
+    phi: Float[Array, "rows teacher_embed"], psi: Float[Array, "rows teacher_embed"], size: int
+) -> Float[Array, "teacher_embed size"]:
+    """The directions in which states and goals differ most: a student of fewer dimensions keeps the values by them.
+
+    Principal components of phi_i - psi_j over all i and j, about zero, since the value is the length of that.
+    """
+    if size >= phi.shape[1]:
+        return jnp.eye(phi.shape[1], size)
+    apart = jnp.mean(phi, axis=0) - jnp.mean(psi, axis=0)
+    moment = jnp.cov(phi.T, ddof=0) + jnp.cov(psi.T, ddof=0) + jnp.outer(apart, apart)
+    _, vectors = jnp.linalg.eigh(moment)
+    return vectors[:, -size:]
+
+
+def _unexplained(own: Array, target: Array) -> Array:
+    spread = jnp.sum(jnp.var(target, axis=0))
+    return jnp.mean(jnp.sum((own - target) ** 2, axis=-1)) / (spread + 1e-6)
+
+
+CRITIC_LOSSES: Mapping[CriticLoss, Callable[[Array, Array, Array, Array, Array, float], Array]] = {
+    "embedding": embedding_loss,
+    "logits": logit_loss,
+    "both": both_losses,
+}

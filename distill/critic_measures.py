@@ -1,0 +1,226 @@
+"""How good a gauge of progress and reachability a student's critic is, beside its teacher's."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+from scipy import stats
+
+from teachers.agent import Agent, Networks
+from teachers.evaluate import evaluation_starts
+from teachers.networks import Params, pairwise_energy
+from teachers.replay import geometric_offsets
+from teachers.rollout import rollout
+from teachers.tasks import State
+
+STATES = 256  # from which each goal is valued
+GOALS = 64
+BATCH = 256  # pairs, of which the critic has to tell its own goal
+BATCHES = 16
+PART = 16_384  # states valued at once
+
+
+class Played(NamedTuple):
+    """Whole episodes of a policy."""
+
+    observation: Float[np.ndarray, "time env obs"]  # before the step
+    action: Float[np.ndarray, "time env act"]
+    goal: Float[np.ndarray, "env goal"]
+    start: Bool[np.ndarray, "env"]  # at the goal to begin with
+    within: Bool[np.ndarray, "time env"]  # at the goal after the step
+    length: Int[np.ndarray, "env"]  # steps until the episode ended early; else all
+
+
+def measure_critic(student: Agent, teacher: Agent, episodes: int, seed: int) -> dict[str, Any]:
+    """Measures of a student's critic on episodes that its own policy plays, as on a robot.
+
+    Values are f(s, pi(s, g), g) with the student's policy pi, of both critics.
+
+    Args:
+        student: whose critic is measured.
+        teacher: of the same task.
+        episodes: played.
+        seed: of the episodes and of what is drawn from them.
+
+    Returns:
+        `spearman`, the rank correlation of the two critics' values over states and goals; `spearman_within_goal`, its mean
+        over goals, of the values of one goal in different states; `top1` and `teacher_top1`, how often a critic tells the
+        goal that follows a state and action from 255 others (contrastive accuracy), and `top1_retention`, their ratio;
+        `auroc` and `teacher_auroc`, how well values foretell whether a goal that is not reached yet will be within
+        1 / (1 - discount) steps, and `reached_share`, in how many states it will. A measure is None where it is not
+        defined, as of an area where all goals are reached.
+    """
+    discount = teacher.metadata.config["learning"]["discount"]
+    played = play(student, episodes, seed)
+    random = np.random.default_rng(seed)
+    alive = np.arange(len(played.observation))[:, None] < played.length
+    steps, env = np.nonzero(alive)
+
+    def drawn(count: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = random.choice(len(steps), count, replace=count > len(steps))
+        return steps[chosen], env[chosen]
+
+    states = played.observation[drawn(STATES)]
+    goals = played.goal[random.choice(episodes, GOALS, replace=episodes < GOALS)]
+    own, theirs = (
+        values(agent, student, states[:, None], goals[None]) for agent in (student, teacher)
+    )
+    result: dict[str, Any] = {
+        "spearman": _spearman(own.ravel(), theirs.ravel()),
+        "spearman_within_goal": _mean(
+            [_spearman(own[:, goal], theirs[:, goal]) for goal in range(GOALS)]
+        ),
+    }
+    accuracies = {"top1": student, "teacher_top1": teacher}
+    batches = [_pairs(played, drawn(BATCH), discount, random) for _ in range(BATCHES)]
+    for name, agent in accuracies.items():
+        result[name] = float(np.mean([_accuracy(agent, *batch) for batch in batches]))
+    result["top1_retention"] = (
+        result["top1"] / result["teacher_top1"] if result["teacher_top1"] else None
+    )
+    will, ahead = reached_within(played, round(1 / (1 - discount)))
+    at = np.nonzero(ahead & alive)
+    observed, wanted = played.observation[at], played.goal[at[1]]
+    for name, agent in {"auroc": student, "teacher_auroc": teacher}.items():
+        result[name] = auroc(values(agent, student, observed, wanted), will[at])
+    result["reached_share"] = float(will[at].mean()) if len(at[0]) else None
+    return result
+
+
+def play(agent: Agent, episodes: int, seed: int) -> Played:
+    """Plays whole episodes of a policy without exploration, and keeps what it has seen."""
+    task = agent.task
+
+    def run(params: Params, starts: State) -> Any:
+        def act(_: Array, observation: Array, goal: Array) -> Array:
+            return agent.networks.policy(params, observation, goal)
+
+        key = jax.random.key(0)
+        return rollout(task, act, starts, key, task.episode_steps, task.evaluation_goals)[1]
+
+    starts = evaluation_starts(task, episodes, seed)
+    seen = jax.device_get(jax.jit(run)(agent.params, starts))
+    over = np.cumsum(seen.terminated, axis=0) > 0
+    length = np.where(over.any(axis=0), over.argmax(axis=0) + 1, task.episode_steps)
+    return Played(
+        observation=seen.observation,
+        action=seen.action,
+        goal=np.asarray(starts.goal),
+        start=np.asarray(task.distance(starts.observation, starts.goal)) < task.success_radius,
+        within=(seen.distance < task.success_radius) & ~over,
+        length=length,
+    )
+
+
+def values(
+    agent: Agent,
+    actor: Agent,
+    observation: Float[np.ndarray, "*batch obs"],
+    goal: Float[np.ndarray, "*batch goal"],
+) -> Float[np.ndarray, "*batch"]:
+    """f(s, pi(s, g), g), with the critic of one agent and the policy of another."""
+    shape = np.broadcast_shapes(observation.shape[:-1], goal.shape[:-1])
+    observation, goal = (
+        np.broadcast_to(x, (*shape, x.shape[-1])).reshape(-1, x.shape[-1])
+        for x in (observation, goal)
+    )
+    program = _values(agent.networks, actor.networks)
+    # In parts, of one size: a deep teacher's activations of all would not fit everywhere.
+    part = min(PART, len(observation))
+    rows = [
+        np.asarray(
+            program(
+                agent.params, actor.params, _padded(observation, at, part), _padded(goal, at, part)
+            )
+        )
+        for at in range(0, len(observation), part)
+    ]
+    return np.concatenate(rows)[: len(observation)].reshape(shape)
+
+
+def reached_within(
+    played: Played, horizon: int
+) -> tuple[Bool[np.ndarray, "time env"], Bool[np.ndarray, "time env"]]:
+    """In which states the goal will be reached in so many steps, and in which it is not reached yet."""
+    steps = len(played.within)
+    # The number of steps at the goal before each one.
+    count = np.concatenate([np.zeros_like(played.length)[None], played.within.cumsum(axis=0)])
+    later = np.minimum(np.arange(steps) + horizon, steps)
+    return count[later] > count[:-1], ~np.concatenate([played.start[None], played.within[:-1]])
+
+
+def auroc(
+    scores: Float[np.ndarray, "rows"], outcomes: Bool[np.ndarray, "rows"]
+) -> float | None:
+    """The area under the receiver operating characteristic: how often a positive scores higher than a negative.
+
+    By the statistic of Mann and Whitney; None where there are not both.
+    """
+    positives, negatives = scores[outcomes], scores[~outcomes]
+    if not len(positives) or not len(negatives):
+        return None
+    larger = stats.mannwhitneyu(positives, negatives, method="asymptotic").statistic
+    return float(larger / (len(positives) * len(negatives)))
+
+
+def _pairs(
+    played: Played,
+    at: tuple[np.ndarray, np.ndarray],
+    discount: float,
+    random: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Observations, actions, and observations later in the same episode, as a critic is trained on them."""
+    step, env = at
+    key = jax.random.key(random.integers(2**32, dtype=np.uint32))
+    offset = np.asarray(geometric_offsets(key, len(step), discount))
+    later = np.minimum(step + offset, played.length[env] - 1)
+    return played.observation[at], played.action[at], played.observation[later, env]
+
+
+def _accuracy(
+    agent: Agent, observation: np.ndarray, action: np.ndarray, future: np.ndarray
+) -> float:
+    goal = agent.task.achieved_goal(jnp.asarray(future))
+    logits = _logits(agent.networks)(agent.params, observation, action, goal)
+    return float(np.mean(np.argmax(logits, axis=1) == np.arange(len(goal))))
+
+
+@lru_cache(maxsize=4)
+def _values(critic: Networks, actor: Networks) -> Callable[..., Float[Array, "rows"]]:
+    def value(
+        critic_params: Params, actor_params: Params, observation: Array, goal: Array
+    ) -> Array:
+        action = actor.policy(actor_params, observation, goal)
+        return critic.critic(critic_params, observation, goal, action)
+
+    return jax.jit(value)
+
+
+@lru_cache(maxsize=4)
+def _logits(networks: Networks) -> Callable[..., Float[Array, "batch batch"]]:
+    def logits(params: Params, observation: Array, action: Array, goal: Array) -> Array:
+        return pairwise_energy(
+            networks.phi(params, observation, action), networks.psi(params, goal)
+        )
+
+    return jax.jit(logits)
+
+
+def _padded(rows: np.ndarray, at: int, size: int) -> np.ndarray:
+    part = rows[at : at + size]
+    return np.pad(part, ((0, size - len(part)), (0, 0)), mode="edge")
+
+
+def _spearman(one: np.ndarray, other: np.ndarray) -> float | None:
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    return float(stats.spearmanr(one, other).statistic)
+
+
+def _mean(values: list[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None

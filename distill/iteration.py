@@ -1,0 +1,283 @@
+"""One round of distillation as pure functions from state to state: collect, label, learn.
+
+DAgger (Ross et al., arXiv 1011.0686): the states are those that the student meets, the labels the teacher's.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from distill import buffer
+from distill.config import DistillConfig
+from distill.critic_losses import CRITIC_LOSSES, fit_basis
+from distill.policy_losses import POLICY_LOSSES
+from distill.schedules import teacher_share
+from students.networks import ENCODER
+from teachers.agent import Networks
+from teachers.devices import constrain, spread, whole
+from teachers.networks import Params, energy
+from teachers.rollout import reset, rollout
+from teachers.tasks import Disturbances, State
+
+Metrics = dict[str, Array]
+
+POLICY = ("actor", ENCODER)
+CRITIC = ("phi", "psi")
+
+
+class DistillState(NamedTuple):
+    """All that a round reads and writes, but for the teacher's parameters."""
+
+    params: Params
+    optimizers: tuple[Any, ...]  # of each phase: what it trains has one optimiser
+    environments: State
+    ring: buffer.Ring
+    basis: Float[Array, "teacher_embed embed"]
+    key: Key[Array, ""]
+    round: Int[Array, ""]
+
+
+class Visited(NamedTuple):
+    """What a rollout has seen, a row for each control step of each environment."""
+
+    observation: Float[Array, "rows obs"]
+    goal: Float[Array, "rows goal"]
+    action: Float[Array, "rows act"]
+
+
+class Stages(NamedTuple):
+    """A distillation's pure functions."""
+
+    init: Callable[[Key[Array, ""]], DistillState]
+    collect: Callable[[DistillState, Params], tuple[DistillState, Visited, Metrics]]
+    label: Callable[[DistillState, Params, Visited], DistillState]
+    learn: tuple[Callable[[DistillState, Params], tuple[DistillState, Metrics]], ...]  # by phase
+
+
+def phases(config: DistillConfig) -> tuple[tuple[str, ...], ...]:
+    """Which networks are trained together: all of them, or first those of the policy."""
+    joint = config.learning.order == "joint"
+    return (POLICY + CRITIC,) if joint else (POLICY, CRITIC)
+
+
+def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> Stages:
+    """The functions of a distillation.
+
+    `collect` rolls out `collect.steps` control steps; `label` has the teacher label every visited state, once, and
+    stores them in the ring; `learn` takes `learning.updates` gradient steps. Of a sequential distillation, the second
+    phase is `learn` alone.
+
+    Args:
+        config: of the distillation.
+        teacher: its networks.
+        student: the networks to train.
+    """
+    collecting, learning = config.collect, config.learning
+    task = teacher.task.simulated_by(collecting.physics, collecting.environments)
+    noise = collecting.disturbances.noise
+    if collecting.disturbances != Disturbances():
+        task = task.disturbed_by(collecting.disturbances)
+    decay = optax.cosine_decay_schedule(learning.learning_rate, config.rounds * learning.updates)
+    adam = optax.adam(decay)
+    policy_loss = POLICY_LOSSES[config.policy.loss]
+    critic_loss = CRITIC_LOSSES[config.critic.loss]
+
+    def labelled(params: Params, visited: Visited) -> buffer.Labelled:
+        observation, goal, action = visited
+        mean, log_std = teacher.actor(params, observation, goal)
+        phi, psi = teacher.phi(params, observation, action), teacher.psi(params, goal)
+        return buffer.Labelled(observation, goal, action, mean, log_std, phi, psi)
+
+    def init(key: Key[Array, ""]) -> DistillState:
+        key, params_key, reset_key = jax.random.split(key, 3)
+        params = student.init(params_key)
+        one = Visited(*(jnp.zeros((1, n)) for n in task.sizes.values()))
+        row = jax.eval_shape(lambda: labelled(teacher.init(key), one))
+        embedding = jax.eval_shape(lambda: student.psi(params, one.goal)).shape[-1]
+        return DistillState(
+            params=params,
+            optimizers=tuple(adam.init(_part(params, phase)) for phase in phases(config)),
+            environments=reset(task, reset_key, collecting.environments, "train"),
+            ring=buffer.empty(config.buffer_rows, row),
+            basis=jnp.eye(row.phi.shape[-1], embedding),
+            key=key,
+            round=jnp.zeros((), jnp.int32),
+        )
+
+    def collect(
+        state: DistillState, teacher_params: Params
+    ) -> tuple[DistillState, Visited, Metrics]:
+        key, who_key, goal_key, rollout_key = jax.random.split(state.key, 4)
+        share = teacher_share(
+            state.round, collecting.schedule, collecting.handover * config.rounds
+        )
+        # In each environment one of the two acts for the whole round.
+        by_teacher = jax.random.uniform(who_key, (collecting.environments, 1)) < share
+
+        def act(keys: Array, observation: Array, goal: Array, by_teacher: Array) -> Array:
+            own = student.policy(state.params, observation, goal)
+            action = jax.lax.cond(
+                share > 0,
+                lambda: jnp.where(
+                    by_teacher, teacher.policy(teacher_params, observation, goal), own
+                ),
+                lambda: own,
+            )
+            noise = jax.vmap(lambda key: jax.random.normal(key, action.shape[1:]))(keys)
+            return jnp.clip(action + collecting.noise * noise, -1.0, 1.0)
+
+        environments = state.environments._replace(
+            goal=relabelled(state, goal_key, config, task.achieved_goal)
+        )
+        environments, seen = rollout(
+            task, act, environments, rollout_key, collecting.steps, "train", by_teacher
+        )
+        visited = Visited(
+            *(
+                constrain(x.reshape(-1, x.shape[-1]))
+                for x in (seen.observation, seen.goal, seen.action)
+            )
+        )
+        return (
+            state._replace(environments=environments, key=key),
+            visited,
+            {
+                "teacher_share": share,
+                "rollout_time_at_goal": jnp.mean(seen.distance < task.success_radius),
+            },
+        )
+
+    def label(state: DistillState, teacher_params: Params, visited: Visited) -> DistillState:
+        rows = len(visited.observation)
+        if rows > collecting.label_batch:
+            labels = jax.lax.map(
+                lambda row: labelled(teacher_params, row),
+                visited,
+                batch_size=collecting.label_batch,
+            )
+        else:
+            labels = labelled(teacher_params, visited)
+        basis = state.basis
+        if basis.shape[1] < basis.shape[0]:
+            basis = jax.lax.cond(
+                state.round == 0,
+                lambda: fit_basis(labels.phi, labels.psi, basis.shape[1]),
+                lambda: basis,
+            )
+        return state._replace(
+            ring=buffer.insert(state.ring, labels), basis=basis, round=state.round + 1
+        )
+
+    def objective(
+        trained: Params,
+        fixed: Params,
+        teacher_params: Params,
+        basis: Array,
+        batch: buffer.Labelled,
+        key: Key[Array, ""],
+        phase: tuple[str, ...],
+    ) -> tuple[Array, Metrics]:
+        params = {**fixed, **trained}
+        # The labels are those of the clean state.
+        seen = batch.observation
+        if noise > 0:
+            seen += noise * task.observation_scale * jax.random.normal(key, seen.shape)
+        total = jnp.zeros(())
+        metrics: Metrics = {}
+        if "actor" in phase:
+            mean, log_std = student.actor(params, seen, batch.goal)
+            loss = policy_loss(mean, log_std, batch.mean, batch.log_std)
+            error = jnp.mean(jnp.abs(jnp.tanh(mean) - jnp.tanh(batch.mean)))
+            metrics |= {"policy_loss": loss, "action_error": error}
+            total += loss
+            if config.policy.value_weight > 0:
+                some = config.policy.value_batch
+                phi = teacher.phi(teacher_params, batch.observation[:some], jnp.tanh(mean[:some]))
+                value = jnp.mean(energy(phi, batch.psi[:some]))
+                metrics["teacher_value"] = value
+                total -= config.policy.value_weight * value
+        if "phi" in phase:
+            phi = student.phi(params, seen, batch.action)
+            psi = student.psi(params, batch.goal)
+            loss = critic_loss(
+                phi, psi, batch.phi, batch.psi, basis, config.critic.temperature
+            )
+            values = jnp.stack([energy(phi, psi), energy(batch.phi, batch.psi)])
+            metrics |= {"critic_loss": loss, "value_correlation": jnp.corrcoef(values)[0, 1]}
+            total += loss
+        return total, metrics
+
+    def make_learn(
+        number: int, phase: tuple[str, ...]
+    ) -> Callable[[DistillState, Params], tuple[DistillState, Metrics]]:
+        def learn(state: DistillState, teacher_params: Params) -> tuple[DistillState, Metrics]:
+            key, update_key = jax.random.split(state.key)
+            fixed = {name: p for name, p in state.params.items() if name not in phase}
+
+            def update(
+                carry: tuple[Params, Any], key: Array
+            ) -> tuple[tuple[Params, Any], Metrics]:
+                trained, optimizer = carry
+                batch_key, noise_key = jax.random.split(key)
+                batch = buffer.sample(
+                    state.ring, batch_key, learning.batch, config.states_per_round
+                )
+                grads, metrics = jax.grad(objective, has_aux=True)(
+                    trained, fixed, teacher_params, state.basis, batch, noise_key, phase
+                )
+                updates, optimizer = adam.update(grads, optimizer)
+                return (optax.apply_updates(trained, updates), optimizer), metrics
+
+            (trained, optimizer), metrics = jax.lax.scan(
+                update,
+                (_part(state.params, phase), state.optimizers[number]),
+                jax.random.split(update_key, learning.updates),
+            )
+            optimizers = (*state.optimizers[:number], optimizer, *state.optimizers[number + 1 :])
+            return (
+                state._replace(params={**fixed, **trained}, optimizers=optimizers, key=key),
+                {name: jnp.mean(values) for name, values in metrics.items()},
+            )
+
+        return learn
+
+    return Stages(
+        init,
+        collect,
+        label,
+        tuple(make_learn(number, phase) for number, phase in enumerate(phases(config))),
+    )
+
+
+def relabelled(
+    state: DistillState,
+    key: Key[Array, ""],
+    config: DistillConfig,
+    achieved_goal: Callable[[Array], Array],
+) -> Float[Array, "env goal"]:
+    """The goals of a round: in some environments one that was reached in a state of an earlier round.
+
+    So the student learns goals that the task does not draw, and the way to them from wherever it is.
+    """
+    which_key, goal_key = jax.random.split(key)
+    count = config.collect.environments
+    drawn = buffer.sample(state.ring, goal_key, count, config.states_per_round)
+    chosen = jax.random.uniform(which_key, (count, 1)) < config.collect.relabelled
+    # In the first round the ring is empty.
+    return jnp.where(
+        chosen & (state.round > 0), achieved_goal(drawn.observation), state.environments.goal
+    )
+
+
+def placement(state: DistillState) -> Any:
+    """On which devices each array of a state lies: environments are spread, all else is small and on each."""
+    placed: Any = jax.tree.map(lambda _: whole(), state)
+    return placed._replace(environments=jax.tree.map(lambda _: spread(), state.environments))
+
+
+def _part(params: Params, names: tuple[str, ...]) -> Params:
+    return {name: params[name] for name in names if name in params}

@@ -1,0 +1,27 @@
+"""Named ways to teach a policy: each is a handful of settings, and nothing but settings."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from teachers.tasks import InputError
+
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    # The teacher drives, the student watches.
+    "bc": {"collect.schedule": "teacher"},
+    # The student drives more and more, the teacher says what it would have done (Ross et al., arXiv 1011.0686).
+    "dagger": {},
+    "dagger-kl": {"policy.loss": "kl"},
+    "dagger-reverse-kl": {"policy.loss": "reverse_kl"},
+    "dagger-value": {"policy.value_weight": 0.1},
+}
+
+
+def method_settings(name: str) -> Mapping[str, Any]:
+    """The settings of a method, by dotted key.
+
+    Raises:
+        InputError: no method is called so.
+    """
+    if name not in METHODS:
+        raise InputError(f"there is no method {name!r}; choose one of {', '.join(METHODS)}")
+    return METHODS[name]

@@ -1,0 +1,97 @@
+"""A student's own networks trained as a teacher is, by contrastive RL: what distillation has to beat."""
+
+import time
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+from etils import epath
+
+from students.artefact import save_student
+from students.config import StudentConfig
+from students.networks import describe_networks, student_networks
+from teachers.agent import Agent
+from teachers.config import Config, TeacherConfig
+from teachers.devices import whole
+from teachers.folders import new_folder
+from teachers.iteration import init_training, make_iteration, placement
+from teachers.metadata import Metadata, library_versions
+from teachers.progress import Progress, silent
+from teachers.runlog import RunLog
+from teachers.tasks import get_task
+
+
+class ScratchConfig(Config):
+    """Everything that determines such a run: of the teacher's settings all but its networks."""
+
+    teacher: TeacherConfig
+    student: StudentConfig
+
+
+def train_from_scratch(
+    config: ScratchConfig, out: epath.PathLike, *, progress: Progress = silent
+) -> Agent:
+    """Trains a student's networks by contrastive RL, with a teacher's settings and steps, and leaves a run in `out`.
+
+    Args:
+        config: of the run.
+        out: a new folder.
+        progress: called after each iteration.
+
+    Returns:
+        The trained student, which was never measured.
+
+    Raises:
+        InputError: `out` is taken, or the run cannot be dealt out to the devices.
+    """
+    out, settings = epath.Path(out), config.teacher
+    begun = time.monotonic()
+    networks, init, iterate = _programs(
+        config.student, settings.model_copy(update={"seed": 0, "steps": 1})
+    )
+    total = settings.iterations * settings.steps_per_iteration
+    with new_folder(out), RunLog(out, config) as log:
+        state = init(jax.numpy.uint32(settings.seed))
+        row: dict[str, Any] = {}
+        for i in range(1, settings.iterations + 1):
+            state, metrics = iterate(state)
+            row = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            row["seconds"] = time.monotonic() - begun
+            log.write(i * settings.steps_per_iteration, row)
+            progress(i * settings.steps_per_iteration, total, row)
+        params = state.learner.params
+        metadata = Metadata(
+            kind="student",
+            task=networks.task.name,
+            task_source=networks.task.source,
+            sizes=networks.task.sizes,
+            networks=describe_networks(config.student, params),
+            config={
+                **settings.model_dump(),
+                "student": config.student.model_dump(exclude_none=True),
+                "embedding": config.student.embedding or settings.embedding,
+            },
+            metrics={**row, "steps": total},
+            lineage={},
+            versions=library_versions(),
+        )
+        student = Agent(networks, params, metadata)
+        save_student(student, out)
+    return student
+
+
+@lru_cache(maxsize=1)
+def _programs(student: StudentConfig, config: TeacherConfig) -> Any:
+    """Kept between runs that differ in seed and length alone."""
+    networks = student_networks(get_task(config.task), student, config.embedding)
+    init = partial(init_training, config, networks=networks)
+    place = placement(jax.eval_shape(init))
+    return (
+        networks,
+        jax.jit(init, out_shardings=place),
+        jax.jit(
+            make_iteration(config, networks=networks),
+            donate_argnums=0,
+            out_shardings=(place, whole()),
+        ),
+    )

@@ -1,0 +1,157 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import DISTILL
+
+from distill import distill_config
+from distill.iteration import make_stages, phases, relabelled
+from students import student_networks
+from teachers import load_teacher
+
+
+class Distillation:
+    """A few rounds by hand, with the state after each stage."""
+
+    def __init__(self, teacher, **settings) -> None:
+        self.teacher = teacher
+        self.config = distill_config(overrides={**DISTILL, **settings})
+        networks = student_networks(teacher.task, self.config.student, 4)
+        stages = make_stages(self.config, teacher.networks, networks)
+        self.states = [jax.jit(stages.init)(jax.random.key(0))]
+        self.collect, self.label = jax.jit(stages.collect), jax.jit(stages.label)
+        self.learn = [jax.jit(learn) for learn in stages.learn]
+
+    def round(self):
+        state, visited, metrics = self.collect(self.states[-1], self.teacher.params)
+        state = self.label(state, self.teacher.params, visited)
+        state, learned = self.learn[0](state, self.teacher.params)
+        self.states.append(state)
+        return visited, metrics | learned
+
+
+@pytest.fixture(scope="module")
+def teacher(teacher_run):
+    return load_teacher(teacher_run)
+
+
+@pytest.fixture(scope="module")
+def two_rounds(teacher) -> Distillation:
+    rounds = Distillation(teacher, **{"collect.label_batch": 7})
+    for _ in range(2):
+        rounds.round()
+    return rounds
+
+
+def test_every_visited_state_carries_the_teachers_own_labels(two_rounds) -> None:
+    teacher, config = two_rounds.teacher, two_rounds.config
+    rows = jax.tree.map(
+        lambda x: x[: 2 * config.states_per_round], two_rounds.states[-1].ring.rows
+    )
+    mean, log_std = teacher.networks.actor(teacher.params, rows.observation, rows.goal)
+    np.testing.assert_allclose(rows.mean, mean, atol=1e-5)
+    np.testing.assert_allclose(rows.log_std, log_std, atol=1e-5)
+    phi = teacher.networks.phi(teacher.params, rows.observation, rows.action)
+    np.testing.assert_allclose(rows.phi, phi, atol=1e-5)
+    np.testing.assert_allclose(rows.psi, teacher.networks.psi(teacher.params, rows.goal), atol=1e-5)
+    assert len(np.unique(np.asarray(rows.observation), axis=0)) == 2 * config.states_per_round
+
+
+def test_the_teacher_acts_at_first(two_rounds) -> None:
+    config = two_rounds.config
+    rows = jax.tree.map(
+        lambda x: np.asarray(x[: config.states_per_round]), two_rounds.states[1].ring.rows
+    )
+    by_teacher = np.abs(rows.action - np.tanh(rows.mean))
+    assert by_teacher.max() < 5 * config.collect.noise
+    assert by_teacher.std() > 0  # the noise is there
+
+
+def changed(before, after) -> set[str]:
+    """The networks of which every parameter differs."""
+    return {
+        name
+        for name in before
+        if all(
+            not np.array_equal(old, new)
+            for old, new in zip(
+                jax.tree.leaves(before[name]), jax.tree.leaves(after[name]), strict=True
+            )
+        )
+    }
+
+
+def test_rounds_change_every_network_of_the_student(two_rounds) -> None:
+    _, before, after = two_rounds.states
+    assert changed(before.params, after.params) == {"actor", "phi", "psi"}
+
+
+def test_a_sequential_distillation_trains_the_critic_after_the_policy(teacher) -> None:
+    rounds = Distillation(teacher, **{"learning.order": "sequential", "student.heads": True})
+    assert len(phases(rounds.config)) == 2
+    rounds.round()
+    first, second = rounds.states
+    assert changed(first.params, second.params) == {"actor", "encoder"}
+    third, metrics = rounds.learn[1](second, teacher.params)
+    assert changed(second.params, third.params) == {"phi", "psi"}
+    assert "critic_loss" in metrics
+    assert "policy_loss" not in metrics
+
+
+def test_some_environments_head_for_goals_that_were_reached(two_rounds) -> None:
+    state, config = two_rounds.states[-1], two_rounds.config
+    task = two_rounds.teacher.task
+
+    def goals(share: float, state) -> np.ndarray:
+        collect = config.collect.model_copy(update={"relabelled": share})
+        settings = config.model_copy(update={"collect": collect})
+        return np.asarray(relabelled(state, jax.random.key(1), settings, task.achieved_goal))
+
+    seen = np.asarray(state.ring.rows.observation[: 2 * config.states_per_round])
+    reached = {tuple(goal) for goal in np.asarray(task.achieved_goal(seen)).tolist()}
+    own = np.asarray(state.environments.goal)
+    np.testing.assert_array_equal(goals(0.0, state), own)
+    assert {tuple(goal) for goal in goals(1.0, state).tolist()} <= reached
+    # Before anything was seen there is nothing to go to.
+    first = two_rounds.states[0]
+    np.testing.assert_array_equal(goals(1.0, first), np.asarray(first.environments.goal))
+
+
+def test_the_teachers_critic_pulls_the_policy_to_what_it_values(teacher) -> None:
+    """By that term alone the student's actions gain value."""
+    settings = {"learning.updates": 200, "learning.batch": 32}
+    values = {}
+    for weight in (0.0, 100.0):
+        rounds = Distillation(teacher, **settings, **{"policy.value_weight": weight})
+        visited, _ = rounds.round()
+        networks = student_networks(teacher.task, rounds.config.student, 4)
+        action = networks.policy(rounds.states[-1].params, visited.observation, visited.goal)
+        values[weight] = teacher.networks.critic(
+            teacher.params, visited.observation, visited.goal, action
+        ).mean()
+    assert values[100.0] > values[0.0]
+
+
+def test_a_bottleneck_is_fitted_to_the_first_rounds_embeddings(teacher) -> None:
+    rounds = Distillation(teacher, **{"student.embedding": 2})
+    rounds.round()
+    basis = rounds.states[-1].basis
+    assert basis.shape == (4, 2)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(2), atol=1e-5)
+    rounds.round()
+    np.testing.assert_array_equal(rounds.states[-1].basis, basis)
+
+
+def test_under_disturbances_the_teacher_labels_the_clean_state(teacher) -> None:
+    settings = {"collect.disturbances.noise": 0.5, "collect.disturbances.delay": (2, 2)}
+    rounds = Distillation(teacher, **settings)
+    rounds.round()
+    rows = jax.tree.map(
+        lambda x: x[: rounds.config.states_per_round], rounds.states[-1].ring.rows
+    )
+    mean, _ = teacher.networks.actor(teacher.params, rows.observation, rows.goal)
+    np.testing.assert_allclose(rows.mean, mean, atol=1e-5)
+    # The reacher's fields depend on each other, which noise would break.
+    squares = rows.observation[:, :2] ** 2 + rows.observation[:, 2:4] ** 2
+    np.testing.assert_allclose(squares, jnp.ones_like(squares), atol=1e-4)
+    assert rounds.states[-1].environments.disturbed.delay.tolist() == [2] * 4

@@ -1,0 +1,53 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from distill.policy_losses import (
+    POLICY_LOSSES,
+    SPREAD_WEIGHT,
+    kl_loss,
+    mode_loss,
+    reverse_kl_loss,
+)
+
+
+def test_mode_loss_by_hand() -> None:
+    mean, teacher_mean = jnp.array([[0.0, 10.0]]), jnp.array([[1.0, 20.0]])
+    log_std, teacher_log_std = jnp.array([[-1.0, 0.0]]), jnp.array([[-1.0, 0.5]])
+    expected = (np.tanh(1.0) ** 2 + 0.0 + SPREAD_WEIGHT * 0.25) / 2
+    assert mode_loss(mean, log_std, teacher_mean, teacher_log_std) == pytest.approx(expected)
+
+
+def test_mode_loss_ignores_the_mean_of_actions_that_are_saturated_anyway() -> None:
+    zeros = jnp.zeros((1, 1))
+    far = mode_loss(jnp.full((1, 1), 9.0), zeros, jnp.full((1, 1), 20.0), zeros)
+    near = mode_loss(jnp.full((1, 1), 0.0), zeros, jnp.full((1, 1), 0.5), zeros)
+    assert far < 1e-12 < near
+
+
+def test_divergences_are_the_integrals_that_define_them() -> None:
+    student, teacher = stats.norm(0.3, np.exp(-0.5)), stats.norm(-0.4, np.exp(0.2))
+    arguments = (jnp.array([[x]]) for x in (0.3, -0.5, -0.4, 0.2))
+    mean, log_std, teacher_mean, teacher_log_std = arguments
+
+    def divergence(first, other) -> float:
+        def density(x: float) -> float:
+            return first.pdf(x) * (first.logpdf(x) - other.logpdf(x))
+
+        return integrate.quad(density, -12, 12)[0]
+
+    forward = kl_loss(mean, log_std, teacher_mean, teacher_log_std)
+    assert forward == pytest.approx(divergence(teacher, student), rel=1e-4)
+    backward = reverse_kl_loss(mean, log_std, teacher_mean, teacher_log_std)
+    assert backward == pytest.approx(divergence(student, teacher), rel=1e-4)
+    assert forward != pytest.approx(float(backward), rel=0.1)
+
+
+@pytest.mark.parametrize("loss", POLICY_LOSSES.values(), ids=POLICY_LOSSES)
+def test_a_perfect_copy_has_no_loss_and_no_gradient(loss) -> None:
+    mean, log_std = jax.random.normal(jax.random.key(0), (2, 5, 3))
+    assert loss(mean, log_std, mean, log_std) == pytest.approx(0, abs=1e-6)
+    for gradient in jax.grad(loss, argnums=(0, 1))(mean, log_std, mean, log_std):
+        np.testing.assert_allclose(gradient, np.zeros((5, 3)), atol=1e-6)
