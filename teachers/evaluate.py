@@ -1,7 +1,7 @@
 """Success and time at goal, deterministically, with bootstrap confidence intervals."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,11 +16,11 @@ from teachers.devices import spread_or_whole, whole
 from teachers.networks import Params
 from teachers.progress import Progress, silent
 from teachers.rollout import reset, rollout
-from teachers.tasks import State, Task
+from teachers.tasks import Disturbances, Disturbed, State, Task
 
 RESAMPLES = 2000
 SEGMENT_STEPS = 50
-EVALUATION = 1  # tells evaluation's random numbers from others of the same seed
+EVALUATION, NOISE = 1, 2  # tell evaluation's random numbers from others of the same seed
 
 
 class Episodes(NamedTuple):
@@ -33,49 +33,73 @@ class Episodes(NamedTuple):
     success_hard: Float[np.ndarray, "episodes"] | None
 
 
-def evaluation_starts(task: Task, episodes: int, seed: int) -> State:
-    """The initial states and goals of an evaluation: the same for every policy and either engine."""
+def evaluation_starts(
+    task: Task, episodes: int, seed: int, disturbances: Disturbances | None = None
+) -> State:
+    """The initial states and goals of an evaluation: the same for every policy, either engine and all disturbances."""
     # Cut along the environments, or whole on each device.
     place = spread_or_whole(episodes)
     starts = jax.jit(reset, static_argnums=(0, 2, 3), out_shardings=place)
     # Training splits the bare key of its seed.
     key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
-    return starts(task, key, episodes, task.evaluation_goals)
+    states = starts(task, key, episodes, task.evaluation_goals)
+    if disturbances is None:
+        return states
+    disturbed = jax.jit(_disturbed, static_argnums=(0, 3), out_shardings=place)
+    return states._replace(disturbed=disturbed(task, disturbances.model_dump(), key, episodes))
+
+
+def _disturbed(
+    task: Task, ranges: Mapping[str, Any], key: Key[Array, ""], episodes: int
+) -> Disturbed:
+    """As `reset` of a disturbed task would draw it with this key."""
+    keys = jax.random.split(key, episodes)
+    return jax.vmap(lambda k: task.disturb(ranges, k))(keys)
 
 
 @lru_cache(maxsize=4)
-def player(networks: Networks) -> Callable[[Params, State], Iterator[Float[Array, "time env"]]]:
+def player(
+    networks: Networks, disturbed: bool = False
+) -> Callable[..., Iterator[Float[Array, "time env"]]]:
     """Compiles, once for many evaluations, the playing of whole episodes in MJX.
 
     An episode that terminates early counts as away from its goal from then on.
 
+    Args:
+        networks: whose policy plays.
+        disturbed: whether episodes are; by what, their starts say.
+
     Returns:
-        `(params, starts) -> segments of the episodes`, which `outcomes` takes one behind the other: each the distance
-        to the goal after each step, still being computed when it is given.
+        `(params, starts, seed=0) -> segments of the episodes`, which `outcomes` takes one behind the other: each the
+        distance to the goal after each step, still being computed when it is given. The seed is that of noise.
+
+    Raises:
+        InputError: disturbed, and Warp simulates the task.
     """
-    task = networks.task
+    # An episode that restarts has counted already, so that it matters little by what it is disturbed.
+    task = networks.task.disturbed_by(Disturbances()) if disturbed else networks.task
     # Played in equal segments, so that long episodes can report their progress.
     segment = next(n for n in range(SEGMENT_STEPS, 0, -1) if task.episode_steps % n == 0)
 
     def play(
-        params: Params, states: State, alive: Bool[Array, "env"]
+        params: Params, states: State, alive: Bool[Array, "env"], key: Key[Array, ""]
     ) -> tuple[State, Bool[Array, "env"], Float[Array, "time env"]]:
         def act(_: Key[Array, "env"], observation: Array, goal: Array) -> Array:
             return networks.policy(params, observation, goal)
 
-        states, trajectory = rollout(
-            task, act, states, jax.random.key(0), segment, task.evaluation_goals
-        )
+        states, trajectory = rollout(task, act, states, key, segment, task.evaluation_goals)
         going = alive & (jnp.cumsum(trajectory.terminated, axis=0) == 0)
         return states, going[-1], jnp.where(going, trajectory.distance, jnp.inf)
 
     # The distances whole, so that every machine can read all of them.
     compiled = jax.jit(play, out_shardings=(None, None, whole()))
 
-    def run(params: Params, starts: State) -> Iterator[Float[Array, "time env"]]:
+    def run(params: Params, starts: State, seed: int = 0) -> Iterator[Float[Array, "time env"]]:
         states, alive = starts, np.ones(starts.steps.shape, bool)
-        for _ in range(task.episode_steps // segment):
-            states, alive, distance = compiled(params, states, alive)
+        noise = jax.random.fold_in(jax.random.key(seed), NOISE)
+        for part in range(task.episode_steps // segment):
+            key = jax.random.fold_in(noise, part)
+            states, alive, distance = compiled(params, states, alive, key)
             yield distance
 
     return run
@@ -93,7 +117,11 @@ def outcomes(task: Task, distance: Float[np.ndarray, "time env"]) -> Episodes:
 
 
 def evaluate_agent(
-    agent: Agent, episodes: int = 256, seed: int = 0, progress: Progress = silent
+    agent: Agent,
+    episodes: int = 256,
+    seed: int = 0,
+    progress: Progress = silent,
+    disturbances: Disturbances | None = None,
 ) -> Episodes:
     """Plays the agent's policy, without exploration noise, for whole episodes of its task in MJX.
 
@@ -102,10 +130,12 @@ def evaluate_agent(
         episodes: how many, simulated at once.
         seed: of initial states and goals; the same seed gives any policy the same episodes.
         progress: called as the episodes advance.
+        disturbances: what the same episodes are disturbed by; all that are given share one compiled program.
     """
-    starts = evaluation_starts(agent.task, episodes, seed)
+    starts = evaluation_starts(agent.task, episodes, seed, disturbances)
+    play = player(agent.networks, disturbances is not None)
     segments: list[np.ndarray] = []
-    for segment in player(agent.networks)(agent.params, starts):
+    for segment in play(agent.params, starts, seed):
         segments.append(np.asarray(segment))
         done = sum(map(len, segments))
         progress(done * episodes, agent.task.episode_steps * episodes, {})

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from etils import epath
+from jaxtyping import Array
 
 from teachers.checkpoint import (
     DamagedError,
@@ -26,7 +27,17 @@ from teachers.devices import alone
 from teachers.iteration import TrainingState, init_training, placement
 from teachers.metadata import FORMAT_VERSION, Metadata, open_task
 from teachers.paths import require_reachable
-from teachers.tasks import InputError, get_task
+from teachers.tasks import InputError, Physics, State, get_task
+
+
+class _Undisturbed(NamedTuple):
+    """`State` in a checkpoint. Teachers train undisturbed, and that nothing disturbs them Orbax would write down too."""
+
+    physics: Physics
+    observation: Array
+    goal: Array
+    steps: Array
+    terminated: Array
 
 
 def resumed(
@@ -121,13 +132,16 @@ def restore(
         items["replay"] = fresh()
     training: TrainingState = items["training"]
     learner = training.learner._replace(params=items["params"])
-    return training._replace(learner=learner, replay=items["replay"])
+    environments = State(*training.environments)
+    return training._replace(learner=learner, environments=environments, replay=items["replay"])
 
 
 def saved_items(state: TrainingState, replay: bool = True) -> dict[str, Any]:
     """A state in the items of a checkpoint, with or without its replay."""
     nothing: Any = {}
-    rest = state._replace(learner=state.learner._replace(params=nothing), replay=nothing)
+    environments: Any = _Undisturbed(*state.environments[:-1])
+    learner = state.learner._replace(params=nothing)
+    rest = state._replace(learner=learner, environments=environments, replay=nothing)
     parts = {"params": state.learner.params, "training": rest}
     return parts | ({"replay": state.replay} if replay else {})
 

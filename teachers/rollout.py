@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from teachers.devices import on_each
 from teachers.tasks import GoalSet, State, Task
+from teachers.tasks.disturbance import SENSE
 
 RESTART_SHARE = 16  # of all environments, how many parts are restarted one after the other
 
@@ -19,9 +20,9 @@ Act = Callable[..., Array]
 class Trajectory(NamedTuple):
     """What happened in each control step of each environment."""
 
-    observation: Float[Array, "*time env obs"]  # before the step
+    observation: Float[Array, "*time env obs"]  # before the step, without noise
     goal: Float[Array, "*time env goal"]
-    action: Float[Array, "*time env act"]
+    action: Float[Array, "*time env act"]  # as chosen; where there is a delay, taken later
     steps: Int[Array, "*time env"]  # the step's index within its episode
     distance: Float[Array, "*time env"]  # after the step, from its goal
     terminated: Bool[Array, "*time env"]  # with this step the episode ended early
@@ -88,7 +89,9 @@ def _step(
     goal_set: GoalSet,
     context: tuple[Array, ...],
 ) -> tuple[State, Trajectory]:
-    action = act(act_keys, states.observation, states.goal, *context)
+    sense_keys = jax.vmap(lambda key: jax.random.fold_in(key, SENSE))(act_keys)
+    sensed = jax.vmap(task.sense)(states, sense_keys)
+    action = act(act_keys, sensed, states.goal, *context)
     stepped = jax.vmap(task.step)(states, action)
     broken = ~_finite(stepped)
     terminated = stepped.terminated | broken

@@ -35,6 +35,7 @@ from teachers.tasks.base import (
     slices,
 )
 from teachers.tasks.cheetah import Cheetah
+from teachers.tasks.disturbance import CONDITIONS, RANDOMIZED, Disturbances, Disturbed
 from teachers.tasks.humanoid import (
     Humanoid,
     HumanoidBigMaze,
@@ -147,9 +148,13 @@ def _unambiguous(task: Task) -> Task:
 
 
 __all__ = [
+    "CONDITIONS",
+    "RANDOMIZED",
     "REMEDY",
     "TASKS",
     "Camera",
+    "Disturbances",
+    "Disturbed",
     "Engine",
     "Field",
     "GoalSet",

@@ -20,6 +20,18 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from teachers.errors import InputError
+from teachers.tasks.disturbance import (
+    DRAW,
+    Disturbances,
+    Disturbed,
+    Robot,
+    changed,
+    delayed,
+    draw,
+    noisy,
+    pushed_robot,
+    pushing,
+)
 
 with contextlib.redirect_stdout(io.StringIO()):  # it prints there that optional Warp is missing
     from mujoco import mjx
@@ -47,6 +59,10 @@ WALKING: Mapping[str, Any] = {
     "logging.evaluate_every": 60,
     "logging.episodes": 128,
 }
+
+_UNDISTURBED = (
+    "physics 'warp' simulates no disturbances; use physics 'jax', or leave the disturbances out"
+)
 
 GoalSet = Literal["train", "eval"]
 Engine = Literal["jax", "warp"]  # MJX's two implementations
@@ -97,6 +113,7 @@ class State(NamedTuple):
     goal: Float[Array, "*batch goal"]
     steps: Int[Array, "*batch"]  # control steps taken in this episode
     terminated: Bool[Array, "*batch"]
+    disturbed: Any = ()  # `Disturbed` where something disturbs this episode
 
 
 class Task(ABC):
@@ -119,6 +136,7 @@ class Task(ABC):
     goal_sets: ClassVar[tuple[GoalSet, ...]] = ("train",)
     training: ClassVar[Mapping[str, Any]] = {}  # default teacher settings, by dotted key
     source: str = ""  # `file.py:Class` where `get_task` loaded it from a file
+    disturbances: Disturbances | None = None  # see `disturbed_by`
 
     def __init__(self) -> None:
         self.model: mujoco.MjModel = self.build().compile()
@@ -273,10 +291,12 @@ class Task(ABC):
             environments: the most that are ever simulated at once; Warp keeps room for their contacts.
 
         Raises:
-            InputError: Warp cannot run here, or cannot simulate this model; the message says why.
+            InputError: Warp cannot run here, or cannot simulate this model or what disturbs it; the message says why.
         """
         if engine == "jax":
             return self
+        if self.disturbances is not None:
+            raise InputError(_UNDISTURBED)
         if importlib.util.find_spec("warp") is None:
             raise InputError(
                 "physics 'warp' needs the package warp-lang, which is not installed; "
@@ -302,6 +322,42 @@ class Task(ABC):
             raise InputError(
                 f"physics 'warp' cannot simulate task {self.name} here: {error}; use physics 'jax'"
             ) from None
+        return self._simulating(model, data)
+
+    def disturbed_by(self, disturbances: Disturbances) -> "Task":
+        """The same task, with every episode disturbed by what it draws from these ranges when it starts.
+
+        Initial states and goals are those of the undisturbed task. Observations hold no noise: `sense` adds it.
+
+        Raises:
+            InputError: Warp simulates it.
+        """
+        if self._simulated[0].impl != mjx.Impl.JAX:
+            raise InputError(_UNDISTURBED)
+        task = copy.copy(self)
+        task.disturbances = disturbances
+        return task
+
+    def disturb(self, ranges: Mapping[str, Any], key: Key[Array, ""]) -> Disturbed:
+        """What disturbs the episode that `reset` starts with `key`.
+
+        Args:
+            ranges: the fields of `Disturbances`, which may be traced.
+            key: that of `reset`.
+        """
+        return draw(
+            ranges,
+            jax.random.fold_in(key, DRAW),
+            action_size=self.action_size,
+            episode_steps=self.episode_steps,
+            force=self._robot.mass / self.control_period,
+        )
+
+    @cached_property
+    def _robot(self) -> Robot:
+        return pushed_robot(self.model)
+
+    def _simulating(self, model: mjx.Model, data: mjx.Data) -> "Task":
         task = copy.copy(self)
         task.__dict__["_simulated"] = model, data
         return task
@@ -318,12 +374,29 @@ class Task(ABC):
             goal=self.sample_goal(goal_key, observation, goal_set),
             steps=jnp.zeros((), jnp.int32),
             terminated=jnp.zeros((), bool),
+            disturbed=self.disturb(self.disturbances.model_dump(), key)
+            if self.disturbances
+            else (),
         )
 
+    def sense(self, state: State, key: Key[Array, ""]) -> Float[Array, "obs"]:
+        """What a policy is given: the observation, with noise where the episode is disturbed."""
+        if not state.disturbed:
+            return state.observation
+        return noisy(state.disturbed, state.observation, self.observation_scale, key)
+
     def step(self, state: State, action: Float[Array, "act"]) -> State:
-        """One environment one control period later. Episodes do not restart here: see `teachers.rollout`."""
+        """One environment one control period later. Episodes do not restart here: see `teachers.rollout`.
+
+        A disturbed one takes the action that its delay says, with its own masses and friction.
+        """
+        task = self
+        if state.disturbed:
+            action, disturbed = delayed(state.disturbed, action)
+            state = state._replace(disturbed=disturbed)
+            task = self._under(disturbed, state.steps)
         control = self.control(action)
-        physics = self.advance(state.physics, control)
+        physics = task.advance(state.physics, control)
         observation = self._observe(physics, control)
         return state._replace(
             physics=physics,
@@ -331,6 +404,12 @@ class Task(ABC):
             steps=state.steps + 1,
             terminated=self.terminated(observation),
         )
+
+    def _under(self, disturbed: Disturbed, step: Int[Array, ""]) -> "Task":
+        # Observations remain those of the declared model, as a robot's own would.
+        model, data = self._simulated
+        forces = data.xfrc_applied.at[self._robot.body, :2].set(pushing(disturbed, step))
+        return self._simulating(changed(model, disturbed), data.replace(xfrc_applied=forces))
 
     def advance(self, physics: Physics, control: Float[Array, "nu"]) -> Physics:
         """The simulation alone, one control period later: nothing is observed."""

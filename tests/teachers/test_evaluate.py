@@ -14,7 +14,8 @@ from teachers.evaluate import (
     retention,
     summary,
 )
-from teachers.tasks import get_task
+from teachers.tasks import CONDITIONS, Disturbances, get_task
+from teachers.tasks.reacher import Reacher
 
 
 def test_outcomes_by_hand() -> None:
@@ -127,3 +128,43 @@ def test_progress_is_reported_in_steps_of_all_episodes(teacher_run) -> None:
         load_teacher(teacher_run), 8, 0, lambda done, total, _: seen.append((done, total))
     )
     assert seen == [(400, 800), (800, 800)]
+
+
+@pytest.fixture(scope="module")
+def agent(teacher_run):
+    return load_teacher(teacher_run)
+
+
+def test_disturbed_episodes_start_as_others_do_and_share_one_program(agent, monkeypatch) -> None:
+    traced = []
+    observe = Reacher.observe
+
+    def watched(self, data):
+        traced.append(data)
+        return observe(self, data)
+
+    plain = evaluation_starts(agent.task, 8, 0)
+    monkeypatch.setattr(Reacher, "observe", watched)
+    play = player(agent.networks, True)
+    seen = {}
+    for name, disturbances in CONDITIONS.items():
+        starts = evaluation_starts(agent.task, 8, 0, disturbances)
+        jax.tree.map(np.testing.assert_array_equal, plain, starts._replace(disturbed=()))
+        seen[name] = np.concatenate(list(play(agent.params, starts)))
+        if name == "clean":
+            compiled = len(traced)
+    assert compiled > 0
+    assert len(traced) == compiled
+    undisturbed = np.concatenate(list(player(agent.networks)(agent.params, plain)))
+    np.testing.assert_allclose(seen.pop("clean"), undisturbed, atol=1e-3)
+    for distance in seen.values():
+        assert np.abs(distance - undisturbed).max() > 2e-3
+
+
+def test_disturbed_evaluations_repeat_with_the_seed(agent) -> None:
+    first, again = (evaluate_agent(agent, 8, 3, disturbances=CONDITIONS["all"]) for _ in range(2))
+    assert summary(first) == summary(again)
+    starts = evaluation_starts(agent.task, 8, 0, Disturbances(noise=0.1))
+    play = player(agent.networks, True)
+    one, other = (np.concatenate(list(play(agent.params, starts, seed))) for seed in (0, 1))
+    assert np.abs(one - other).max() > 1e-3

@@ -1,0 +1,310 @@
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+from falling import FallingReacher
+from mujoco import mjx
+from pydantic import ValidationError
+
+from teachers.rollout import reset, rollout
+from teachers.tasks import CONDITIONS, RANDOMIZED, Disturbances, InputError, get_task, slices
+from teachers.tasks.disturbance import MAX_DELAY, Disturbed, changed, delayed, pushed_robot
+from teachers.tasks.twin import Twin
+
+ENVS, STEPS = 16, 30
+NAMES = ("reacher", "point_u_maze")
+
+
+def started(task, environments):
+    return jax.jit(lambda key: reset(task, key, environments, "train"))(jax.random.key(0))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def stepped(request):
+    """A task, starts of it, actions held for a while, and the two compiled steps: plain and disturbed."""
+    task = get_task(request.param)
+    starts = started(task, ENVS)
+    held = jax.random.uniform(
+        jax.random.key(1), (STEPS // 10, ENVS, task.action_size), minval=-1, maxval=1
+    )
+    return task, starts, np.repeat(np.asarray(held), 10, axis=0), jax.jit(jax.vmap(task.step))
+
+
+def drawn(task, disturbances, environments=ENVS):
+    """What disturbs so many environments."""
+    keys = jax.random.split(jax.random.key(2), environments)
+    return jax.jit(jax.vmap(task.disturb, (None, 0)))(disturbances.model_dump(), keys)
+
+
+def disturbed(task, states, disturbances):
+    """The same states, disturbed."""
+    return states._replace(disturbed=drawn(task, disturbances))
+
+
+def observed(step, states, actions):
+    """Observations after each step."""
+    seen = []
+    for action in actions:
+        states = step(states, action)
+        seen.append(np.asarray(states.observation))
+    return np.stack(seen)
+
+
+def observed_in_c(task, starts, actions, change, environments):
+    """The same in MuJoCo C, with a model that `change` has changed."""
+    task = type(task)()
+    change(task.model)
+    mujoco.mj_setConst(task.model, mujoco.MjData(task.model))
+    seen = []
+    for environment in range(environments):
+        twin = Twin(task)
+        twin.reset(*(np.asarray(part)[environment] for part in starts.physics[:2]))
+        seen.append([])
+        for action in actions[:, environment]:
+            twin.step(action)
+            seen[-1].append(twin.observation)
+    return np.stack(seen, axis=1)
+
+
+def assert_close(task, one, other, bound):
+    assert np.abs((one - other) / task.observation_scale).max() < bound
+
+
+def assert_apart(task, one, other, bound):
+    assert np.abs((one - other) / task.observation_scale).max() > bound
+
+
+def test_a_disturbed_task_starts_the_same_episodes() -> None:
+    task = get_task("reacher")
+    plain, disturbed = started(task, ENVS), started(task.disturbed_by(RANDOMIZED), ENVS)
+    assert plain.disturbed == ()
+    jax.tree.map(np.testing.assert_array_equal, plain, disturbed._replace(disturbed=()))
+    # What evaluations draw by themselves is the same.
+    keys = jax.random.split(jax.random.key(0), ENVS)
+    again = jax.vmap(task.disturb, (None, 0))(RANDOMIZED.model_dump(), keys)
+    jax.tree.map(np.testing.assert_allclose, disturbed.disturbed, again)
+    assert len(np.unique(again.mass)) == ENVS
+    assert task.disturbances is None
+
+
+def test_draws_fill_their_ranges_and_differ_between_environments() -> None:
+    task = get_task("reacher")
+    found = drawn(task, CONDITIONS["all"], 500)
+    assert isinstance(found, Disturbed)
+    np.testing.assert_array_equal(np.unique(found.delay), [0, 1, 2, 3])
+    for factor in (found.mass, found.friction):
+        assert 0.9 <= factor.min() < 0.91
+        assert 1.09 < factor.max() <= 1.1
+    assert abs(np.corrcoef(found.mass, found.friction)[0, 1]) < 0.2
+    np.testing.assert_allclose(found.noise, 0.1)
+    assert len(np.unique(found.push_step)) > 90
+    assert found.push_step.min() >= 0
+    assert found.push_step.max() < task.episode_steps
+    # The whole arm's mass, faster by 0.5 m/s within one control period.
+    force = 0.5 * task.model.body_mass.sum() / task.control_period
+    np.testing.assert_allclose(np.linalg.norm(found.push, axis=-1), force, rtol=1e-5)
+    assert np.abs(found.push.mean(axis=0)).max() < 0.2 * force
+    assert not found.pending.any()
+
+
+def test_without_disturbance_all_is_as_it_was(stepped) -> None:
+    task, starts, actions, step = stepped
+    neutral = disturbed(task, starts, CONDITIONS["clean"])
+    plain = observed(step, starts, actions)
+    assert_close(task, plain, observed(step, neutral, actions), 1e-4)
+    assert_apart(task, plain, np.asarray(starts.observation), 0.1)
+
+
+@pytest.mark.parametrize("delay", range(MAX_DELAY + 1))
+def test_a_delay_shifts_the_actions_by_so_many_steps(stepped, delay) -> None:
+    task, starts, actions, step = stepped
+    late = disturbed(task, starts, Disturbances(delay=(delay, delay)))
+    shifted = np.concatenate([np.zeros_like(actions[:delay]), actions])[:STEPS]
+    seen = observed(step, late, actions)
+    assert_close(task, seen, observed(step, starts, shifted), 1e-4)
+    if delay:
+        assert_apart(task, seen, observed(step, starts, actions), 1e-2)
+
+
+def test_each_environment_has_its_own_delay() -> None:
+    queue = drawn(get_task("reacher"), RANDOMIZED, 2)
+    queue = queue._replace(delay=jnp.array([1, 3]), pending=jnp.zeros((2, MAX_DELAY, 1)))
+    taken = []
+    for number in range(1, 6):
+        action, queue = jax.vmap(delayed)(queue, jnp.full((2, 1), float(number)))
+        taken.append(np.asarray(action)[:, 0])
+    np.testing.assert_array_equal(np.transpose(taken), [[0, 1, 2, 3, 4], [0, 0, 0, 1, 2]])
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.5])
+def test_a_mass_factor_does_what_it_does_in_mujoco_c(stepped, factor) -> None:
+    task, starts, actions, step = stepped
+
+    def change(model):
+        model.body_mass *= factor
+        model.body_inertia *= factor
+
+    seen = observed(step, disturbed(task, starts, Disturbances(mass=(factor, factor))), actions)
+    in_c = observed_in_c(task, starts, actions, change, 4)
+    assert_close(task, seen[:, :4], in_c, 1e-2)
+    assert_apart(task, seen, observed(step, starts, actions), 0.05)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.5])
+def test_a_friction_factor_does_what_it_does_in_mujoco_c(stepped, factor) -> None:
+    task, starts, actions, step = stepped
+
+    def change(model):
+        model.dof_damping *= factor
+
+    slippery = disturbed(task, starts, Disturbances(friction=(factor, factor)))
+    seen = observed(step, slippery, actions)
+    assert_close(task, seen[:, :4], observed_in_c(task, starts, actions, change, 4), 1e-2)
+    assert_apart(task, seen, observed(step, starts, actions), 0.05)
+
+
+def test_every_constant_of_the_model_that_follows_from_mass_is_changed() -> None:
+    task = get_task("point_u_maze")
+    spec = task.build()
+    # Besides walls, a body with friction of every kind, a tendon and a pair of its own.
+    body = spec.worldbody.add_body(pos=[0, 0, 5])
+    body.add_joint(name="lift", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, 0, 1], frictionloss=0.3)
+    body.add_joint(name="turn", type=mujoco.mjtJoint.mjJNT_HINGE, axis=[1, 0, 0], damping=[2, 0, 0])
+    body.add_geom(name="box", size=[0.1, 0.2, 0.3], type=mujoco.mjtGeom.mjGEOM_BOX, mass=2.0)
+    spec.add_pair(geomname1="point", geomname2="box", friction=[0.5, 0.5, 0.1, 0.1, 0.1])
+    tendon = spec.add_tendon(name="tendon")
+    tendon.wrap_joint("lift", 1.0)
+    tendon.wrap_joint("turn", 2.0)
+    model = spec.compile()
+    one = jax.tree.map(lambda leaf: leaf[0], drawn(task, CONDITIONS["clean"], 1))
+    one = one._replace(mass=jnp.float32(1.25), friction=jnp.float32(0.75))
+    before = mjx.put_model(model)
+    after = changed(before, one)
+    model.body_mass *= 1.25
+    model.body_inertia *= 1.25
+    for name in ("geom_friction", "pair_friction", "dof_damping", "dof_frictionloss"):
+        getattr(model, name)[:] *= 0.75
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    expected = mjx.put_model(model)
+
+    def different(one, other):
+        """Names of the numbers that differ."""
+        pairs = zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True)
+        return {
+            jax.tree_util.keystr(path)
+            for (path, a), b in pairs
+            if not np.allclose(a, b, rtol=1e-5, atol=1e-7)
+        }
+
+    assert different(after, expected) == set()
+    assert len(different(before, after)) == 12
+
+
+def test_a_push_changes_the_speed_by_so_much_in_its_step_alone(stepped) -> None:
+    task, starts, actions, step = stepped
+    if task.name != "point_u_maze":
+        pytest.skip("an arm is held at its shoulder")
+    # In the middle of the corridor, and without damping, which would take some of the speed.
+    middle = jnp.tile(jnp.asarray(task.maze.start, jnp.float32), (ENVS, 1))
+    pushed = disturbed(task, starts, Disturbances(push=0.5, friction=(0, 0)))
+    when = jnp.arange(ENVS) % 5
+    pushed = pushed._replace(
+        physics=pushed.physics._replace(qpos=middle),
+        disturbed=pushed.disturbed._replace(push_step=when),
+    )
+    still = np.zeros_like(actions[:6])
+    speeds = observed(step, pushed, still)[..., 2:4]
+    jumps = np.diff(np.concatenate([np.zeros_like(speeds[:1]), speeds]), axis=0)
+    expected = np.arange(6)[:, None] == np.asarray(when)
+    np.testing.assert_allclose(np.linalg.norm(jumps, axis=-1), 0.5 * expected, atol=1e-4)
+    direction = pushed.disturbed.push / jnp.linalg.norm(pushed.disturbed.push, axis=-1)[:, None]
+    np.testing.assert_allclose(speeds[-1], 0.5 * direction, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "mass"),
+    [("point_u_maze", "point", 0.3), ("ant_push", "torso", 0.911), ("ant_ball", "torso", 0.911)],
+)
+def test_the_robot_is_pushed_and_not_what_lies_about(name, body, mass) -> None:
+    model = get_task(name).model
+    robot = pushed_robot(model)
+    assert model.body(robot.body).name == body
+    assert robot.mass == pytest.approx(mass, abs=1e-3)
+
+
+def test_noise_is_a_share_of_each_fields_scale() -> None:
+    task = get_task("reacher")
+    clean = jax.tree.map(lambda leaf: leaf[0], started(task, ENVS))
+    noise = jax.tree.map(lambda leaf: leaf[0], drawn(task, Disturbances(noise=0.1)))
+    keys = jax.random.split(jax.random.key(1), 4000)
+    sense = jax.jit(jax.vmap(task.sense, (None, 0)))
+    sensed = np.asarray(sense(clean._replace(disturbed=noise), keys))
+    np.testing.assert_allclose(sensed.mean(axis=0), clean.observation, atol=0.04)
+    for field, place in zip(task.observation, slices(task.observation).values(), strict=True):
+        np.testing.assert_allclose(sensed.std(axis=0)[place], 0.1 * field.scale, rtol=0.05)
+    np.testing.assert_array_equal(task.sense(clean, keys[0]), clean.observation)
+
+
+@pytest.fixture(scope="module")
+def played():
+    """A disturbed rollout of a policy whose action is the velocity that it is given."""
+    task = FallingReacher().disturbed_by(RANDOMIZED)
+
+    @jax.jit
+    def play(key):
+        states = reset(task, key, ENVS, "train")
+        return states, *rollout(task, lambda _, seen, __: seen[:, 4:6], states, key, 60, "train")
+
+    return play(jax.random.key(0))
+
+
+def test_policies_are_given_noise_and_trajectories_are_not(played) -> None:
+    _, _, trajectory = played
+    noise = np.asarray(trajectory.action - trajectory.observation[..., 4:6])
+    assert noise.std() == pytest.approx(0.05 * 5.0, rel=0.05)
+    assert len(np.unique(noise)) > 0.99 * noise.size  # every step and environment has its own
+    clean = np.asarray(trajectory.observation)
+    np.testing.assert_allclose(np.hypot(clean[..., :2], clean[..., 2:4]), 1.0, rtol=1e-5)
+
+
+def test_every_episode_is_disturbed_by_something_else(played) -> None:
+    starts, states, trajectory = played
+    began = np.asarray(trajectory.steps)[1:] == 0
+    assert began.any(axis=0).all()
+    assert (np.asarray(states.disturbed.mass) != starts.disturbed.mass).all()
+    assert (np.asarray(states.disturbed.push) != starts.disturbed.push).any(axis=-1).all()
+    for steps, pending in zip(np.asarray(states.steps), states.disturbed.pending, strict=True):
+        np.testing.assert_array_equal(np.any(pending != 0, axis=-1), np.arange(MAX_DELAY) < steps)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"delay": (2, 1)}, "the lower number stands first: 1,2"),
+        ({"delay": "0,4"}, "less than or equal to 3"),
+        ({"mass": (0.0, 1.0)}, "greater than 0"),
+        ({"noise": -0.1}, "greater than or equal to 0"),
+        ({"push": float("inf")}, "finite number"),
+        ({"wind": 1.0}, "Extra inputs are not permitted"),
+    ],
+)
+def test_ranges_are_checked(wrong, message) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Disturbances.model_validate(wrong)
+
+
+def test_ranges_are_read_from_text_and_lists() -> None:
+    expected = Disturbances(delay=(0, 2), mass=(0.9, 1.1))
+    assert Disturbances.model_validate({"delay": "0,2", "mass": "0.9, 1.1"}) == expected
+    assert Disturbances.model_validate_json(expected.model_dump_json()) == expected
+
+
+def test_warp_is_refused_with_a_remedy(monkeypatch) -> None:
+    task = get_task("reacher")
+    with pytest.raises(InputError, match="use physics 'jax'"):
+        task.disturbed_by(RANDOMIZED).simulated_by("warp", 4)
+
+    monkeypatch.setattr(mjx.Model, "impl", mjx.Impl.WARP)
+    with pytest.raises(InputError, match="use physics 'jax'"):
+        task.disturbed_by(RANDOMIZED)
