@@ -15,7 +15,6 @@ from teachers.config import Config, resolve
 from teachers.tasks import Disturbances, Engine
 from teachers.tasks.disturbance import RANDOMIZED
 
-
 STEPS_SHARE = 0.08  # of the teacher's
 MOST_STEPS = 500_000
 
@@ -117,9 +116,7 @@ class DistillConfig(Config):
         if self.steps is not None:
             return self
         share = int(STEPS_SHARE * steps) // self.states_per_round * self.states_per_round
-        return self.model_copy(
-            update={"steps": max(self.states_per_round, min(share, MOST_STEPS))}
-        )
+        return self.model_copy(update={"steps": max(self.states_per_round, min(share, MOST_STEPS))})
 
     @property
     def states_per_round(self) -> int:

@@ -153,9 +153,7 @@ def reached_within(
     return count[later] > count[:-1], ~np.concatenate([played.start[None], played.within[:-1]])
 
 
-def auroc(
-    scores: Float[np.ndarray, "rows"], outcomes: Bool[np.ndarray, "rows"]
-) -> float | None:
+def auroc(scores: Float[np.ndarray, "rows"], outcomes: Bool[np.ndarray, "rows"]) -> float | None:
     """The area under the receiver operating characteristic: how often a positive scores higher than a negative.
 
     By the statistic of Mann and Whitney; None where there are not both.

@@ -53,6 +53,7 @@ class Stages(NamedTuple):
     """A distillation's pure functions."""
 
     init: Callable[[Key[Array, ""]], DistillState]
+    start: Callable[[Params], tuple[Any, ...]]  # optimisers that have seen nothing
     collect: Callable[[DistillState, Params], tuple[DistillState, Visited, Metrics]]
     label: Callable[[DistillState, Params, Visited], DistillState]
     learn: tuple[Callable[[DistillState, Params], tuple[DistillState, Metrics]], ...]  # by phase
@@ -92,6 +93,9 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
         phi, psi = teacher.phi(params, observation, action), teacher.psi(params, goal)
         return buffer.Labelled(observation, goal, action, mean, log_std, phi, psi)
 
+    def start(params: Params) -> tuple[Any, ...]:
+        return tuple(adam.init(_part(params, phase)) for phase in phases(config))
+
     def init(key: Key[Array, ""]) -> DistillState:
         key, params_key, reset_key = jax.random.split(key, 3)
         params = student.init(params_key)
@@ -100,7 +104,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
         embedding = jax.eval_shape(lambda: student.psi(params, one.goal)).shape[-1]
         return DistillState(
             params=params,
-            optimizers=tuple(adam.init(_part(params, phase)) for phase in phases(config)),
+            optimizers=start(params),
             environments=reset(task, reset_key, collecting.environments, "train"),
             ring=buffer.empty(config.buffer_rows, row),
             basis=jnp.eye(row.phi.shape[-1], embedding),
@@ -112,9 +116,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
         state: DistillState, teacher_params: Params
     ) -> tuple[DistillState, Visited, Metrics]:
         key, who_key, goal_key, rollout_key = jax.random.split(state.key, 4)
-        share = teacher_share(
-            state.round, collecting.schedule, collecting.handover * config.rounds
-        )
+        share = teacher_share(state.round, collecting.schedule, collecting.handover * config.rounds)
         # In each environment one of the two acts for the whole round.
         by_teacher = jax.random.uniform(who_key, (collecting.environments, 1)) < share
 
@@ -203,9 +205,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
         if "phi" in phase:
             phi = student.phi(params, seen, batch.action)
             psi = student.psi(params, batch.goal)
-            loss = critic_loss(
-                phi, psi, batch.phi, batch.psi, basis, config.critic.temperature
-            )
+            loss = critic_loss(phi, psi, batch.phi, batch.psi, basis, config.critic.temperature)
             values = jnp.stack([energy(phi, psi), energy(batch.phi, batch.psi)])
             metrics |= {"critic_loss": loss, "value_correlation": jnp.corrcoef(values)[0, 1]}
             total += loss
@@ -218,9 +218,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
             key, update_key = jax.random.split(state.key)
             fixed = {name: p for name, p in state.params.items() if name not in phase}
 
-            def update(
-                carry: tuple[Params, Any], key: Array
-            ) -> tuple[tuple[Params, Any], Metrics]:
+            def update(carry: tuple[Params, Any], key: Array) -> tuple[tuple[Params, Any], Metrics]:
                 trained, optimizer = carry
                 batch_key, noise_key = jax.random.split(key)
                 batch = buffer.sample(
@@ -247,6 +245,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
 
     return Stages(
         init,
+        start,
         collect,
         label,
         tuple(make_learn(number, phase) for number, phase in enumerate(phases(config))),

@@ -10,9 +10,7 @@ Schedule = Literal["linear", "exponential", "teacher"]
 HALVINGS = 4  # of the teacher's share before an exponential handover ends
 
 
-def teacher_share(
-    round: Int[Array, ""], schedule: Schedule, rounds: float
-) -> Float[Array, ""]:
+def teacher_share(round: Int[Array, ""], schedule: Schedule, rounds: float) -> Float[Array, ""]:
     """Share of the environments in which the teacher acts: 1 in the first round.
 
     DAgger's beta_i (Ross et al., arXiv 1011.0686, algorithm 3.1).

@@ -260,12 +260,12 @@ def _explain(error: ValidationError) -> str:
     return f"{key} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
 
 
-def _keys(model: type[Config], prefix: str = "") -> dict[str, type[Config] | None]:
+def _keys(model: type[BaseModel], prefix: str = "") -> dict[str, type[BaseModel] | None]:
     """Every dotted key, with the model behind it where it is a section."""
-    keys: dict[str, type[Config] | None] = {}
+    keys: dict[str, type[BaseModel] | None] = {}
     for name, field in model.model_fields.items():
         kind = field.annotation
-        section = kind if isinstance(kind, type) and issubclass(kind, Config) else None
+        section = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
         keys[prefix + name] = section
         if section:
             keys |= _keys(section, f"{prefix}{name}.")

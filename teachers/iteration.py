@@ -50,9 +50,7 @@ def init_training(
     task = get_task(config.task)
     key, learner_key, reset_key = jax.random.split(jax.random.key(seed), 3)
     return TrainingState(
-        learner=init_learner(
-            networks or teacher_networks(config), config.learning, learner_key
-        ),
+        learner=init_learner(networks or teacher_networks(config), config.learning, learner_key),
         environments=reset(task, reset_key, config.rollout.environments, "train"),
         replay=buffer.empty(
             config.replay_slots,

@@ -61,9 +61,7 @@ def student_run(teacher_run: Path) -> Path:
     from teachers import load_teacher
 
     run = teacher_run.parent / "student"
-    distill_teacher(
-        load_teacher(teacher_run), distill_config(overrides=DISTILL), run, force=True
-    )
+    distill_teacher(load_teacher(teacher_run), distill_config(overrides=DISTILL), run, force=True)
     return run
 
 

@@ -46,7 +46,7 @@ def teacher(cloud: Cloud) -> str:
 
 @pytest.fixture(scope="module")
 def student(teacher: str) -> str:
-    run_json("distill", teacher, *sets(DISTILL), "--out", f"{RUNS}/student")
+    run_json("distill", teacher, *sets(DISTILL), "--force", "--out", f"{RUNS}/student")
     return f"{RUNS}/student"
 
 
@@ -292,7 +292,7 @@ def test_what_is_taken_stays_as_it_is(teacher, restored) -> None:
     before = dict(restored.buckets["lab"])
     for command in (
         ["train-teacher", "reacher", "--out", teacher],
-        ["distill", teacher, "--out", teacher],
+        ["distill", teacher, "--force", "--out", teacher],
         ["share", "unpack", "x.zip", "--out", teacher],
         ["demo", "--out", teacher],
     ):

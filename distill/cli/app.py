@@ -374,9 +374,8 @@ def distill(
         raise InputError(f"--steps {steps}: a student learns from the states it meets; give some")
 
     parts = ("student.policy", "student.critic")
-    named = {f"{part}.layers": layers for part in parts} | {
-        f"{part}.width": width for part in parts
-    }
+    named: dict[str, Any] = {f"{part}.layers": layers for part in parts}
+    named |= {f"{part}.width": width for part in parts}
     named |= {"seed": seed, "steps": steps, "collect.physics": physics}
     named |= randomized_settings() if randomize else {}
     overrides = _given(named) | parse_assignments(set_ or [])

@@ -119,8 +119,7 @@ def run_compare(
     }
     result["critic"] = bench.critic_row(default[0])
     result["critics"] = [
-        {"loss": name}
-        | bench.critic_row(bench.student(f"critic={name}", CRITICS[name], seed=0))
+        {"loss": name} | bench.critic_row(bench.student(f"critic={name}", CRITICS[name], seed=0))
         for name in plan.critics
     ]
     result["methods"] = [bench.method_row(method, plan.seeds) for method in plan.methods]

@@ -13,21 +13,38 @@ from teachers import load_teacher
 class Distillation:
     """A few rounds by hand, with the state after each stage."""
 
-    def __init__(self, teacher, **settings) -> None:
+    def __init__(self, teacher, like=None, **settings) -> None:
+        """`like`: another one, whose environments and rollouts serve here too, so that physics is compiled once."""
         self.teacher = teacher
         self.config = distill_config(overrides={**DISTILL, **settings})
-        networks = student_networks(teacher.task, self.config.student, 4)
-        stages = make_stages(self.config, teacher.networks, networks)
-        self.states = [jax.jit(stages.init)(jax.random.key(0))]
-        self.collect, self.label = jax.jit(stages.collect), jax.jit(stages.label)
+        self.networks = student_networks(teacher.task, self.config.student, 4)
+        stages = make_stages(self.config, teacher.networks, self.networks)
+        if like is None:
+            first = jax.jit(stages.init)(jax.random.key(0))
+            self.collect = jax.jit(stages.collect)
+        else:
+            first = like.states[0]
+            params = self.networks.init(jax.random.key(0))
+            first = first._replace(
+                params=params,
+                optimizers=tuple(stages.start(params)),
+                basis=jnp.eye(4, self.config.student.embedding or 4),
+            )
+            self.visited = like.visited
+        self.states, self.visited = [first], [] if like is None else like.visited
+        self.label = jax.jit(stages.label)
         self.learn = [jax.jit(learn) for learn in stages.learn]
 
     def round(self):
-        state, visited, metrics = self.collect(self.states[-1], self.teacher.params)
-        state = self.label(state, self.teacher.params, visited)
-        state, learned = self.learn[0](state, self.teacher.params)
+        """Another round, with what was visited in that round where another one's rollouts serve."""
+        state, number = self.states[-1], len(self.states) - 1
+        if number == len(self.visited):
+            state, visited, _ = self.collect(state, self.teacher.params)
+            self.visited.append(visited)
+        state = self.label(state, self.teacher.params, self.visited[number])
+        state, metrics = self.learn[0](state, self.teacher.params)
         self.states.append(state)
-        return visited, metrics | learned
+        return metrics
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +62,7 @@ def two_rounds(teacher) -> Distillation:
 
 def test_every_visited_state_carries_the_teachers_own_labels(two_rounds) -> None:
     teacher, config = two_rounds.teacher, two_rounds.config
-    rows = jax.tree.map(
-        lambda x: x[: 2 * config.states_per_round], two_rounds.states[-1].ring.rows
-    )
+    rows = jax.tree.map(lambda x: x[: 2 * config.states_per_round], two_rounds.states[-1].ring.rows)
     mean, log_std = teacher.networks.actor(teacher.params, rows.observation, rows.goal)
     np.testing.assert_allclose(rows.mean, mean, atol=1e-5)
     np.testing.assert_allclose(rows.log_std, log_std, atol=1e-5)
@@ -86,8 +101,10 @@ def test_rounds_change_every_network_of_the_student(two_rounds) -> None:
     assert changed(before.params, after.params) == {"actor", "phi", "psi"}
 
 
-def test_a_sequential_distillation_trains_the_critic_after_the_policy(teacher) -> None:
-    rounds = Distillation(teacher, **{"learning.order": "sequential", "student.heads": True})
+def test_a_sequential_distillation_trains_the_critic_after_the_policy(teacher, two_rounds) -> None:
+    rounds = Distillation(
+        teacher, two_rounds, **{"learning.order": "sequential", "student.heads": True}
+    )
     assert len(phases(rounds.config)) == 2
     rounds.round()
     first, second = rounds.states
@@ -117,23 +134,23 @@ def test_some_environments_head_for_goals_that_were_reached(two_rounds) -> None:
     np.testing.assert_array_equal(goals(1.0, first), np.asarray(first.environments.goal))
 
 
-def test_the_teachers_critic_pulls_the_policy_to_what_it_values(teacher) -> None:
+def test_the_teachers_critic_pulls_the_policy_to_what_it_values(teacher, two_rounds) -> None:
     """By that term alone the student's actions gain value."""
     settings = {"learning.updates": 200, "learning.batch": 32}
     values = {}
     for weight in (0.0, 100.0):
-        rounds = Distillation(teacher, **settings, **{"policy.value_weight": weight})
-        visited, _ = rounds.round()
-        networks = student_networks(teacher.task, rounds.config.student, 4)
-        action = networks.policy(rounds.states[-1].params, visited.observation, visited.goal)
+        rounds = Distillation(teacher, two_rounds, **settings, **{"policy.value_weight": weight})
+        rounds.round()
+        visited = two_rounds.visited[0]
+        action = rounds.networks.policy(rounds.states[-1].params, visited.observation, visited.goal)
         values[weight] = teacher.networks.critic(
             teacher.params, visited.observation, visited.goal, action
         ).mean()
     assert values[100.0] > values[0.0]
 
 
-def test_a_bottleneck_is_fitted_to_the_first_rounds_embeddings(teacher) -> None:
-    rounds = Distillation(teacher, **{"student.embedding": 2})
+def test_a_bottleneck_is_fitted_to_the_first_rounds_embeddings(teacher, two_rounds) -> None:
+    rounds = Distillation(teacher, two_rounds, **{"student.embedding": 2})
     rounds.round()
     basis = rounds.states[-1].basis
     assert basis.shape == (4, 2)
@@ -146,9 +163,7 @@ def test_under_disturbances_the_teacher_labels_the_clean_state(teacher) -> None:
     settings = {"collect.disturbances.noise": 0.5, "collect.disturbances.delay": (2, 2)}
     rounds = Distillation(teacher, **settings)
     rounds.round()
-    rows = jax.tree.map(
-        lambda x: x[: rounds.config.states_per_round], rounds.states[-1].ring.rows
-    )
+    rows = jax.tree.map(lambda x: x[: rounds.config.states_per_round], rounds.states[-1].ring.rows)
     mean, _ = teacher.networks.actor(teacher.params, rows.observation, rows.goal)
     np.testing.assert_allclose(rows.mean, mean, atol=1e-5)
     # The reacher's fields depend on each other, which noise would break.

@@ -47,7 +47,7 @@ try:
     train_teacher(config.model_copy(update={"rollout": config.rollout.model_copy(update={"environments": 6})}), out + "x")
 except InputError as error:
     refused = str(error)
-distilled = distill_teacher(teacher, distill_config(overrides=json.loads(small)), student)
+distilled = distill_teacher(teacher, distill_config(overrides=json.loads(small)), student, force=True)
 print(json.dumps({
     "devices": jax.device_count(),
     "places": places,

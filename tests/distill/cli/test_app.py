@@ -13,7 +13,7 @@ from distill.cli import demo
 from distill.cli.experiments import estimate_table
 
 COMMANDS = [
-    *("tasks", "train-teacher", "sweep", "distill"),
+    *("tasks", "train-teacher", "sweep", "distill", "compare"),
     *("export", "evaluate", "play", "info", "demo"),
 ]
 
@@ -56,7 +56,7 @@ def test_the_whole_path_from_task_to_video(tmp_path) -> None:
     assert resumed["steps"] == 80
 
     distilled = run_json(
-        "distill", teacher, "--layers", 1, "--width", 8, "--out", student,
+        "distill", teacher, "--layers", 1, "--width", 8, "--out", student, "--force",
         *sets({k: v for k, v in DISTILL.items() if "width" not in k}),
     )  # fmt: skip
     assert distilled["kind"] == "student"
@@ -148,6 +148,9 @@ def test_a_sweep_is_planned_run_and_shown(tmp_path) -> None:
         (["train-teacher", "reacher", "--preset", "papr"], ["'papr'", "choose from paper"]),
         (["sweep", "/nowhere.toml"], ["/nowhere.toml", "cpu/depth"]),
         (["distill", "/nowhere"], ["/nowhere", "does not exist"]),
+        (["distill", "/nowhere", "--steps", "0"], ["--steps 0"]),
+        (["distill", "/nowhere", "--method", "dager"], ["'dager'", "bc, dagger"]),
+        (["distill", "/nowhere", "--set", "collect.disturbances.delay=0,9"], ["collect.disturbances.delay", "3"]),
         (["export", "/nowhere"], ["/nowhere", "does not exist"]),
         (["evaluate", "/nowhere.onnx"], ["/nowhere.onnx", "does not exist"]),
         (["evaluate", "/nowhere", "--episodes", "0"], ["--episodes"]),
@@ -173,7 +176,7 @@ def test_folders_in_use_are_refused_and_left_alone(teacher_run, student_run, tmp
     (taken / "thesis.txt").write_text("mine")
     for command in (
         ["train-teacher", "reacher"],
-        ["distill", teacher_run],
+        ["distill", teacher_run, "--force"],
         ["export", student_run],
         ["demo"],
     ):

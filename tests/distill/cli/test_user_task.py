@@ -53,8 +53,8 @@ def test_the_whole_path_of_a_task_in_a_file(cart, tmp_path, monkeypatch, new_pro
     assert resumed["steps"] == 80
 
     new_process()
-    settings = sets({**DISTILL, "collect.rounds": 2})
-    distilled = run_json("distill", runs / "cart-teacher", *settings)
+    settings = sets({**DISTILL, "steps": 80})
+    distilled = run_json("distill", runs / "cart-teacher", "--force", *settings)
     assert (distilled["task"], distilled["out"]) == ("cart", "runs/cart-student")
     run_json("export", "runs/cart-student", "--out", "export")
     for path in (runs / "cart-teacher", "runs/cart-student", "export/policy.onnx"):
