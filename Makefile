@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A test file at a time on each core, of which more than four would want too much memory.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: setup demo test test-slow check format bench lock clean-cache clean
 
@@ -21,7 +23,7 @@ demo: setup
 	$(BIN)/crl-distill demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

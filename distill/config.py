@@ -17,6 +17,8 @@ from teachers.tasks.disturbance import RANDOMIZED
 
 STEPS_SHARE = 0.08  # of the teacher's
 MOST_STEPS = 500_000
+UPDATES = 200  # in a round
+LEAST_UPDATES = 4_000  # in all rounds
 
 
 class CollectConfig(Config):
@@ -87,7 +89,12 @@ class LearningConfig(Config):
         "joint",
         description="policy and critic together, or the critic afterwards, on what the policy has seen",
     )
-    updates: int = Field(200, ge=1, le=1_000_000, description="gradient steps in a round")
+    updates: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="gradient steps in a round; by default 200, or more where there are few rounds",
+    )
     batch: int = Field(256, ge=2, le=1_000_000, description="labelled states in a gradient step")
     learning_rate: float = Field(
         2e-3, gt=0, le=1, description="Adam's at the start; it falls to 0 along a cosine"
@@ -112,11 +119,17 @@ class DistillConfig(Config):
     learning: LearningConfig = LearningConfig()
 
     def for_teacher(self, steps: int) -> "DistillConfig":
-        """The same, with its steps settled for a teacher that was trained for so many."""
-        if self.steps is not None:
-            return self
-        share = int(STEPS_SHARE * steps) // self.states_per_round * self.states_per_round
-        return self.model_copy(update={"steps": max(self.states_per_round, min(share, MOST_STEPS))})
+        """The same, with its steps and updates settled for a teacher that was trained for so many steps."""
+        own = self.steps
+        if own is None:
+            share = int(STEPS_SHARE * steps) // self.states_per_round * self.states_per_round
+            own = max(self.states_per_round, min(share, MOST_STEPS))
+        settled = self.model_copy(update={"steps": own})
+        updates = self.learning.updates
+        if updates is None:
+            updates = max(UPDATES, -(-LEAST_UPDATES // settled.rounds))
+        learning = self.learning.model_copy(update={"updates": updates})
+        return settled.model_copy(update={"learning": learning})
 
     @property
     def states_per_round(self) -> int:
@@ -129,6 +142,13 @@ class DistillConfig(Config):
         if self.steps is None:
             raise ValueError("the steps are not settled; see `for_teacher`")
         return -(-self.steps // self.states_per_round)
+
+    @property
+    def updates(self) -> int:
+        """Gradient steps in a round."""
+        if self.learning.updates is None:
+            raise ValueError("the updates are not settled; see `for_teacher`")
+        return self.learning.updates
 
     @property
     def buffer_rows(self) -> int:

@@ -82,7 +82,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
     noise = collecting.disturbances.noise
     if collecting.disturbances != Disturbances():
         task = task.disturbed_by(collecting.disturbances)
-    decay = optax.cosine_decay_schedule(learning.learning_rate, config.rounds * learning.updates)
+    decay = optax.cosine_decay_schedule(learning.learning_rate, config.rounds * config.updates)
     adam = optax.adam(decay)
     policy_loss = POLICY_LOSSES[config.policy.loss]
     critic_loss = CRITIC_LOSSES[config.critic.loss]
@@ -233,7 +233,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
             (trained, optimizer), metrics = jax.lax.scan(
                 update,
                 (_part(state.params, phase), state.optimizers[number]),
-                jax.random.split(update_key, learning.updates),
+                jax.random.split(update_key, config.updates),
             )
             optimizers = (*state.optimizers[:number], optimizer, *state.optimizers[number + 1 :])
             return (

@@ -32,6 +32,13 @@ def test_steps_follow_the_teachers_unless_they_are_given() -> None:
     assert distill_config(overrides={"steps": 7}).for_teacher(1_000_000).steps == 7
 
 
+def test_few_rounds_have_more_updates_unless_they_are_given() -> None:
+    few = distill_config().for_teacher(100_000)
+    assert few.rounds * few.updates >= 4_000
+    assert distill_config().for_teacher(10_000_000).updates == 200
+    assert distill_config(overrides={"learning.updates": 3}).for_teacher(160).updates == 3
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_methods_settings_are_fields_and_yield_to_what_the_user_says(method) -> None:
     assert distill_config(method=method)
