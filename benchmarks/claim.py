@@ -18,6 +18,7 @@ from teachers import evaluate_agent, summary, teacher_config, train_teacher
 from teachers.agent import Agent
 from teachers.evaluate import bootstrap_interval
 from teachers.sweep import interquartile_mean
+from teachers.tasks import get_task
 
 EPISODES = 1024
 SHALLOW = 4
@@ -119,7 +120,9 @@ def main() -> None:
             config = teacher_config(given.task, overrides=settings)
             with tempfile.TemporaryDirectory() as folder:
                 config = ScratchConfig(teacher=config, student=student)
-                agents.append(train_from_scratch(config, Path(folder) / "run"))
+                agents.append(
+                    train_from_scratch(get_task(given.task), config, Path(folder) / "run")
+                )
         return agents
 
     rows = [

@@ -44,14 +44,22 @@ class CollectConfig(Config):
         le=1,
         description="share of environments that head for a goal reached earlier instead of the task's own",
     )
+    goals: int = Field(
+        2,
+        ge=1,
+        le=1000,
+        description="goals for which each visited state is labelled: its own, and others of the round",
+    )
     noise: float = Field(
         0.1, ge=0, le=2, description="standard deviation added to the actions that are taken"
     )
     capacity: int = Field(
-        1_000_000, ge=1, description="labelled states kept, rounded up to whole rounds"
+        1_000_000,
+        ge=1,
+        description="labelled pairs of state and goal that are kept, rounded up to whole rounds",
     )
     label_batch: int = Field(
-        16_384, ge=1, description="states that the teacher labels in one forward pass"
+        16_384, ge=1, description="pairs that the teacher labels in one forward pass"
     )
     disturbances: Disturbances = Field(
         Disturbances(), description="what disturbs the rollouts; the teacher labels the clean state"
@@ -123,7 +131,8 @@ class DistillConfig(Config):
         own = self.steps
         if own is None:
             share = int(STEPS_SHARE * steps) // self.states_per_round * self.states_per_round
-            own = max(self.states_per_round, min(share, MOST_STEPS))
+            most = MOST_STEPS // self.states_per_round * self.states_per_round
+            own = max(self.states_per_round, min(share, most))
         settled = self.model_copy(update={"steps": own})
         updates = self.learning.updates
         if updates is None:
@@ -133,8 +142,13 @@ class DistillConfig(Config):
 
     @property
     def states_per_round(self) -> int:
-        """States labelled in a round, one a control step."""
+        """Control steps of a round."""
         return self.collect.environments * self.collect.steps
+
+    @property
+    def rows_per_round(self) -> int:
+        """Pairs of a state and a goal that are labelled in a round."""
+        return self.states_per_round * self.collect.goals
 
     @property
     def rounds(self) -> int:
@@ -153,8 +167,8 @@ class DistillConfig(Config):
     @property
     def buffer_rows(self) -> int:
         """Rows of the ring buffer: whole rounds, and no more than there are."""
-        kept = min(-(-self.collect.capacity // self.states_per_round), self.rounds)
-        return kept * self.states_per_round
+        kept = min(-(-self.collect.capacity // self.rows_per_round), self.rounds)
+        return kept * self.rows_per_round
 
 
 def distill_config(

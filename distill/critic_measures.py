@@ -14,7 +14,7 @@ from teachers.agent import Agent, Networks
 from teachers.evaluate import evaluation_starts
 from teachers.networks import Params, pairwise_energy
 from teachers.replay import geometric_offsets
-from teachers.rollout import rollout
+from teachers.rollout import Trajectory, rollout
 from teachers.tasks import State
 
 STATES = 256  # from which each goal is valued
@@ -51,8 +51,8 @@ def measure_critic(student: Agent, teacher: Agent, episodes: int, seed: int) -> 
         over goals, of the values of one goal in different states; `top1` and `teacher_top1`, how often a critic tells the
         goal that follows a state and action from 255 others (contrastive accuracy), and `top1_retention`, their ratio;
         `auroc` and `teacher_auroc`, how well values foretell whether a goal that is not reached yet will be within
-        1 / (1 - discount) steps, and `reached_share`, in how many states it will. A measure is None where it is not
-        defined, as of an area where all goals are reached.
+        1 / (1 - discount) steps, and `reached_share`, in how many states it is. A measure is None where it is not
+        defined, such as the AUROC where every goal is reached.
     """
     discount = teacher.metadata.config["learning"]["discount"]
     played = play(student, episodes, seed)
@@ -82,8 +82,11 @@ def measure_critic(student: Agent, teacher: Agent, episodes: int, seed: int) -> 
     result["top1_retention"] = (
         result["top1"] / result["teacher_top1"] if result["teacher_top1"] else None
     )
-    will, ahead = reached_within(played, round(1 / (1 - discount)))
-    at = np.nonzero(ahead & alive)
+    will, known = reached_within(played, round(1 / (1 - discount)))
+    at = np.nonzero(known)
+    if len(at[0]) > PART:
+        some = random.choice(len(at[0]), PART, replace=False)
+        at = at[0][some], at[1][some]
     observed, wanted = played.observation[at], played.goal[at[1]]
     for name, agent in {"auroc": student, "teacher_auroc": teacher}.items():
         result[name] = auroc(values(agent, student, observed, wanted), will[at])
@@ -94,16 +97,8 @@ def measure_critic(student: Agent, teacher: Agent, episodes: int, seed: int) -> 
 def play(agent: Agent, episodes: int, seed: int) -> Played:
     """Plays whole episodes of a policy without exploration, and keeps what it has seen."""
     task = agent.task
-
-    def run(params: Params, starts: State) -> Any:
-        def act(_: Array, observation: Array, goal: Array) -> Array:
-            return agent.networks.policy(params, observation, goal)
-
-        key = jax.random.key(0)
-        return rollout(task, act, starts, key, task.episode_steps, task.evaluation_goals)[1]
-
     starts = evaluation_starts(task, episodes, seed)
-    seen = jax.device_get(jax.jit(run)(agent.params, starts))
+    seen = jax.device_get(_recorder(agent.networks)(agent.params, starts))
     over = np.cumsum(seen.terminated, axis=0) > 0
     length = np.where(over.any(axis=0), over.argmax(axis=0) + 1, task.episode_steps)
     return Played(
@@ -119,8 +114,8 @@ def play(agent: Agent, episodes: int, seed: int) -> Played:
 def values(
     agent: Agent,
     actor: Agent,
-    observation: Float[np.ndarray, "*batch obs"],
-    goal: Float[np.ndarray, "*batch goal"],
+    observation: Float[np.ndarray, "*#batch obs"],
+    goal: Float[np.ndarray, "*#batch goal"],
 ) -> Float[np.ndarray, "*batch"]:
     """f(s, pi(s, g), g), with the critic of one agent and the policy of another."""
     shape = np.broadcast_shapes(observation.shape[:-1], goal.shape[:-1])
@@ -145,12 +140,18 @@ def values(
 def reached_within(
     played: Played, horizon: int
 ) -> tuple[Bool[np.ndarray, "time env"], Bool[np.ndarray, "time env"]]:
-    """In which states the goal will be reached in so many steps, and in which it is not reached yet."""
-    steps = len(played.within)
+    """In which states the goal is reached within so many steps, and in which one can tell.
+
+    One cannot where the goal is reached already, nor where the recording ends before that many steps without it.
+    """
+    steps, at = len(played.within), np.arange(len(played.within))[:, None]
     # The number of steps at the goal before each one.
     count = np.concatenate([np.zeros_like(played.length)[None], played.within.cumsum(axis=0)])
     later = np.minimum(np.arange(steps) + horizon, steps)
-    return count[later] > count[:-1], ~np.concatenate([played.start[None], played.within[:-1]])
+    reached = count[later] > count[:-1]
+    before = np.concatenate([played.start[None], played.within[:-1]])
+    whole = (at + horizon <= steps) | (played.length < steps)  # an episode that ended early is over
+    return reached, ~before & (at < played.length) & (reached | whole)
 
 
 def auroc(scores: Float[np.ndarray, "rows"], outcomes: Bool[np.ndarray, "rows"]) -> float | None:
@@ -185,6 +186,20 @@ def _accuracy(
     goal = agent.task.achieved_goal(jnp.asarray(future))
     logits = _logits(agent.networks)(agent.params, observation, action, goal)
     return float(np.mean(np.argmax(logits, axis=1) == np.arange(len(goal))))
+
+
+@lru_cache(maxsize=2)
+def _recorder(networks: Networks) -> Callable[[Params, State], Trajectory]:
+    task = networks.task
+
+    def run(params: Params, starts: State) -> Trajectory:
+        def act(_: Array, observation: Array, goal: Array) -> Array:
+            return networks.policy(params, observation, goal)
+
+        key = jax.random.key(0)
+        return rollout(task, act, starts, key, task.episode_steps, task.evaluation_goals)[1]
+
+    return jax.jit(run)
 
 
 @lru_cache(maxsize=4)

@@ -68,8 +68,8 @@ def phases(config: DistillConfig) -> tuple[tuple[str, ...], ...]:
 def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> Stages:
     """The functions of a distillation.
 
-    `collect` rolls out `collect.steps` control steps; `label` has the teacher label every visited state, once, and
-    stores them in the ring; `learn` takes `learning.updates` gradient steps. Of a sequential distillation, the second
+    `collect` rolls out `collect.steps` control steps; `label` has the teacher label every visited state, once for each of
+    `collect.goals`, and stores them in the ring; `learn` takes `learning.updates` gradient steps. Of a sequential distillation, the second
     phase is `learn` alone.
 
     Args:
@@ -154,6 +154,8 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
         )
 
     def label(state: DistillState, teacher_params: Params, visited: Visited) -> DistillState:
+        key, goal_key = jax.random.split(state.key)
+        visited = with_goals(visited, goal_key, collecting.goals, task.achieved_goal)
         rows = len(visited.observation)
         if rows > collecting.label_batch:
             labels = jax.lax.map(
@@ -171,7 +173,10 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
                 lambda: basis,
             )
         return state._replace(
-            ring=buffer.insert(state.ring, labels), basis=basis, round=state.round + 1
+            ring=buffer.insert(state.ring, labels),
+            basis=basis,
+            key=key,
+            round=state.round + 1,
         )
 
     def objective(
@@ -221,9 +226,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
             def update(carry: tuple[Params, Any], key: Array) -> tuple[tuple[Params, Any], Metrics]:
                 trained, optimizer = carry
                 batch_key, noise_key = jax.random.split(key)
-                batch = buffer.sample(
-                    state.ring, batch_key, learning.batch, config.states_per_round
-                )
+                batch = buffer.sample(state.ring, batch_key, learning.batch, config.rows_per_round)
                 grads, metrics = jax.grad(objective, has_aux=True)(
                     trained, fixed, teacher_params, state.basis, batch, noise_key, phase
                 )
@@ -258,17 +261,40 @@ def relabelled(
     config: DistillConfig,
     achieved_goal: Callable[[Array], Array],
 ) -> Float[Array, "env goal"]:
-    """The goals of a round: in some environments one that was reached in a state of an earlier round.
+    """The goals of a round: in some environments, always the same, each episode has one that was reached earlier.
 
-    So the student learns goals that the task does not draw, and the way to them from wherever it is.
+    So the student learns goals that the task does not draw.
     """
-    which_key, goal_key = jax.random.split(key)
-    count = config.collect.environments
-    drawn = buffer.sample(state.ring, goal_key, count, config.states_per_round)
-    chosen = jax.random.uniform(which_key, (count, 1)) < config.collect.relabelled
+    collect, environments = config.collect, state.environments
+    drawn = buffer.sample(state.ring, key, collect.environments, config.rows_per_round)
+    chosen = jnp.arange(collect.environments) < round(collect.relabelled * collect.environments)
+    begun = environments.steps <= collect.steps  # since the last round
     # In the first round the ring is empty.
-    return jnp.where(
-        chosen & (state.round > 0), achieved_goal(drawn.observation), state.environments.goal
+    replaced = chosen & begun & (state.round > 0)
+    return jnp.where(replaced[:, None], achieved_goal(drawn.observation), environments.goal)
+
+
+def with_goals(
+    visited: Visited,
+    key: Key[Array, ""],
+    goals: int,
+    achieved_goal: Callable[[Array], Array],
+) -> Visited:
+    """Every state once more for each further goal: by turns one that was headed for in the round, and one reached in it.
+
+    Control steps are dear and labels are cheap: the teacher says of any goal what it would do.
+    """
+    rows = len(visited.observation)
+    sources = visited.goal, achieved_goal(visited.observation)
+    keys = jax.random.split(key, goals)[1:]
+    drawn = [
+        sources[number % 2][jax.random.randint(each, (rows,), 0, rows)]
+        for number, each in enumerate(keys)
+    ]
+    return Visited(
+        observation=jnp.tile(visited.observation, (goals, 1)),
+        goal=jnp.concatenate([visited.goal, *drawn]),
+        action=jnp.tile(visited.action, (goals, 1)),
     )
 
 

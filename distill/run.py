@@ -2,19 +2,18 @@
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from etils import epath
 
 from distill.config import DistillConfig
 from distill.iteration import DistillState, Metrics, make_stages, placement
 from distill.retention import measure_retention
 from students.artefact import save_student
-from students.networks import describe_networks, student_networks
+from students.networks import describe_networks, read_by, student_networks
 from teachers.agent import Agent, Networks
 from teachers.devices import require_even, whole
 from teachers.evaluate import Episodes, evaluate_agent
@@ -27,7 +26,7 @@ from teachers.runlog import RunLog
 from teachers.tasks import InputError
 
 HOPELESS = 0.05  # share of episodes; a teacher that reaches its goal in fewer has nothing to teach
-STAGES = ("rollout", "label", "learn")
+STAGES = ("compile", "rollout", "label", "learn")
 
 
 def distill_teacher(
@@ -52,7 +51,8 @@ def distill_teacher(
     Returns:
         The student. Among its metrics: its retention of the teacher; `steps_share` and `seconds_share` of the teacher's
         training that it took; and where its `seconds` went, without the final evaluation: `seconds_compile`,
-        `seconds_rollout`, `seconds_label` (the teacher's forward pass) and `seconds_learn`.
+        `seconds_rollout` (in which the teacher acts too), `seconds_label` (the teacher's forward pass), `seconds_learn`, and
+        `label_share` of all but compilation.
 
     Raises:
         InputError: `out` is taken, the teacher does not reach its goal, or the distillation does not fit in memory or
@@ -66,18 +66,23 @@ def distill_teacher(
     begun = time.monotonic()
     embedding = teacher.metadata.config["embedding"]
     programs = _programs(_program_key(config), teacher.networks, embedding)
-    _warn_of_size(programs.shape.params, teacher)
     _require_memory(config, programs.shape)
-    durations: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    seconds = dict.fromkeys(STAGES, 0.0)
 
-    def timed(stage: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    def timed(stage: str, function: Any, *arguments: Any) -> Any:
         start = time.monotonic()
-        result = jax.block_until_ready(function(*arguments))
-        durations[stage].append(time.monotonic() - start)
+        compiled = programs.compiled.get(function)
+        if compiled is None:
+            compiled = programs.compiled[function] = function.lower(*arguments).compile()
+        begun = time.monotonic()
+        result = jax.block_until_ready(compiled(*arguments))
+        seconds["compile"] += begun - start
+        seconds[stage] += time.monotonic() - begun
         return result
 
     with new_folder(out), RunLog(out, config) as log:
-        state = programs.init(jax.random.key(config.seed))
+        _warn_of_size(programs.shape.params, teacher)
+        state = timed("rollout", programs.init, jax.random.key(config.seed))
         total = config.rounds * config.states_per_round
         figures: dict[str, Any] = {}
         for i in range(1, config.rounds + 1):
@@ -87,13 +92,14 @@ def distill_teacher(
             figures |= _numbers(seen | learned) | {"seconds": time.monotonic() - begun}
             if i < config.rounds:
                 log.write(i * config.states_per_round, figures)
-            progress(i * config.states_per_round, total, figures)
-        for learn in programs.learn[1:]:
-            for _ in range(config.rounds):
+            progress(i * config.states_per_round, len(programs.learn) * total, figures)
+        for number, learn in enumerate(programs.learn[1:], start=1):
+            for i in range(1, config.rounds + 1):
                 state, learned = timed("learn", learn, state, teacher.params)
-                progress(total, total, figures)
+                done = number * total + i * config.states_per_round
+                progress(done, len(programs.learn) * total, figures)
             figures |= _numbers(learned)
-        figures |= {"steps": total} | cost(teacher, total, time.monotonic() - begun, durations)
+        figures |= {"steps": total} | cost(teacher, total, time.monotonic() - begun, seconds)
         metadata = describe(config, state.params, teacher, figures)
         student = Agent(programs.networks, state.params, metadata)
         if reference is None:
@@ -111,10 +117,11 @@ class _Programs(NamedTuple):
 
     networks: Networks  # the student's
     shape: DistillState
-    init: Callable[..., DistillState]
-    collect: Callable[..., Any]
-    label: Callable[..., DistillState]
-    learn: tuple[Callable[..., Any], ...]
+    init: Any
+    collect: Any
+    label: Any
+    learn: tuple[Any, ...]
+    compiled: dict[Any, Any]  # those of them that have run
 
 
 @lru_cache(maxsize=2)
@@ -140,11 +147,12 @@ def _programs(config: DistillConfig, teacher: Networks, embedding: int) -> _Prog
             jax.jit(learn, donate_argnums=0, out_shardings=(place, whole()))
             for learn in stages.learn
         ),
+        compiled={},
     )
 
 
 def _optimised(level: int) -> dict[str, int] | None:
-    """How hard LLVM is to try on a CPU, where compiling physics takes longer than running it a few times."""
+    """How hard LLVM is to try on a CPU: compiled less hard, physics takes half as long to compile and no longer to run."""
     on_cpu = jax.default_backend() == "cpu"
     return {"xla_backend_optimization_level": level} if on_cpu else None
 
@@ -165,7 +173,7 @@ def require_able(teacher: Agent) -> None:
 
 def _warn_of_size(student: Params, teacher: Agent) -> None:
     for name, theirs in teacher.params.items():
-        own, most = count_parameters(student[name]), count_parameters(theirs)
+        own, most = count_parameters(read_by(name, student)), count_parameters(theirs)
         if own > most:
             warnings.warn(
                 f"the student's {name} has {own:,} parameters, more than its teacher's {most:,}; a smaller one is "
@@ -174,36 +182,30 @@ def _warn_of_size(student: Params, teacher: Agent) -> None:
             )
 
 
-def cost(
-    teacher: Agent, steps: int, seconds: float, durations: Mapping[str, list[float]]
-) -> dict[str, Any]:
+def cost(teacher: Agent, steps: int, total: float, seconds: Mapping[str, float]) -> dict[str, Any]:
     """What a distillation took, in seconds by stage and as a share of its teacher's training.
 
     Args:
         teacher: whose metrics say what its own training took.
         steps: control steps of the distillation.
-        seconds: that it took in all.
-        durations: by stage, seconds of each round; the first includes compilation.
+        total: seconds that it took in all.
+        seconds: of these, by stage.
 
     Returns:
         See `distill_teacher`; shares are None where the teacher's metrics do not say.
     """
-    running = {
-        stage: float(np.median(taken)) * len(taken) if taken else 0.0
-        for stage, taken in durations.items()
-    }
-    first = sum(taken[0] - float(np.median(taken)) for taken in durations.values() if taken)
     theirs = teacher.metadata.metrics
 
     def share(own: float, name: str) -> float | None:
         return own / theirs[name] if theirs.get(name) else None
 
+    running = sum(taken for stage, taken in seconds.items() if stage != "compile")
     return {
-        "seconds": seconds,
-        "seconds_compile": max(0.0, first),
-        **{f"seconds_{stage}": taken for stage, taken in running.items()},
+        "seconds": total,
+        **{f"seconds_{stage}": taken for stage, taken in seconds.items()},
+        "label_share": seconds["label"] / running,
         "steps_share": share(steps, "steps"),
-        "seconds_share": share(seconds, "seconds"),
+        "seconds_share": share(total, "seconds"),
     }
 
 
@@ -243,10 +245,12 @@ def describe_teacher(teacher: Agent) -> dict[str, Any]:
 
 def _require_memory(config: DistillConfig, state: DistillState) -> None:
     shapes = (config.student.policy, config.student.critic, config.student.critic)
-    activations = 2 * config.learning.batch * sum(n.layers * n.width for n in shapes)
+    batch = config.learning.batch
+    activations = 2 * batch * sum(n.layers * n.width for n in shapes)
+    matrices = 0 if config.critic.loss == "embedding" else 4 * batch**2  # of logits
     require_memory(
         # The parameters once more for their gradients.
-        total_bytes((state, state.params)) + 4 * activations,
+        total_bytes((state, state.params)) + 4 * (activations + matrices),
         "collect.environments, collect.capacity, learning.batch, layers or width",
     )
 

@@ -5,6 +5,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 
 from students.artefact import save_student
@@ -18,7 +19,7 @@ from teachers.iteration import init_training, make_iteration, placement
 from teachers.metadata import Metadata, library_versions
 from teachers.progress import Progress, silent
 from teachers.runlog import RunLog
-from teachers.tasks import get_task
+from teachers.tasks import Task
 
 
 class ScratchConfig(Config):
@@ -29,11 +30,12 @@ class ScratchConfig(Config):
 
 
 def train_from_scratch(
-    config: ScratchConfig, out: epath.PathLike, *, progress: Progress = silent
+    task: Task, config: ScratchConfig, out: epath.PathLike, *, progress: Progress = silent
 ) -> Agent:
     """Trains a student's networks by contrastive RL, with a teacher's settings and steps, and leaves a run in `out`.
 
     Args:
+        task: the teacher's.
         config: of the run.
         out: a new folder.
         progress: called after each iteration.
@@ -47,11 +49,11 @@ def train_from_scratch(
     out, settings = epath.Path(out), config.teacher
     begun = time.monotonic()
     networks, init, iterate = _programs(
-        config.student, settings.model_copy(update={"seed": 0, "steps": 1})
+        task, config.student, settings.model_copy(update={"seed": 0, "steps": 1})
     )
     total = settings.iterations * settings.steps_per_iteration
     with new_folder(out), RunLog(out, config) as log:
-        state = init(jax.numpy.uint32(settings.seed))
+        state = init(jnp.uint32(settings.seed))
         row: dict[str, Any] = {}
         for i in range(1, settings.iterations + 1):
             state, metrics = iterate(state)
@@ -62,9 +64,9 @@ def train_from_scratch(
         params = state.learner.params
         metadata = Metadata(
             kind="student",
-            task=networks.task.name,
-            task_source=networks.task.source,
-            sizes=networks.task.sizes,
+            task=task.name,
+            task_source=task.source,
+            sizes=task.sizes,
             networks=describe_networks(config.student, params),
             config={
                 **settings.model_dump(),
@@ -81,9 +83,9 @@ def train_from_scratch(
 
 
 @lru_cache(maxsize=1)
-def _programs(student: StudentConfig, config: TeacherConfig) -> Any:
+def _programs(task: Task, student: StudentConfig, config: TeacherConfig) -> Any:
     """Kept between runs that differ in seed and length alone."""
-    networks = student_networks(get_task(config.task), student, config.embedding)
+    networks = student_networks(task, student, config.embedding)
     init = partial(init_training, config, networks=networks)
     place = placement(jax.eval_shape(init))
     return (

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import onnx
 
 from export.runtime import PREFIX
+from students.networks import ENCODER
 from teachers.agent import Agent
 from teachers.metadata import Metadata, digest, library_versions
 from teachers.tasks import Field, Task, slices
@@ -34,7 +35,9 @@ def contract(agent: Agent, role: Role, metrics: dict[str, Any]) -> dict[str, Any
         JSON values by key: those of `teachers.metadata.Metadata`, then the contract proper.
     """
     task, own = agent.task, agent.metadata
-    networks = ("actor",) if role == "policy" else ("phi", "psi")
+    networks = ["actor"] if role == "policy" else ["phi", "psi"]
+    if ENCODER in own.networks:  # which the head in this file reads
+        networks.append(ENCODER)
     metadata = Metadata(
         kind="onnx",
         task=own.task,

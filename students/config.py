@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from teachers.config import Config
 
@@ -30,6 +30,14 @@ class StudentConfig(Config):
     embedding: int | None = Field(
         None, ge=1, description="size of the critic's embeddings; by default the teacher's"
     )
+
+    @model_validator(mode="after")
+    def _something_shared(self) -> "StudentConfig":
+        if self.heads and self.policy.layers < 2:
+            raise ValueError(
+                "two heads need a policy of 2 layers or more: all but the last are shared"
+            )
+        return self
 
 
 class SavedStudentConfig(StudentConfig):

@@ -14,6 +14,7 @@ from teachers.networks import Params, apply, bounded_log_std, count_parameters
 from teachers.tasks import Task
 
 ENCODER = "encoder"  # the name of what two heads share, among parameters
+HEADS = ("actor", "phi")
 ACTIVATIONS: Mapping[Activation, Callable[[Array], Array]] = {
     "relu": nn.relu,
     "swish": nn.swish,
@@ -54,14 +55,13 @@ class TwoHeaded(Networks):
 
     def __init__(self, task: Task, config: StudentConfig, embedding: int) -> None:
         """Two heads on one encoder, and psi."""
-        last = config.policy.model_copy(update={"layers": 1})
+        before, last = _cut(config.policy)
         super().__init__(
             task,
             actor=MLP(last, 2 * task.action_size),
             phi=MLP(last, embedding),
             psi=MLP(config.critic, embedding),
         )
-        before = config.policy.model_copy(update={"layers": config.policy.layers - 1})
         self._encoder = MLP(before, None)
 
     def init(self, key: Key[Array, ""]) -> Params:
@@ -124,11 +124,26 @@ def student_networks(task: Task, config: StudentConfig, embedding: int) -> Netwo
     )
 
 
+def read_by(name: str, params: Params) -> Params:
+    """The parameters that a network's outputs depend on: its own and, of a head, the encoder's."""
+    names = (name, ENCODER) if name in HEADS and ENCODER in params else (name,)
+    return {each: params[each] for each in names}
+
+
+def _cut(shape: MLPConfig) -> tuple[MLPConfig, MLPConfig]:
+    """The layers that two heads share, and those of each."""
+    return (
+        shape.model_copy(update={"layers": shape.layers - 1}),
+        shape.model_copy(update={"layers": 1}),
+    )
+
+
 def describe_networks(config: StudentConfig, params: Params) -> dict[str, dict[str, Any]]:
     """For an artefact's metadata: of each network its shape and number of parameters."""
     shapes = {"actor": config.policy, "phi": config.critic, "psi": config.critic}
     if config.heads:
-        shapes |= {"phi": config.policy, ENCODER: config.policy}
+        before, last = _cut(config.policy)
+        shapes |= {"actor": last, "phi": last, ENCODER: before}
     return {
         name: {**shape.model_dump(), "parameters": count_parameters(params[name])}
         for name, shape in shapes.items()

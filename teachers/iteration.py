@@ -47,7 +47,7 @@ def init_training(
         networks: to train in place of those that the configuration describes.
     """
     seed = jnp.uint32(config.seed) if seed is None else seed
-    task = get_task(config.task)
+    task = networks.task if networks else get_task(config.task)
     key, learner_key, reset_key = jax.random.split(jax.random.key(seed), 3)
     return TrainingState(
         learner=init_learner(networks or teacher_networks(config), config.learning, learner_key),
@@ -92,7 +92,7 @@ def make_iteration(
         seeds: how many of this function run at once, batched by `jax.vmap`.
         networks: to train in place of those that the configuration describes.
     """
-    task = simulated_task(config, seeds)
+    task = simulated(networks.task, config, seeds) if networks else simulated_task(config, seeds)
     networks = networks or teacher_networks(
         config, task, training=True, remat=needs_remat(config, seeds)
     )
@@ -135,7 +135,12 @@ def make_iteration(
 
 @lru_cache(maxsize=4)
 def simulated_task(config: TeacherConfig, seeds: int = 1) -> Task:
-    """The task of a run, with its physics computed as the configuration says.
+    """The task that a configuration names, see `simulated`."""
+    return simulated(get_task(config.task), config, seeds)
+
+
+def simulated(task: Task, config: TeacherConfig, seeds: int = 1) -> Task:
+    """A run's task, with its physics computed as the configuration says.
 
     Raises:
         InputError: they cannot be, here, or environments or batch cannot be dealt out to the devices.
@@ -145,4 +150,4 @@ def simulated_task(config: TeacherConfig, seeds: int = 1) -> Task:
     )
     # Evaluations play as many episodes at once.
     most = max(seeds * config.rollout.environments, config.logging.episodes)
-    return get_task(config.task).simulated_by(config.rollout.physics, most)
+    return task.simulated_by(config.rollout.physics, most)

@@ -13,8 +13,13 @@ from tiny import DISTILL, TEACHER
 from distill.cache import use_compilation_cache
 
 # Every annotated array of the packages is checked against its shape and type while tests run.
+# Not those of the command line, whose annotations Typer reads.
+DISTILLATION = (
+    *("buffer", "critic_losses", "critic_measures", "iteration", "policy_losses"),
+    *("retention", "run", "schedules", "scratch"),
+)
 jaxtyping.install_import_hook(
-    ["teachers", "students", "distill", "export"],
+    ["teachers", "students", *(f"distill.{name}" for name in DISTILLATION), "export"],
     "typecheck.checker",
 ).__enter__()
 

@@ -341,7 +341,7 @@ def distill(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="Settings to start from: bc, dagger, dagger-kl, ... [default: dagger]"),
+        typer.Option(help="Settings to start from, such as bc; --config wins.  [default: dagger]"),
     ] = None,
     randomize: Annotated[
         bool,
@@ -394,7 +394,7 @@ def compare(
         str | None,
         typer.Option(
             metavar="PATH",
-            help="Folder of the comparison, new or to go on with.  [default: runs/TASK-compare]",
+            help="Folder of the comparison, new or to go on with.  [default: runs/TASK-compare, or ...-quick]",
         ),
     ] = None,
     quick: Annotated[
@@ -427,7 +427,7 @@ def compare(
     if seeds is not None:
         plan = plan._replace(seeds=seeds)
     opened = load_teacher(teacher, _chosen(task), which(checkpoint))
-    folder = out or f"runs/{opened.task.name}-compare"
+    folder = out or f"runs/{opened.task.name}-compare{'-quick' if quick else ''}"
     result = run_compare(opened, folder, plan, force=force, progress=progress)
     show(result, json, lambda: compare_tables(folder, result))
 

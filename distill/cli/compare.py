@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from distill.cli.compare_figures import draw
-from distill.config import STEPS_SHARE, distill_config, randomized_settings
+from distill.config import DistillConfig, distill_config, randomized_settings
 from distill.critic_measures import measure_critic
 from distill.methods import METHODS
 from distill.retention import measure_retention
@@ -18,29 +18,38 @@ from distill.run import describe_teacher, distill_teacher, require_able
 from distill.scratch import ScratchConfig, train_from_scratch
 from export.latency import agent_latency
 from students.artefact import load_student
+from students.networks import read_by
 from teachers.agent import Agent
 from teachers.checkpoint import checkpoint_steps
 from teachers.config import Config, TeacherConfig, stored_config
 from teachers.evaluate import Episodes, bootstrap_interval, evaluate_agent, mean_interval, summary
-from teachers.folders import make_folder
+from teachers.folders import make_folder, require_new
+from teachers.iteration import simulated
 from teachers.metadata import finite
+from teachers.networks import count_parameters
 from teachers.paths import reaching, require_reachable, write_whole
 from teachers.progress import Progress, silent
+from teachers.runlog import remove_run
 from teachers.sweep import interquartile_mean
 from teachers.tasks import InputError
 from teachers.tasks.disturbance import CONDITIONS
 
 RESULTS = "compare.json"
-MARKER = ".crl-distill-compare"  # tells a folder of ours, finished or interrupted
+MARKER = ".crl-distill-compare"  # holds the teacher's digest
+MOST = 500_000_000  # parameters that one ONNX file can hold
+COST = (
+    *("steps_share", "seconds_share", "label_share", "seconds"),
+    *("seconds_compile", "seconds_rollout", "seconds_label", "seconds_learn"),
+)
 DEFAULT = (2, 64)  # layers and width of the students that are compared in all but size
+# Beside the default, which fits the embeddings.
 CRITICS: Mapping[str, Mapping[str, Any]] = {
-    "embedding": {"critic.loss": "embedding"},
     "logits": {"critic.loss": "logits"},
     "both": {"critic.loss": "both"},
-    "embedding, 8 dimensions": {"critic.loss": "embedding", "student.embedding": 8},
-    "both, after the policy": {"critic.loss": "both", "learning.order": "sequential"},
+    "embedding-8": {"student.embedding": 8},
+    "embedding-sequential": {"learning.order": "sequential"},
 }
-METHODS_SHARE = STEPS_SHARE / 4  # of the teacher's steps: with more, all methods come to the same
+METHODS_PART = 4  # of the default steps: with more, all methods come to the same
 
 
 class Plan(NamedTuple):
@@ -104,31 +113,11 @@ def run_compare(
     """
     if not force:
         require_able(teacher)
-    bench = _Bench(teacher, _opened(epath.Path(out)), plan.episodes, progress)
-    result: dict[str, Any] = {"teacher": bench.teacher_row(), "episodes": plan.episodes}
-
-    result["students"] = [bench.size_row(*size) for size in plan.sizes]
-    default = [bench.student("default", {}, seed) for seed in range(plan.seeds)]
-    result["distilled"] = _over_seeds(default)
-    result["cost"] = {
-        name: _figure([_metric(student, name) for student in default])
-        for name in ("steps_share", "seconds_share", "seconds")
-    } | {
-        part: _figure([_metric(student, part) for student in default[:1]])
-        for part in ("seconds_compile", "seconds_rollout", "seconds_label", "seconds_learn")
-    }
-    result["critic"] = bench.critic_row(default[0])
-    result["critics"] = [
-        {"loss": name} | bench.critic_row(bench.student(f"critic={name}", CRITICS[name], seed=0))
-        for name in plan.critics
-    ]
-    result["methods"] = [bench.method_row(method, plan.seeds) for method in plan.methods]
-    result["from_scratch"] = bench.scratch_row(plan.scratch_seeds, plan.scratch_steps)
-    randomized = bench.student("randomized", randomized_settings(), seed=0)
-    result["robustness"] = bench.robustness_rows(default[0], randomized)
-
-    result = finite(result)
-    write_whole(bench.out / RESULTS, json.dumps(result, indent=1) + "\n")
+    bench = _Bench(teacher, epath.Path(out), plan, progress)
+    result: dict[str, Any] = {"episodes": plan.episodes}
+    for part, measure in bench.parts().items():
+        result[part] = finite(measure())
+        write_whole(bench.out / RESULTS, json.dumps(result, indent=1) + "\n")
     draw(result, bench.out)
     return result
 
@@ -140,37 +129,63 @@ class _Bench:
         self,
         teacher: Agent,
         out: epath.Path,
-        episodes: int,
+        plan: Plan,
         progress: Callable[[str], AbstractContextManager[Progress]],
     ) -> None:
         self.out = out
         self._teacher = teacher
-        self._episodes = episodes
+        self._plan = plan
         self._progress = progress
         self._digest = describe_teacher(teacher)["digest"]
-        self.reference = cache(self._reference)
+        self._reference = cache(self._play_teacher)
+        self._scratch = [self._scratch_config(seed) for seed in range(plan.scratch_seeds)]
+        simulated(teacher.task, self._scratch[0].teacher)  # refused before anything is done
+        _open(out, self._digest)
 
-    def _reference(self, seed: int) -> Episodes:
-        return evaluate_agent(self._teacher, self._episodes, seed)
+    def parts(self) -> dict[str, Callable[[], Any]]:
+        """What is measured, in order, by its key among the results."""
+        return {
+            "teacher": self._teacher_row,
+            "students": lambda: [self._size_row(*size) for size in self._plan.sizes],
+            "distilled": lambda: _over_seeds(self._default()),
+            "cost": self._cost,
+            "critic": lambda: self._critic_row(self._default()[0]),
+            "critics": lambda: [
+                {"loss": name} | self._critic_row(self.student(f"critic={name}", CRITICS[name], 0))
+                for name in self._plan.critics
+            ],
+            "methods": lambda: [self._method_row(method) for method in self._plan.methods],
+            "from_scratch": self._scratch_row,
+            "robustness": self._robustness_rows,
+        }
 
-    def teacher_row(self) -> dict[str, Any]:
+    def _play_teacher(self, seed: int) -> Episodes:
+        return evaluate_agent(self._teacher, self._plan.episodes, seed)
+
+    def _default(self) -> list[Agent]:
+        return [self.student("default", {}, seed) for seed in range(self._plan.seeds)]
+
+    def _cost(self) -> dict[str, Any]:
+        """Of the first default student: the others find its programs compiled."""
+        return {name: _metric(self._default()[0], name) for name in COST}
+
+    def _teacher_row(self) -> dict[str, Any]:
         metadata = self._teacher.metadata
+        parameters = metadata.networks["actor"]["parameters"]
         return {
             "task": metadata.task,
             "depth": metadata.networks["actor"]["depth"],
             "width": metadata.networks["actor"]["width"],
             "steps": metadata.metrics["steps"],
             "seconds": metadata.metrics.get("seconds"),
-            **summary(self.reference(0)),
-            "latency_us": agent_latency(self._teacher)["p50"],
-            "parameters": metadata.networks["actor"]["parameters"],
+            **summary(self._reference(0)),
+            "latency_us": agent_latency(self._teacher)["p50"] if parameters < MOST else None,
+            "parameters": parameters,
         }
 
     def student(self, name: str, settings: Mapping[str, Any], seed: int) -> Agent:
         """Distills one, unless it is there."""
-        config = distill_config(
-            overrides={**settings, "seed": seed, "episodes": self._episodes}
-        ).for_teacher(self._teacher.metadata.metrics["steps"])
+        config = self._settled({**settings, "seed": seed, "episodes": self._plan.episodes})
         run = self.out / "students" / name / f"seed-{seed}"
         if (found := self._found(run, config)) is not None:
             return found
@@ -180,11 +195,15 @@ class _Bench:
                 config,
                 run,
                 force=True,
-                reference=self.reference(seed),
+                reference=self._reference(seed),
                 progress=report,
             )
 
-    def size_row(self, layers: int, width: int) -> dict[str, Any]:
+    def _settled(self, settings: Mapping[str, Any]) -> DistillConfig:
+        steps = self._teacher.metadata.metrics["steps"]
+        return distill_config(overrides=settings).for_teacher(steps)
+
+    def _size_row(self, layers: int, width: int) -> dict[str, Any]:
         shape = {"layers": layers, "width": width}
         settings = {
             f"student.{network}.{name}": value
@@ -196,45 +215,54 @@ class _Bench:
         latency = agent_latency(student)
         return {
             **shape,
-            "parameters": student.metadata.networks["actor"]["parameters"],
+            "parameters": count_parameters(read_by("actor", student.params)),
             **_measured(student),
             "latency_us": latency["p50"],
             "latency_p99_us": latency["p99"],
         }
 
-    def method_row(self, method: str, seeds: int) -> dict[str, Any]:
-        steps = max(1, int(METHODS_SHARE * self._teacher.metadata.metrics["steps"]))
-        settings = {**METHODS[method], "steps": steps}
-        students = [self.student(f"method={method}", settings, seed) for seed in range(seeds)]
+    def _method_row(self, method: str) -> dict[str, Any]:
+        default = self._settled({}).steps
+        settings = {**METHODS[method], "steps": max(1, (default or 0) // METHODS_PART)}
+        seeds = range(self._plan.seeds)
+        students = [self.student(f"method={method}", settings, seed) for seed in seeds]
         return {
             "method": method,
             "steps": _metric(students[0], "steps"),
             **_over_seeds(students),
-            "seconds": _figure([_metric(student, "seconds") for student in students]),
+            # That of the first has compilation in it.
+            "seconds": min(_metric(student, "seconds") for student in students),
         }
 
-    def critic_row(self, student: Agent) -> dict[str, Any]:
-        return measure_critic(student, self._teacher, self._episodes // 4, seed=0)
+    def _critic_row(self, student: Agent) -> dict[str, Any]:
+        return measure_critic(student, self._teacher, self._plan.episodes // 4, seed=0)
 
-    def scratch_row(self, seeds: int, most_steps: int | None) -> dict[str, Any]:
-        """The default student's networks, trained by contrastive RL as the teacher was."""
+    def _scratch_config(self, seed: int) -> ScratchConfig:
+        """Of the default student's networks, trained as the teacher was."""
         stored = stored_config(TeacherConfig, self._teacher.metadata.config, "the teacher")
-        steps = int(self._teacher.metadata.metrics["steps"])
-        steps = steps if most_steps is None else min(steps, most_steps)
-        student = distill_config().student
+        steps, most = int(self._teacher.metadata.metrics["steps"]), self._plan.scratch_steps
+        rollout = stored.rollout.model_copy(update={"physics": "jax"})
+        steps = steps if most is None else min(steps, most)
+        settings = {"seed": seed, "steps": steps, "rollout": rollout}
+        return ScratchConfig(
+            teacher=stored.model_copy(update=settings), student=distill_config().student
+        )
+
+    def _scratch_row(self) -> dict[str, Any]:
         rows = []
-        for seed in range(seeds):
-            settings = stored.model_copy(update={"seed": seed, "steps": steps})
-            config = ScratchConfig(teacher=settings, student=student)
+        for seed, config in enumerate(self._scratch):
             run = self.out / "scratch" / f"seed-{seed}"
             agent = self._found(run, config)
             if agent is None:
                 with self._progress(f"from scratch, seed {seed}") as report:
-                    agent = train_from_scratch(config, run, progress=report)
-            rows.append(measure_retention(agent, self.reference(seed), seed))
+                    agent = train_from_scratch(self._teacher.task, config, run, progress=report)
+            rows.append(measure_retention(agent, self._reference(seed), seed))
+        first = self._scratch[0]
+        shape = first.student.policy
+        steps = first.teacher.iterations * first.teacher.steps_per_iteration
         return {
-            "layers": student.policy.layers,
-            "width": student.policy.width,
+            "layers": shape.layers,
+            "width": shape.width,
             "steps": steps,
             "steps_share": steps / self._teacher.metadata.metrics["steps"],
             **{
@@ -244,13 +272,17 @@ class _Bench:
             },
         }
 
-    def robustness_rows(self, student: Agent, randomized: Agent) -> list[dict[str, Any]]:
-        agents = {"teacher": self._teacher, "student": student, "randomized": randomized}
+    def _robustness_rows(self) -> list[dict[str, Any]]:
+        agents = {
+            "teacher": self._teacher,
+            "student": self._default()[0],
+            "randomized": self.student("randomized", randomized_settings(), seed=0),
+        }
         rows = []
         for condition, disturbances in CONDITIONS.items():
             row: dict[str, Any] = {"condition": condition}
             for name, agent in agents.items():
-                episodes = self._episodes // 4
+                episodes = self._plan.episodes // 4
                 played = evaluate_agent(agent, episodes, disturbances=disturbances)
                 row[name] = float(played.time_at_goal.mean())
                 row[f"{name}_ci95"] = mean_interval(played.time_at_goal)
@@ -258,29 +290,30 @@ class _Bench:
         return rows
 
     def _found(self, run: epath.Path, config: Config) -> Agent | None:
-        """The student that an earlier comparison left in `run`."""
-        if not checkpoint_steps(run):
-            if run.exists():  # it was interrupted
-                run.rmtree()
-            return None
-        student = load_student(run, self._teacher.task)
-        lineage = student.metadata.lineage
-        same = not lineage or lineage["teacher"]["digest"] == self._digest
-        if not same or (run / "config.toml").read_text() != config.to_toml():
-            raise InputError(
-                f"{run} comes of another teacher or of other settings; choose another --out, or remove it"
-            )
-        return student
+        """The student that an earlier call left in `run`; what is left of one that was interrupted is removed."""
+        with reaching(run):
+            if not checkpoint_steps(run):
+                remove_run(run)
+                return None
+            if (run / "config.toml").read_text() != config.to_toml():
+                raise InputError(
+                    f"{run} comes of other settings; choose another --out, or remove it"
+                )
+            return load_student(run, self._teacher.task)
 
 
-def _opened(out: epath.Path) -> epath.Path:
+def _open(out: epath.Path, digest: str) -> None:
+    """Makes the folder of a teacher's comparison, or finds it."""
     require_reachable(out)
     with reaching(out):
-        if out.is_dir() and any(out.iterdir()) and not (out / MARKER).exists():
-            raise InputError(f"{out} holds files that are no comparison's; choose another --out")
+        marker = out / MARKER
+        if marker.exists():
+            if marker.read_text().strip() != digest:
+                raise InputError(f"{out} is a comparison of another teacher; choose another --out")
+            return
+        require_new(out)
     make_folder(out)
-    write_whole(out / MARKER, "")
-    return out
+    write_whole(marker, digest + "\n")
 
 
 def _measured(student: Agent) -> dict[str, Any]:
@@ -310,9 +343,3 @@ def _spread(name: str, values: Sequence[float | None]) -> dict[str, Any]:
 
 def _metric(student: Agent, name: str) -> Any:
     return student.metadata.metrics[name]
-
-
-def _figure(values: Sequence[float | None]) -> float | None:
-    """The median, of what is there."""
-    known = [value for value in values if value is not None]
-    return float(np.median(known)) if known else None

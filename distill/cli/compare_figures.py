@@ -8,7 +8,7 @@ from etils import epath
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from distill.cli.console import figure
+from distill.cli.console import figure, text
 from teachers.paths import local_draft
 
 POLICIES = ("teacher", "student", "randomized")
@@ -36,7 +36,7 @@ def _sizes(axes: Any, result: Mapping[str, Any]) -> None:
     rows = [row for row in result["students"] if row["retention"] is not None]
     for row in rows:
         low, high = row["retention_ci95"]
-        around = [[row["retention"] - low], [(high or row["retention"]) - row["retention"]]]
+        around = _around(row["retention"], low, high or row["retention"])
         axes.errorbar(row["latency_us"], row["retention"], around, fmt="o", capsize=3, color="C0")
         axes.annotate(
             f"{row['layers']} x {row['width']}",
@@ -58,7 +58,8 @@ def _sizes(axes: Any, result: Mapping[str, Any]) -> None:
         label = f"{scratch['layers']} x {scratch['width']} trained from scratch"
         axes.axhline(scratch["retention"], color="C3", linestyle="--", label=label)
     teacher = result["teacher"]
-    axes.axvline(teacher["latency_us"], color="C1", label=f"teacher, depth {teacher['depth']}")
+    if teacher["latency_us"]:
+        axes.axvline(teacher["latency_us"], color="C1", label=f"teacher, depth {teacher['depth']}")
     axes.set(xscale="log", xlabel="µs per action, ONNX Runtime, one thread", ylabel="retention")
     axes.legend()
 
@@ -77,7 +78,7 @@ def _methods(axes: Any, result: Mapping[str, Any]) -> None:
     for at, row in enumerate(rows):
         kept, (low, high) = row["retention"], row["retention_ci95"]
         axes.plot([at] * row["seeds"], row["retention_by_seed"], ".", color="C0", alpha=0.4)
-        axes.errorbar(at, kept, [[kept - low], [high - kept]], fmt="o", capsize=4, color="C0")
+        axes.errorbar(at, kept, _around(kept, low, high), fmt="o", capsize=4, color="C0")
     axes.set_xticks(range(len(rows)), [row["method"] for row in rows], rotation=20, ha="right")
     axes.set(ylabel=f"retention after {rows[0]['steps']:,} steps" if rows else "retention")
 
@@ -89,11 +90,15 @@ def _robustness(axes: Any, result: Mapping[str, Any]) -> None:
     for shift, name in zip((-0.25, 0.0, 0.25), POLICIES, strict=True):
         values = np.array([row[name] for row in rows])
         low, high = np.transpose([row[f"{name}_ci95"] for row in rows])
-        around = np.maximum([values - low, high - values], 0.0)
-        axes.bar(at + shift, values, 0.25, yerr=around, label=name, capsize=2)
+        axes.bar(at + shift, values, 0.25, yerr=_around(values, low, high), label=name, capsize=2)
     axes.set_xticks(at, [row["condition"] for row in rows], rotation=30, ha="right")
     axes.set(ylabel="time at goal")
     axes.legend()
+
+
+def _around(values: Any, low: Any, high: Any) -> Any:
+    """An interval as matplotlib takes it: lengths to both sides, none below zero."""
+    return np.maximum([np.ravel(values - low), np.ravel(high - values)], 0.0)
 
 
 def compare_tables(title: str, result: Mapping[str, Any]) -> RenderableType:
@@ -108,7 +113,7 @@ def compare_tables(title: str, result: Mapping[str, Any]) -> RenderableType:
         f"teacher, depth {teacher['depth']}, width {teacher['width']}",
         "-",
         figure(teacher, "success_at_end"),
-        f"{teacher['latency_us']:.1f}",
+        text(teacher["latency_us"] or "-"),
         f"{teacher['parameters']:,}",
     )
     for row in result["students"]:
@@ -133,7 +138,7 @@ def compare_tables(title: str, result: Mapping[str, Any]) -> RenderableType:
 
     names = ("spearman", "spearman_within_goal", "top1_retention", "auroc", "teacher_auroc")
     critics = Table("critic", *names, title="critic, against the teacher's")
-    for row in [{"loss": "default", **result["critic"]}, *result["critics"]]:
+    for row in [{"loss": "embedding (default)", **result["critic"]}, *result["critics"]]:
         critics.add_row(row["loss"], *(figure(row, name) for name in names))
 
     robustness = Table("condition", *POLICIES, title="time at goal under what a robot meets")

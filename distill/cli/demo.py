@@ -77,7 +77,9 @@ def run_demo(
         (out / "teacher" / "metrics.jsonl").copy(out / "metrics.jsonl")
     with _stage(seconds, "distill"), progress("distill student") as report:
         student_config = distill_config(overrides={**STUDENT, "episodes": EPISODES, "seed": seed})
-        student = distill_teacher(teacher, student_config, out / "student", progress=report)
+        student = distill_teacher(
+            teacher, student_config, out / "student", force=True, progress=report
+        )
     with _stage(seconds, "export"):
         exported = export_student(student, out / "onnx", seed=seed)
         for name in ("policy", "critic"):

@@ -7,9 +7,10 @@ from teachers import InputError
 
 
 def test_the_buffer_is_whole_rounds_and_no_larger_than_needed() -> None:
-    sizes = {"collect.environments": 4, "collect.steps": 10, "steps": 190}
+    sizes = {"collect.environments": 4, "collect.steps": 10, "collect.goals": 1, "steps": 190}
     assert distill_config(overrides=sizes).buffer_rows == 200
     assert distill_config(overrides={**sizes, "collect.capacity": 41}).buffer_rows == 80
+    assert distill_config(overrides={**sizes, "collect.goals": 3}).buffer_rows == 600
 
 
 def test_bad_values_are_named() -> None:
@@ -27,7 +28,8 @@ def test_steps_follow_the_teachers_unless_they_are_given() -> None:
     settled = distill_config().for_teacher(1_000_000)
     assert settled.steps == settled.rounds * settled.states_per_round
     assert STEPS_SHARE * 0.97 < settled.steps / 1_000_000 <= STEPS_SHARE
-    assert distill_config().for_teacher(100_000_000).steps <= 500_000
+    longest = distill_config().for_teacher(100_000_000)
+    assert longest.rounds * longest.states_per_round <= 500_000
     assert distill_config().for_teacher(160).rounds == 1
     assert distill_config(overrides={"steps": 7}).for_teacher(1_000_000).steps == 7
 

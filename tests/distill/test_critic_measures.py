@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,12 +28,17 @@ def test_what_is_reached_is_counted_from_the_state_on() -> None:
     within = np.array([[0, 0], [1, 0], [0, 0], [0, 1]], bool)
     nothing = np.zeros((4, 2, 1), np.float32)
     played = Played(nothing, nothing, nothing[0], np.array([False, True]), within, np.array([4, 4]))
-    will, ahead = reached_within(played, horizon=2)
+    will, known = reached_within(played, horizon=2)
     # Within the two steps that follow a state; the second environment starts at its goal.
     assert will[:, 0].tolist() == [True, True, False, False]
     assert will[:, 1].tolist() == [False, False, True, True]
-    assert ahead[:, 0].tolist() == [True, True, False, True]
-    assert ahead[:, 1].tolist() == [False, True, True, True]
+    # The first is at its goal before its third step, and what follows its last is not known.
+    assert known[:, 0].tolist() == [True, True, False, False]
+    assert known[:, 1].tolist() == [False, True, True, True]
+    ended = played._replace(length=np.array([4, 2]), within=np.zeros((4, 2), bool))
+    _, known = reached_within(ended, horizon=2)
+    assert known[:, 0].tolist() == [True, True, True, False]
+    assert known[:, 1].tolist() == [False, True, False, False]
 
 
 def test_values_are_the_critics_at_the_actors_action(teacher_run, student_run) -> None:
@@ -42,8 +48,10 @@ def test_values_are_the_critics_at_the_actors_action(teacher_run, student_run) -
     goal = random.normal(size=(1, 5, 2)).astype(np.float32)
     found = values(teacher, student, observation, goal)
     assert found.shape == (3, 5)
-    action = student.networks.policy(student.params, observation[1, 0], goal[0, 2])
-    expected = teacher.networks.critic(teacher.params, observation[1, 0], goal[0, 2], action)
+    action = jax.jit(student.networks.policy)(student.params, observation[1, 0], goal[0, 2])
+    expected = jax.jit(teacher.networks.critic)(
+        teacher.params, observation[1, 0], goal[0, 2], action
+    )
     assert found[1, 2] == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -66,3 +74,19 @@ def test_a_teachers_own_critic_is_perfect(teacher_run, student_run) -> None:
     other = measure_critic(student, teacher, 8, seed=0)
     assert -1 <= other["spearman"] < 1
     assert 0 <= other["top1"] <= 1
+
+
+def test_a_critic_that_knows_the_distance_foretells_what_is_reached(student_run) -> None:
+    """What is paired with what: the value of each state for its own episode's goal, against that episode's outcome."""
+    student = load_student(student_run)
+    task = student.task
+    played = play(student, 16, seed=0)
+    # As if each episode went straight to its goal, some of them too late.
+    steps = np.arange(task.episode_steps)[:, None]
+    late = np.linspace(40, 160, 16)
+    played = played._replace(within=steps >= late, start=np.zeros(16, bool))
+    will, known = reached_within(played, horizon=20)
+    left = np.broadcast_to(late, known.shape) - steps
+    assert auroc(-left[known], will[known]) == 1.0
+    shuffled = np.roll(left, 3, axis=1)
+    assert auroc(-shuffled[known], will[known]) < 0.95

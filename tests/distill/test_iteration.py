@@ -5,7 +5,7 @@ import pytest
 from tiny import DISTILL
 
 from distill import distill_config
-from distill.iteration import make_stages, phases, relabelled
+from distill.iteration import make_stages, phases, relabelled, with_goals
 from students import student_networks
 from teachers import load_teacher
 
@@ -30,13 +30,12 @@ class Distillation:
                 optimizers=tuple(stages.start(params)),
                 basis=jnp.eye(4, self.config.student.embedding or 4),
             )
-            self.visited = like.visited
         self.states, self.visited = [first], [] if like is None else like.visited
         self.label = jax.jit(stages.label)
         self.learn = [jax.jit(learn) for learn in stages.learn]
 
     def round(self):
-        """Another round, with what was visited in that round where another one's rollouts serve."""
+        """Another round, on what another one visited in it where that serves."""
         state, number = self.states[-1], len(self.states) - 1
         if number == len(self.visited):
             state, visited, _ = self.collect(state, self.teacher.params)
@@ -62,7 +61,7 @@ def two_rounds(teacher) -> Distillation:
 
 def test_every_visited_state_carries_the_teachers_own_labels(two_rounds) -> None:
     teacher, config = two_rounds.teacher, two_rounds.config
-    rows = jax.tree.map(lambda x: x[: 2 * config.states_per_round], two_rounds.states[-1].ring.rows)
+    rows = jax.tree.map(lambda x: x[: 2 * config.rows_per_round], two_rounds.states[-1].ring.rows)
     mean, log_std = teacher.networks.actor(teacher.params, rows.observation, rows.goal)
     np.testing.assert_allclose(rows.mean, mean, atol=1e-5)
     np.testing.assert_allclose(rows.log_std, log_std, atol=1e-5)
@@ -116,26 +115,54 @@ def test_a_sequential_distillation_trains_the_critic_after_the_policy(teacher, t
 
 
 def test_some_environments_head_for_goals_that_were_reached(two_rounds) -> None:
-    state, config = two_rounds.states[-1], two_rounds.config
-    task = two_rounds.teacher.task
+    state, task = two_rounds.states[-1], two_rounds.teacher.task
+    fresh = state.environments._replace(steps=jnp.array([0, 3, 0, 3]))
+    state = state._replace(environments=fresh)
 
     def goals(share: float, state) -> np.ndarray:
-        collect = config.collect.model_copy(update={"relabelled": share})
-        settings = config.model_copy(update={"collect": collect})
-        return np.asarray(relabelled(state, jax.random.key(1), settings, task.achieved_goal))
+        collect = two_rounds.config.collect.model_copy(update={"relabelled": share})
+        config = two_rounds.config.model_copy(update={"collect": collect})
+        return np.asarray(relabelled(state, jax.random.key(1), config, task.achieved_goal))
 
-    seen = np.asarray(state.ring.rows.observation[: 2 * config.states_per_round])
+    seen = np.asarray(state.ring.rows.observation[: 2 * two_rounds.config.rows_per_round])
     reached = {tuple(goal) for goal in np.asarray(task.achieved_goal(seen)).tolist()}
     own = np.asarray(state.environments.goal)
     np.testing.assert_array_equal(goals(0.0, state), own)
     assert {tuple(goal) for goal in goals(1.0, state).tolist()} <= reached
+    # Always the same environments, so that the others keep the task's goals whatever the number of rounds.
+    half = goals(0.5, state)
+    np.testing.assert_array_equal(half[2:], own[2:])
+    assert (half[:2] != own[:2]).all()
+    # A goal is kept for an episode.
+    under_way = fresh._replace(steps=jnp.full(4, two_rounds.config.collect.steps + 1))
+    np.testing.assert_array_equal(goals(1.0, state._replace(environments=under_way)), own)
     # Before anything was seen there is nothing to go to.
     first = two_rounds.states[0]
     np.testing.assert_array_equal(goals(1.0, first), np.asarray(first.environments.goal))
 
 
+def test_states_are_labelled_for_goals_of_others_too(two_rounds) -> None:
+    visited, task = two_rounds.visited[0], two_rounds.teacher.task
+    rows = len(visited.goal)
+    more = with_goals(visited, jax.random.key(0), 3, task.achieved_goal)
+    for number in range(3):
+        part = slice(number * rows, (number + 1) * rows)
+        np.testing.assert_array_equal(more.observation[part], visited.observation)
+        np.testing.assert_array_equal(more.action[part], visited.action)
+    own, headed_for, reached = np.split(np.asarray(more.goal), 3)
+    np.testing.assert_array_equal(own, visited.goal)
+
+    def distinct(goals) -> set[tuple[float, ...]]:
+        return {tuple(goal) for goal in np.asarray(goals).tolist()}
+
+    assert distinct(headed_for) <= distinct(visited.goal)
+    assert (headed_for != own).any()
+    assert distinct(reached) <= distinct(task.achieved_goal(visited.observation))
+    assert len(distinct(reached)) > rows / 3
+
+
 def test_the_teachers_critic_pulls_the_policy_to_what_it_values(teacher, two_rounds) -> None:
-    """By that term alone the student's actions gain value."""
+    """With much of that term the student's actions are worth more to the teacher's critic than without."""
     settings = {"learning.updates": 200, "learning.batch": 32}
     values = {}
     for weight in (0.0, 100.0):

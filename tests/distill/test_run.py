@@ -1,6 +1,7 @@
 import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import DISTILL
@@ -23,7 +24,8 @@ def test_a_run_leaves_what_it_promises(student_run) -> None:
     assert metrics["steps"] == 160
     assert metrics["steps_share"] == 1.0  # of the tiny teacher's 160
     stages = ("compile", "rollout", "label", "learn")
-    assert 0 < sum(metrics[f"seconds_{stage}"] for stage in stages) < 1.2 * metrics["seconds"]
+    assert all(metrics[f"seconds_{stage}"] > 0 for stage in stages)
+    assert sum(metrics[f"seconds_{stage}"] for stage in stages) <= metrics["seconds"]
     assert student.metadata.config["student"]["policy"]["width"] == 8
 
 
@@ -43,7 +45,7 @@ def test_a_two_headed_student_opens_as_it_was(teacher_run, tmp_path) -> None:
     made = distill_teacher(teacher, config, tmp_path / "run", force=True)
     opened = load_student(tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, opened.params, made.params)
-    observation, goal = np.ones((3, 8), np.float32), np.ones((3, 2), np.float32)
+    observation, goal = jnp.ones((3, 8)), jnp.ones((3, 2))
     for agent in (opened, made):
         action = agent.networks.policy(made.params, observation, goal)
         assert agent.networks.psi(made.params, goal).shape == (3, 2)
@@ -95,14 +97,15 @@ def test_a_student_larger_than_its_teacher_is_said(teacher_run, tmp_path) -> Non
         )
 
 
-def test_cost_tells_compilation_from_work(teacher_run) -> None:
+def test_cost_is_a_share_of_the_teachers(teacher_run) -> None:
     teacher = load_teacher(teacher_run)
     metrics = {"steps": 1000, "seconds": 50.0}
     teacher = Agent(
         teacher.networks, teacher.params, teacher.metadata.model_copy(update={"metrics": metrics})
     )
-    found = cost(teacher, 80, 10.0, {"rollout": [4.0, 1.0, 1.0], "label": [3.0, 1.0, 1.0]})
+    seconds = {"compile": 5.0, "rollout": 3.0, "label": 1.0, "learn": 0.0}
+    found = cost(teacher, 80, 10.0, seconds)
     assert found["steps_share"] == 0.08
     assert found["seconds_share"] == 0.2
+    assert found["label_share"] == 0.25
     assert found["seconds_compile"] == 5.0
-    assert found["seconds_rollout"] == 3.0

@@ -7,8 +7,10 @@ import pytest
 from export import convert as conversion
 from export import export_student
 from export.convert import ParityError, convert, measure_parity
-from students import load_student
+from students import MLPConfig, StudentConfig, load_student, student_networks
 from teachers import InputError, load_teacher
+from teachers.agent import Agent
+from teachers.tasks import get_task
 
 
 def run(model: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
@@ -37,6 +39,23 @@ def test_files_compute_what_jax_does_at_any_batch(export_folder, student_run, ba
     )
     expected = jax.jit(student.networks.critic)(student.params, observation, goal, action)
     np.testing.assert_allclose(value, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("heads", [False, True])
+@pytest.mark.parametrize("activation", ["swish", "tanh"])
+def test_every_kind_of_student_converts(student_run, heads, activation) -> None:
+    shape = MLPConfig(layers=2, width=8, activation=activation, normalisation=True)
+    config = StudentConfig(policy=shape, critic=shape, heads=heads, embedding=3)
+    networks = student_networks(get_task("reacher"), config, 4)
+    metadata = load_student(student_run).metadata
+    student = Agent(networks, networks.init(jax.random.key(0)), metadata)
+    observation, goal, action = random_inputs(5)
+    found = run(convert(student, "policy"), observation=observation, goal=goal)
+    expected = jax.jit(networks.policy)(student.params, observation, goal)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    found = run(convert(student, "critic"), observation=observation, goal=goal, action=action)
+    expected = jax.jit(networks.critic)(student.params, observation, goal, action)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_deep_teacher_converts_too(teacher_run) -> None:

@@ -1,9 +1,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from students import MLPConfig, StudentConfig, student_networks
-from students.networks import MLP
+from students.networks import MLP, describe_networks, read_by
 from teachers.networks import count_parameters
 from teachers.tasks import get_task
 
@@ -83,3 +84,20 @@ def test_two_heads_share_an_encoder_and_have_the_layers_of_one_network() -> None
     assert not np.allclose(
         networks.policy(params, observation, goal), networks.policy(params, observation, -goal)
     )
+
+
+def test_two_heads_need_something_to_share() -> None:
+    with pytest.raises(ValueError, match="2 layers or more"):
+        StudentConfig(policy=MLPConfig(layers=1), heads=True)
+
+
+def test_a_head_is_described_with_its_encoder() -> None:
+    config = StudentConfig(policy=MLPConfig(layers=3, width=16), heads=True)
+    params = student_networks(get_task("reacher"), config, 64).init(jax.random.key(0))
+    described = describe_networks(config, params)
+    assert {name: row["layers"] for name, row in described.items()} == {
+        "actor": 1, "phi": 1, "psi": 2, "encoder": 2,
+    }  # fmt: skip
+    both = described["actor"]["parameters"] + described["encoder"]["parameters"]
+    assert count_parameters(read_by("actor", params)) == both
+    assert count_parameters(read_by("psi", params)) == described["psi"]["parameters"]

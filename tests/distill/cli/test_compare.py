@@ -1,11 +1,14 @@
+import io
 import json
+import shutil
+from pathlib import Path
 
 import imageio.v3 as imageio
 import pytest
 from commands import assert_refused, run, run_json
 from rich.console import Console
 
-from distill.cli.compare import QUICK, RESULTS, Plan, run_compare
+from distill.cli.compare import MARKER, QUICK, RESULTS, run_compare
 from distill.cli.compare_figures import compare_tables, draw
 from teachers import InputError, load_teacher
 
@@ -48,9 +51,9 @@ def test_figures_are_drawn_and_tables_say_everything(tmp_path) -> None:
     draw(RESULT, tmp_path)
     for name in FIGURES:
         assert imageio.imread(tmp_path / f"{name}.png").std() > 5
-    console = Console(width=200, record=True, quiet=True)
-    console.print(compare_tables("runs/x", RESULT))
-    said = console.export_text()
+    page = io.StringIO()
+    Console(width=200, file=page).print(compare_tables("runs/x", RESULT))
+    said = page.getvalue()
     for words in ("2 x 16", "0.990 [0.970, 1.000]", "from scratch", "dagger", "logits", "delay 2"):
         assert words in said
     assert "8.0% of the teacher's steps" in said
@@ -63,9 +66,13 @@ def test_a_student_of_no_retention_is_left_out_of_the_drawing(tmp_path) -> None:
     assert (tmp_path / "students.png").exists()
 
 
-def test_a_folder_of_something_else_is_refused(teacher_run, student_run) -> None:
-    with pytest.raises(InputError, match="no comparison's"):
-        run_compare(load_teacher(teacher_run), student_run, force=True)
+def test_a_folder_of_something_else_is_refused(teacher_run, student_run, tmp_path) -> None:
+    teacher = load_teacher(teacher_run)
+    with pytest.raises(InputError, match="already holds files"):
+        run_compare(teacher, student_run, force=True)
+    (tmp_path / MARKER).write_text("0123\n")
+    with pytest.raises(InputError, match="a comparison of another teacher"):
+        run_compare(teacher, tmp_path, force=True)
 
 
 def test_bad_input_is_refused_in_one_line(teacher_run, student_run) -> None:
@@ -90,22 +97,23 @@ def test_a_comparison_has_every_part_and_goes_on_where_it_stopped(teacher_run, t
     assert measures <= set(found["critic"])
     assert {"steps_share", "seconds_share"} <= set(found["cost"])
     assert found["robustness"][0]["condition"] == "clean"
-    made = sorted((out / "students").glob("*/*/checkpoints/*"))
-    assert made
 
-    # The same again: nothing is distilled anew; one that was interrupted is.
-    removed = next(iter(made))
-    for file in sorted(removed.rglob("*"), reverse=True):
-        file.rmdir() if file.is_dir() else file.unlink()
-    removed.rmdir()
+    def made() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in out.glob("s*/*/*/checkpoints/*")} | {
+            path: path.stat().st_mtime_ns for path in out.glob("scratch/*/checkpoints/*")
+        }
+
+    # The same again: only one that was interrupted is distilled anew.
+    before = made()
+    assert len(before) == 3 + 1 + 2 * 2 + 1 + 1
+    removed = min(before)
+    shutil.rmtree(removed)
     teacher = load_teacher(teacher_run)
     again = run_compare(teacher, out, QUICK, force=True)
-    for part in ("students", "methods", "from_scratch"):
-        for old, new in zip(
-            *([each[part]] if part == "from_scratch" else each[part] for each in (found, again)),
-            strict=True,
-        ):
-            assert old["retention"] == new["retention"]
-    other: Plan = QUICK._replace(episodes=8)
+    after = made()
+    assert {path for path in before if after[path] != before[path]} == {removed}
+    assert [row["retention"] for row in again["students"]] == [
+        row["retention"] for row in found["students"]
+    ]
     with pytest.raises(InputError, match="other settings"):
-        run_compare(teacher, out, other, force=True)
+        run_compare(teacher, out, QUICK._replace(episodes=8), force=True)
