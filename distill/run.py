@@ -2,20 +2,21 @@
 
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from etils import epath
 
 from distill.config import DistillConfig
-from distill.iteration import DistillState, Metrics, make_stages, placement
+from distill.iteration import DistillState, Metrics, Stages, make_stages, placement
 from distill.retention import measure_retention
 from students.artefact import save_student
 from students.networks import describe_networks, read_by, student_networks
 from teachers.agent import Agent, Networks
-from teachers.devices import require_even, whole
+from teachers.devices import require_even, spread, whole
 from teachers.evaluate import Episodes, evaluate_agent
 from teachers.folders import new_folder
 from teachers.memory import require_memory, total_bytes
@@ -24,6 +25,8 @@ from teachers.networks import Params, count_parameters
 from teachers.progress import Progress, silent
 from teachers.runlog import RunLog
 from teachers.tasks import InputError
+
+Tree = TypeVar("Tree")
 
 HOPELESS = 0.05  # share of episodes; a teacher that reaches its goal in fewer has nothing to teach
 STAGES = ("compile", "rollout", "label", "learn")
@@ -64,90 +67,119 @@ def distill_teacher(
     require_even(collect__environments=config.collect.environments)
     config = config.for_teacher(teacher.metadata.metrics["steps"])
     begun = time.monotonic()
-    embedding = teacher.metadata.config["embedding"]
-    programs = _programs(_program_key(config), teacher.networks, embedding)
-    _require_memory(config, programs.shape)
+    key = _program_key(config), teacher.networks, teacher.metadata.config["embedding"]
+    plan = _plan(*key)
+    _require_memory(config, plan.shape)
     seconds = dict.fromkeys(STAGES, 0.0)
 
-    def timed(stage: str, function: Any, *arguments: Any) -> Any:
+    def timed(stage: str, function: Callable[..., Any], *arguments: Any) -> Any:
         start = time.monotonic()
-        compiled = programs.compiled.get(function)
-        if compiled is None:
-            compiled = programs.compiled[function] = function.lower(*arguments).compile()
-        begun = time.monotonic()
-        result = jax.block_until_ready(compiled(*arguments))
-        seconds["compile"] += begun - start
-        seconds[stage] += time.monotonic() - begun
+        result = jax.block_until_ready(function(*arguments))
+        seconds[stage] += time.monotonic() - start
         return result
 
     with new_folder(out), RunLog(out, config) as log:
-        _warn_of_size(programs.shape.params, teacher)
+        _warn_of_size(plan.shape.params, teacher)
+        programs = _compiled(*key)
+        seconds["compile"] = time.monotonic() - begun
+        params = jax.device_put(teacher.params, whole())
         state = timed("rollout", programs.init, jax.random.key(config.seed))
         total = config.rounds * config.states_per_round
         figures: dict[str, Any] = {}
         for i in range(1, config.rounds + 1):
-            state, visited, seen = timed("rollout", programs.collect, state, teacher.params)
-            state = timed("label", programs.label, state, teacher.params, visited)
-            state, learned = timed("learn", programs.learn[0], state, teacher.params)
+            state, visited, seen = timed("rollout", programs.collect, state, params)
+            state = timed("label", programs.label, state, params, visited)
+            state, learned = timed("learn", programs.learn[0], state, params)
             figures |= _numbers(seen | learned) | {"seconds": time.monotonic() - begun}
             if i < config.rounds:
                 log.write(i * config.states_per_round, figures)
             progress(i * config.states_per_round, len(programs.learn) * total, figures)
         for number, learn in enumerate(programs.learn[1:], start=1):
             for i in range(1, config.rounds + 1):
-                state, learned = timed("learn", learn, state, teacher.params)
+                state, learned = timed("learn", learn, state, params)
                 done = number * total + i * config.states_per_round
                 progress(done, len(programs.learn) * total, figures)
             figures |= _numbers(learned)
         figures |= {"steps": total} | cost(teacher, total, time.monotonic() - begun, seconds)
         metadata = describe(config, state.params, teacher, figures)
-        student = Agent(programs.networks, state.params, metadata)
+        student = Agent(plan.networks, state.params, metadata)
         if reference is None:
             reference = evaluate_agent(teacher, config.episodes, config.seed)
         measured = measure_retention(student, reference, config.seed)
         log.write(total, figures | measured)
         metadata = metadata.model_copy(update={"metrics": metadata.metrics | finite(measured)})
-        student = Agent(programs.networks, state.params, metadata)
+        student = Agent(plan.networks, state.params, metadata)
         save_student(student, out)
     return student
 
 
-class _Programs(NamedTuple):
-    """The jitted functions of a distillation."""
+class _Plan(NamedTuple):
+    """A distillation, before anything is compiled."""
 
     networks: Networks  # the student's
+    stages: Stages
+    init: Callable[..., DistillState]  # that of the stages, traced
     shape: DistillState
-    init: Any
-    collect: Any
-    label: Any
-    learn: tuple[Any, ...]
-    compiled: dict[Any, Any]  # those of them that have run
+    teacher: Params  # the shapes of its parameters
+
+
+class _Programs(NamedTuple):
+    """The compiled functions of a distillation."""
+
+    init: Callable[..., DistillState]
+    collect: Callable[..., Any]
+    label: Callable[..., DistillState]
+    learn: tuple[Callable[..., Any], ...]
 
 
 @lru_cache(maxsize=2)
-def _programs(config: DistillConfig, teacher: Networks, embedding: int) -> _Programs:
-    """Kept between distillations that differ in seed alone: tracing physics takes seconds."""
+def _plan(config: DistillConfig, teacher: Networks, embedding: int) -> _Plan:
+    """Kept between distillations that differ in seed alone."""
     networks = student_networks(teacher.task, config.student, embedding)
     stages = make_stages(config, teacher, networks)
-    init = jax.jit(stages.init)  # traced once, for its shape and to be compiled
-    shape = jax.eval_shape(init, jax.random.key(0))
-    place = placement(shape)
-    return _Programs(
-        networks=networks,
-        shape=shape,
-        init=jax.jit(init, out_shardings=place, compiler_options=_optimised(0)),
-        collect=jax.jit(
-            stages.collect,
-            donate_argnums=0,
-            out_shardings=(place, None, whole()),
-            compiler_options=_optimised(1),
-        ),
-        label=jax.jit(stages.label, donate_argnums=0, out_shardings=place),
-        learn=tuple(
-            jax.jit(learn, donate_argnums=0, out_shardings=(place, whole()))
+    init = jax.jit(stages.init)
+    key = jax.random.key(0)
+    return _Plan(
+        networks, stages, init, jax.eval_shape(init, key), jax.eval_shape(teacher.init, key)
+    )
+
+
+@lru_cache(maxsize=2)
+def _compiled(config: DistillConfig, teacher: Networks, embedding: int) -> _Programs:
+    """Kept like plans: tracing physics takes seconds. Compiled side by side, as far as there are cores."""
+    plan = _plan(config, teacher, embedding)
+    stages, place = plan.stages, placement(plan.shape)
+    state = _placed(plan.shape, place)
+    params = _placed(plan.teacher, jax.tree.map(lambda _: whole(), plan.teacher))
+    collect = jax.jit(
+        stages.collect,
+        donate_argnums=0,
+        out_shardings=(place, spread(), whole()),
+        compiler_options=_optimised(1),
+    )
+    init = jax.jit(plan.init, out_shardings=place, compiler_options=_optimised(0))
+    label = jax.jit(stages.label, donate_argnums=0, out_shardings=place)
+    _, visited, _ = jax.eval_shape(collect, state, params)
+    visited = _placed(visited, jax.tree.map(lambda _: spread(), visited))
+    lowered = [
+        init.lower(jax.random.key(0)),
+        collect.lower(state, params),
+        label.lower(state, params, visited),
+        *(
+            jax.jit(learn, donate_argnums=0, out_shardings=(place, whole())).lower(state, params)
             for learn in stages.learn
         ),
-        compiled={},
+    ]
+    with ThreadPoolExecutor() as threads:
+        first, second, third, *rest = threads.map(lambda program: program.compile(), lowered)
+    return _Programs(first, second, third, tuple(rest))
+
+
+def _placed(shapes: Tree, shardings: Tree) -> Tree:
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        shardings,
     )
 
 
