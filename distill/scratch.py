@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 
 from students.artefact import save_student
@@ -14,6 +15,7 @@ from students.networks import describe_networks, student_networks
 from teachers.agent import Agent
 from teachers.config import Config, TeacherConfig
 from teachers.devices import whole
+from teachers.evaluate import evaluation_starts, outcomes, player, summary
 from teachers.folders import new_folder
 from teachers.iteration import init_training, make_iteration, placement
 from teachers.metadata import Metadata, library_versions
@@ -41,27 +43,34 @@ def train_from_scratch(
         progress: called after each iteration.
 
     Returns:
-        The trained student, which was never measured.
+        The student as it was when it did best: it is evaluated as often as the teacher was, over as many episodes. Its
+        metrics are those of then, at the step `evaluated_at`, and the `steps` and `seconds` of the whole run.
 
     Raises:
         InputError: `out` is taken, or the run cannot be dealt out to the devices.
     """
     out, settings = epath.Path(out), config.teacher
     begun = time.monotonic()
-    networks, init, iterate = _programs(
+    networks, init, iterate, play = _programs(
         task, config.student, settings.model_copy(update={"seed": 0, "steps": 1})
     )
     total = settings.iterations * settings.steps_per_iteration
+    starts = evaluation_starts(task, settings.logging.episodes, settings.seed)
+    best: dict[str, Any] = {}
     with new_folder(out), RunLog(out, config) as log:
         state = init(jnp.uint32(settings.seed))
-        row: dict[str, Any] = {}
         for i in range(1, settings.iterations + 1):
             state, metrics = iterate(state)
+            step = i * settings.steps_per_iteration
             row = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            if i == settings.iterations or i % settings.logging.evaluate_every == 0:
+                distance = np.concatenate(list(play(state.learner.params, starts)))
+                row |= summary(outcomes(task, distance)) | {"evaluated_at": step}
+                if not best or row["time_at_goal"] >= best["time_at_goal"]:
+                    best, params = row, jax.device_get(state.learner.params)
             row["seconds"] = time.monotonic() - begun
-            log.write(i * settings.steps_per_iteration, row)
-            progress(i * settings.steps_per_iteration, total, row)
-        params = state.learner.params
+            log.write(step, row)
+            progress(step, total, row)
         metadata = Metadata(
             kind="student",
             task=task.name,
@@ -73,7 +82,7 @@ def train_from_scratch(
                 "student": config.student.model_dump(exclude_none=True),
                 "embedding": config.student.embedding or settings.embedding,
             },
-            metrics={**row, "steps": total},
+            metrics={**best, "steps": total, "seconds": row["seconds"]},
             lineage={},
             versions=library_versions(),
         )
@@ -96,4 +105,5 @@ def _programs(task: Task, student: StudentConfig, config: TeacherConfig) -> Any:
             donate_argnums=0,
             out_shardings=(place, whole()),
         ),
+        player(networks),
     )
