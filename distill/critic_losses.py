@@ -1,7 +1,7 @@
 """What a student's critic is fitted to: pure functions of arrays, all of one form."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,16 @@ from teachers.networks import pairwise_energy
 CriticLoss = Literal["embedding", "logits", "both"]
 
 
+class Embeddings(NamedTuple):
+    """Of the states and actions of a batch, and of its goals."""
+
+    phi: Float[Array, "batch embed"]
+    psi: Float[Array, "batch embed"]
+
+
 def embedding_loss(
-    phi: Float[Array, "batch embed"],
-    psi: Float[Array, "batch embed"],
-    teacher_phi: Float[Array, "batch teacher_embed"],
-    teacher_psi: Float[Array, "batch teacher_embed"],
+    student: Embeddings,
+    teacher: Embeddings,
     basis: Float[Array, "teacher_embed embed"],
     temperature: float,
 ) -> Float[Array, ""]:
@@ -25,21 +30,18 @@ def embedding_loss(
     Where it is zero, so is the difference of every value f(s, a, g) = -||phi - psi||, but for what `basis` leaves out.
 
     Args:
-        phi: the student's embeddings of states and actions.
-        psi: the student's embeddings of goals.
-        teacher_phi: the teacher's of the same states and actions.
-        teacher_psi: the teacher's of the same goals.
+        student: what is fitted.
+        teacher: the same rows.
         basis: orthonormal columns, onto which the teacher's embeddings are projected; see `fit_basis`.
         temperature: does not matter here.
     """
-    return _unexplained(phi, teacher_phi @ basis) + _unexplained(psi, teacher_psi @ basis)
+    pairs = zip(student, teacher, strict=True)
+    return sum((_unexplained(own, target @ basis) for own, target in pairs), jnp.zeros(()))
 
 
 def logit_loss(
-    phi: Float[Array, "batch embed"],
-    psi: Float[Array, "batch embed"],
-    teacher_phi: Float[Array, "batch teacher_embed"],
-    teacher_psi: Float[Array, "batch teacher_embed"],
+    student: Embeddings,
+    teacher: Embeddings,
     basis: Float[Array, "teacher_embed embed"],
     temperature: float,
 ) -> Float[Array, ""]:
@@ -49,37 +51,24 @@ def logit_loss(
     the factor temperature^2 of Hinton et al. (arXiv 1503.02531), section 2.
 
     Args:
-        phi: see `embedding_loss`.
-        psi: see `embedding_loss`.
-        teacher_phi: see `embedding_loss`.
-        teacher_psi: see `embedding_loss`.
+        student: what is fitted.
+        teacher: the same rows.
         basis: does not matter here.
         temperature: by which logits are divided.
     """
-    own = jax.nn.log_softmax(pairwise_energy(phi, psi) / temperature)
-    target = jax.nn.log_softmax(pairwise_energy(teacher_phi, teacher_psi) / temperature)
+    own = jax.nn.log_softmax(pairwise_energy(*student) / temperature)
+    target = jax.nn.log_softmax(pairwise_energy(*teacher) / temperature)
     return temperature**2 * jnp.mean((jnp.exp(target) * (target - own)).sum(-1))
 
 
 def both_losses(
-    phi: Float[Array, "batch embed"],
-    psi: Float[Array, "batch embed"],
-    teacher_phi: Float[Array, "batch teacher_embed"],
-    teacher_psi: Float[Array, "batch teacher_embed"],
+    student: Embeddings,
+    teacher: Embeddings,
     basis: Float[Array, "teacher_embed embed"],
     temperature: float,
 ) -> Float[Array, ""]:
-    """The sum of `embedding_loss` and `logit_loss`.
-
-    Args:
-        phi: see `embedding_loss`.
-        psi: see `embedding_loss`.
-        teacher_phi: see `embedding_loss`.
-        teacher_psi: see `embedding_loss`.
-        basis: see `embedding_loss`.
-        temperature: see `logit_loss`.
-    """
-    each = (phi, psi, teacher_phi, teacher_psi, basis, temperature)
+    """The sum of `embedding_loss` and `logit_loss`, which say what the arguments are."""
+    each = (student, teacher, basis, temperature)
     return embedding_loss(*each) + logit_loss(*each)
 
 
@@ -103,7 +92,7 @@ def _unexplained(own: Array, target: Array) -> Array:
     return jnp.mean(jnp.sum((own - target) ** 2, axis=-1)) / (spread + 1e-6)
 
 
-CRITIC_LOSSES: Mapping[CriticLoss, Callable[[Array, Array, Array, Array, Array, float], Array]] = {
+CRITIC_LOSSES: Mapping[CriticLoss, Callable[[Embeddings, Embeddings, Array, float], Array]] = {
     "embedding": embedding_loss,
     "logits": logit_loss,
     "both": both_losses,

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from distill import buffer
 from distill.config import DistillConfig
-from distill.critic_losses import CRITIC_LOSSES, fit_basis
-from distill.policy_losses import POLICY_LOSSES
+from distill.critic_losses import CRITIC_LOSSES, Embeddings, fit_basis
+from distill.policy_losses import POLICY_LOSSES, Gaussian
 from distill.schedules import teacher_share
 from students.networks import ENCODER
 from teachers.agent import Networks
@@ -196,22 +196,25 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
         total = jnp.zeros(())
         metrics: Metrics = {}
         if "actor" in phase:
-            mean, log_std = student.actor(params, seen, batch.goal)
-            loss = policy_loss(mean, log_std, batch.mean, batch.log_std)
-            error = jnp.mean(jnp.abs(jnp.tanh(mean) - jnp.tanh(batch.mean)))
+            own = Gaussian(*student.actor(params, seen, batch.goal))
+            loss = policy_loss(own, Gaussian(batch.mean, batch.log_std))
+            error = jnp.mean(jnp.abs(jnp.tanh(own.mean) - jnp.tanh(batch.mean)))
             metrics |= {"policy_loss": loss, "action_error": error}
             total += loss
             if config.policy.value_weight > 0:
                 some = config.policy.value_batch
-                phi = teacher.phi(teacher_params, batch.observation[:some], jnp.tanh(mean[:some]))
+                action = jnp.tanh(own.mean[:some])
+                phi = teacher.phi(teacher_params, batch.observation[:some], action)
                 value = jnp.mean(energy(phi, batch.psi[:some]))
                 metrics["teacher_value"] = value
                 total -= config.policy.value_weight * value
         if "phi" in phase:
-            phi = student.phi(params, seen, batch.action)
-            psi = student.psi(params, batch.goal)
-            loss = critic_loss(phi, psi, batch.phi, batch.psi, basis, config.critic.temperature)
-            values = jnp.stack([energy(phi, psi), energy(batch.phi, batch.psi)])
+            fitted = Embeddings(
+                student.phi(params, seen, batch.action), student.psi(params, batch.goal)
+            )
+            target = Embeddings(batch.phi, batch.psi)
+            loss = critic_loss(fitted, target, basis, config.critic.temperature)
+            values = jnp.stack([energy(*fitted), energy(*target)])
             metrics |= {"critic_loss": loss, "value_correlation": jnp.corrcoef(values)[0, 1]}
             total += loss
         return total, metrics

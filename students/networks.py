@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from students.config import Activation, MLPConfig, StudentConfig
 from teachers.agent import Networks
-from teachers.networks import Params, apply, bounded_log_std, count_parameters
+from teachers.networks import Params, apply, count_parameters
 from teachers.tasks import Task
 
 ENCODER = "encoder"  # the name of what two heads share, among parameters
@@ -67,42 +67,13 @@ class TwoHeaded(Networks):
     def init(self, key: Key[Array, ""]) -> Params:
         """Fresh parameters, those of the encoder under `encoder`."""
         key, encoder_key = jax.random.split(key)
-        sizes = self.task.sizes
-        observation, goal, action = (jnp.zeros((1, n)) for n in sizes.values())
-        params = {ENCODER: self._encoder.init(encoder_key, observation)}
-        encoded = self._encoded(params, observation)
-        inputs = {
-            "actor": jnp.concatenate([encoded, goal], axis=-1),
-            "phi": jnp.concatenate([encoded, action], axis=-1),
-            "psi": goal,
-        }
-        keys = zip(self._modules, jax.random.split(key, 3), strict=True)
-        return params | {name: self._modules[name].init(key, inputs[name]) for name, key in keys}
-
-    def actor(
-        self,
-        params: Params,
-        observation: Float[Array, "*batch obs"],
-        goal: Float[Array, "*batch goal"],
-    ) -> tuple[Float[Array, "*batch act"], Float[Array, "*batch act"]]:
-        """See `Networks.actor`."""
-        encoded = self._encoded(params, observation)
-        inputs = jnp.concatenate([encoded, goal / self.task.goal_scale], axis=-1)
-        mean, raw = jnp.split(apply(self._modules["actor"], params["actor"], inputs), 2, axis=-1)
-        return mean, bounded_log_std(raw)
-
-    def phi(
-        self,
-        params: Params,
-        observation: Float[Array, "*batch obs"],
-        action: Float[Array, "*batch act"],
-    ) -> Float[Array, "*batch embed"]:
-        """See `Networks.phi`."""
-        inputs = jnp.concatenate([self._encoded(params, observation), action], axis=-1)
-        return apply(self._modules["phi"], params["phi"], inputs)
+        observation = jnp.zeros((1, self.task.sizes["observation"]))
+        encoder = {ENCODER: self._encoder.init(encoder_key, observation)}
+        return encoder | self._init_modules(key, encoder)
 
     def _encoded(self, params: Params, observation: Array) -> Array:
-        return apply(self._encoder, params[ENCODER], observation / self.task.observation_scale)
+        scaled = super()._encoded(params, observation)
+        return apply(self._encoder, params[ENCODER], scaled)
 
 
 def student_networks(task: Task, config: StudentConfig, embedding: int) -> Networks:

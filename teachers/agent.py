@@ -41,10 +41,7 @@ class Networks:
 
     def init(self, key: Key[Array, ""]) -> Params:
         """Fresh parameters."""
-        sizes = self.task.sizes
-        inputs = self._inputs(*(jnp.zeros((1, n)) for n in sizes.values()))
-        keys = zip(self._modules, jax.random.split(key, 3), strict=True)
-        return {name: self._modules[name].init(key, inputs[name]) for name, key in keys}
+        return self._init_modules(key, {})
 
     def actor(
         self,
@@ -53,7 +50,7 @@ class Networks:
         goal: Float[Array, "*batch goal"],
     ) -> tuple[Float[Array, "*batch act"], Float[Array, "*batch act"]]:
         """pi(a | s, g): mean and log standard deviation of the action before the squashing."""
-        inputs = self._actor_inputs(observation, goal)
+        inputs = self._actor_inputs(params, observation, goal)
         outputs = apply(self._modules["actor"], params["actor"], inputs)
         mean, raw = jnp.split(outputs, 2, axis=-1)
         return mean, bounded_log_std(raw)
@@ -65,7 +62,7 @@ class Networks:
         action: Float[Array, "*batch act"],
     ) -> Float[Array, "*batch embed"]:
         """The embedding of a state and an action."""
-        inputs = self._phi_inputs(observation, action)
+        inputs = self._phi_inputs(params, observation, action)
         return apply(self._modules["phi"], params["phi"], inputs)
 
     def psi(
@@ -116,25 +113,37 @@ class Networks:
         See `ResidualMLP`.
         """
         seen = {}
-        for name, inputs in self._inputs(observation, goal, action).items():
+        for name, inputs in self._inputs(params, observation, goal, action).items():
             module = self._modules[name]
             outputs, state = module.apply(params[name], inputs, mutable="intermediates")
             seen[name] = outputs, state["intermediates"]["branch_share"][0]
         return seen
 
-    def _inputs(self, observation: Array, goal: Array, action: Array) -> dict[str, Array]:
+    def _init_modules(self, key: Key[Array, ""], shared: Params) -> Params:
+        """Fresh parameters of the three modules, where their inputs depend on the parameters `shared`."""
+        inputs = self._inputs(shared, *(jnp.zeros((1, n)) for n in self.task.sizes.values()))
+        keys = zip(self._modules, jax.random.split(key, 3), strict=True)
+        return {name: self._modules[name].init(key, inputs[name]) for name, key in keys}
+
+    def _inputs(
+        self, params: Params, observation: Array, goal: Array, action: Array
+    ) -> dict[str, Array]:
         return {
-            "actor": self._actor_inputs(observation, goal),
-            "phi": self._phi_inputs(observation, action),
+            "actor": self._actor_inputs(params, observation, goal),
+            "phi": self._phi_inputs(params, observation, action),
             "psi": goal / self.task.goal_scale,
         }
 
-    def _actor_inputs(self, observation: Array, goal: Array) -> Array:
-        scaled = [observation / self.task.observation_scale, goal / self.task.goal_scale]
-        return jnp.concatenate(scaled, axis=-1)
+    def _actor_inputs(self, params: Params, observation: Array, goal: Array) -> Array:
+        encoded = self._encoded(params, observation)
+        return jnp.concatenate([encoded, goal / self.task.goal_scale], axis=-1)
 
-    def _phi_inputs(self, observation: Array, action: Array) -> Array:
-        return jnp.concatenate([observation / self.task.observation_scale, action], axis=-1)
+    def _phi_inputs(self, params: Params, observation: Array, action: Array) -> Array:
+        return jnp.concatenate([self._encoded(params, observation), action], axis=-1)
+
+    def _encoded(self, params: Params, observation: Array) -> Array:
+        """What actor and phi read of an observation."""
+        return observation / self.task.observation_scale
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,12 @@ import pytest
 from teachers.runlog import read_metrics
 
 
+def without_clock(rows):
+    """Rows of metrics without what the clock says of them."""
+    timed = ("seconds", "label_share")
+    return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows]
+
+
 def assert_same_training(run, other) -> None:
     """The same steps, with the same losses but for rounding."""
     ours, others = read_metrics(run), read_metrics(other)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from commands import assert_refused, run, run_json, sets
 from etils import epath
+from metrics import without_clock
 from tiny import DISTILL, TEACHER
 
 from distill.cli import demo
@@ -62,7 +63,7 @@ def restored(cloud: Cloud):
 
 
 def measured(run) -> list[dict]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_metrics(run)]
+    return without_clock(read_metrics(run))
 
 
 def assert_same_params(one, other) -> None:

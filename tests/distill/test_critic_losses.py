@@ -6,6 +6,7 @@ from scipy.special import log_softmax
 
 from distill.critic_losses import (
     CRITIC_LOSSES,
+    Embeddings,
     both_losses,
     embedding_loss,
     fit_basis,
@@ -13,15 +14,15 @@ from distill.critic_losses import (
 )
 from teachers.networks import pairwise_energy
 
-TEACHER = tuple(jax.random.normal(jax.random.key(0), (2, 6, 4)))
-STUDENT = tuple(jax.random.normal(jax.random.key(1), (2, 6, 4)))
+TEACHER = Embeddings(*jax.random.normal(jax.random.key(0), (2, 6, 4)))
+STUDENT = Embeddings(*jax.random.normal(jax.random.key(1), (2, 6, 4)))
 WHOLE = jnp.eye(4)
 
 
 def test_embedding_loss_is_one_for_the_mean_and_none_for_a_copy() -> None:
-    mean = tuple(jnp.broadcast_to(x.mean(axis=0), x.shape) for x in TEACHER)
-    assert embedding_loss(*mean, *TEACHER, WHOLE, 1.0) == pytest.approx(2.0, rel=1e-4)
-    assert embedding_loss(*TEACHER, *TEACHER, WHOLE, 1.0) == 0
+    mean = Embeddings(*(jnp.broadcast_to(x.mean(axis=0), x.shape) for x in TEACHER))
+    assert embedding_loss(mean, TEACHER, WHOLE, 1.0) == pytest.approx(2.0, rel=1e-4)
+    assert embedding_loss(TEACHER, TEACHER, WHOLE, 1.0) == 0
 
 
 def test_logit_loss_by_hand() -> None:
@@ -31,21 +32,18 @@ def test_logit_loss_by_hand() -> None:
 
     own, target = rows(*STUDENT), rows(*TEACHER)
     expected = 4.0 * (np.exp(target) * (target - own)).sum(axis=1).mean()
-    assert logit_loss(*STUDENT, *TEACHER, WHOLE, 2.0) == pytest.approx(expected, rel=1e-4)
+    assert logit_loss(STUDENT, TEACHER, WHOLE, 2.0) == pytest.approx(expected, rel=1e-4)
 
 
 def test_both_is_the_sum() -> None:
-    each = [loss(*STUDENT, *TEACHER, WHOLE, 1.5) for loss in (embedding_loss, logit_loss)]
-    assert both_losses(*STUDENT, *TEACHER, WHOLE, 1.5) == pytest.approx(float(sum(each)))
+    each = [loss(STUDENT, TEACHER, WHOLE, 1.5) for loss in (embedding_loss, logit_loss)]
+    assert both_losses(STUDENT, TEACHER, WHOLE, 1.5) == pytest.approx(float(sum(each)))
 
 
 @pytest.mark.parametrize("loss", CRITIC_LOSSES.values(), ids=CRITIC_LOSSES)
 def test_a_perfect_copy_has_no_loss_and_no_gradient(loss) -> None:
-    def of(phi, psi):
-        return loss(phi, psi, *TEACHER, WHOLE, 1.0)
-
-    assert of(*TEACHER) == pytest.approx(0, abs=1e-6)
-    for gradient in jax.grad(of, argnums=(0, 1))(*TEACHER):
+    assert loss(TEACHER, TEACHER, WHOLE, 1.0) == pytest.approx(0, abs=1e-6)
+    for gradient in jax.grad(loss)(TEACHER, TEACHER, WHOLE, 1.0):
         np.testing.assert_allclose(gradient, np.zeros((6, 4)), atol=1e-5)
 
 

@@ -7,6 +7,7 @@ from scipy import integrate, stats
 from distill.policy_losses import (
     POLICY_LOSSES,
     SPREAD_WEIGHT,
+    Gaussian,
     kl_loss,
     mode_loss,
     reverse_kl_loss,
@@ -14,23 +15,26 @@ from distill.policy_losses import (
 
 
 def test_mode_loss_by_hand() -> None:
-    mean, teacher_mean = jnp.array([[0.0, 10.0]]), jnp.array([[1.0, 20.0]])
-    log_std, teacher_log_std = jnp.array([[-1.0, 0.0]]), jnp.array([[-1.0, 0.5]])
+    student = Gaussian(jnp.array([[0.0, 10.0]]), jnp.array([[-1.0, 0.0]]))
+    teacher = Gaussian(jnp.array([[1.0, 20.0]]), jnp.array([[-1.0, 0.5]]))
     expected = (np.tanh(1.0) ** 2 + 0.0 + SPREAD_WEIGHT * 0.25) / 2
-    assert mode_loss(mean, log_std, teacher_mean, teacher_log_std) == pytest.approx(expected)
+    assert mode_loss(student, teacher) == pytest.approx(expected)
 
 
 def test_mode_loss_ignores_the_mean_of_actions_that_are_saturated_anyway() -> None:
     zeros = jnp.zeros((1, 1))
-    far = mode_loss(jnp.full((1, 1), 9.0), zeros, jnp.full((1, 1), 20.0), zeros)
-    near = mode_loss(jnp.full((1, 1), 0.0), zeros, jnp.full((1, 1), 0.5), zeros)
+
+    def loss(mean: float, teacher_mean: float) -> float:
+        each = (Gaussian(jnp.full((1, 1), x), zeros) for x in (mean, teacher_mean))
+        return mode_loss(*each)
+
+    far, near = loss(9.0, 20.0), loss(0.0, 0.5)
     assert far < 1e-12 < near
 
 
 def test_divergences_are_the_integrals_that_define_them() -> None:
     student, teacher = stats.norm(0.3, np.exp(-0.5)), stats.norm(-0.4, np.exp(0.2))
-    arguments = (jnp.array([[x]]) for x in (0.3, -0.5, -0.4, 0.2))
-    mean, log_std, teacher_mean, teacher_log_std = arguments
+    own, theirs = (Gaussian(*jnp.array(x)[:, None, None]) for x in ((0.3, -0.5), (-0.4, 0.2)))
 
     def divergence(first, other) -> float:
         def density(x: float) -> float:
@@ -38,16 +42,16 @@ def test_divergences_are_the_integrals_that_define_them() -> None:
 
         return integrate.quad(density, -12, 12)[0]
 
-    forward = kl_loss(mean, log_std, teacher_mean, teacher_log_std)
+    forward = kl_loss(own, theirs)
     assert forward == pytest.approx(divergence(teacher, student), rel=1e-4)
-    backward = reverse_kl_loss(mean, log_std, teacher_mean, teacher_log_std)
+    backward = reverse_kl_loss(own, theirs)
     assert backward == pytest.approx(divergence(student, teacher), rel=1e-4)
     assert forward != pytest.approx(float(backward), rel=0.1)
 
 
 @pytest.mark.parametrize("loss", POLICY_LOSSES.values(), ids=POLICY_LOSSES)
 def test_a_perfect_copy_has_no_loss_and_no_gradient(loss) -> None:
-    mean, log_std = jax.random.normal(jax.random.key(0), (2, 5, 3))
-    assert loss(mean, log_std, mean, log_std) == pytest.approx(0, abs=1e-6)
-    for gradient in jax.grad(loss, argnums=(0, 1))(mean, log_std, mean, log_std):
+    teacher = Gaussian(*jax.random.normal(jax.random.key(0), (2, 5, 3)))
+    assert loss(teacher, teacher) == pytest.approx(0, abs=1e-6)
+    for gradient in jax.grad(loss)(teacher, teacher):
         np.testing.assert_allclose(gradient, np.zeros((5, 3)), atol=1e-6)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from metrics import without_clock
 from tensorboardX.proto.event_pb2 import Event
 from tiny import TEACHER
 
@@ -21,10 +22,6 @@ PER_ITERATION = 40
 
 def settings(**overrides):
     return teacher_config("reacher", overrides={**TEACHER, **overrides})
-
-
-def without_clock(rows):
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
 def test_a_run_leaves_what_it_promises(teacher_run) -> None:

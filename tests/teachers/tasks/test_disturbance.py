@@ -201,10 +201,9 @@ def test_every_constant_of_the_model_that_follows_from_mass_is_changed() -> None
     assert len(different(before, after)) == 12
 
 
+@pytest.mark.parametrize("stepped", ["point_u_maze"], indirect=True)  # an arm is held
 def test_a_push_changes_the_speed_by_so_much_in_its_step_alone(stepped) -> None:
     task, starts, actions, step = stepped
-    if task.name != "point_u_maze":
-        pytest.skip("an arm is held at its shoulder")
     # In the middle of the corridor, and without damping, which would take some of the speed.
     middle = jnp.tile(jnp.asarray(task.maze.start, jnp.float32), (ENVS, 1))
     pushed = disturbed(task, starts, Disturbances(push=0.5, friction=(0, 0)))
