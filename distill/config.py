@@ -72,9 +72,12 @@ class PolicyConfig(Config):
 
     loss: PolicyLoss = Field("mode", description="see `distill.policy_losses`")
     value_weight: float = Field(
-        0.0,
+        0.03,
         ge=0,
         description="how much the teacher's critic of the student's own action counts beside the loss",
+    )
+    value_share: float = Field(
+        0.25, ge=0, le=1, description="share of the rounds, the last ones, in which it counts"
     )
     value_batch: int = Field(
         64, ge=1, description="states of a gradient step whose actions the teacher's critic scores"

@@ -4,6 +4,7 @@ DAgger (Ross et al., arXiv 1011.0686): the states are those that the student mee
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -87,11 +88,28 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
     policy_loss = POLICY_LOSSES[config.policy.loss]
     critic_loss = CRITIC_LOSSES[config.critic.loss]
 
-    def labelled(params: Params, visited: Visited) -> buffer.Labelled:
-        observation, goal, action = visited
-        mean, log_std = teacher.actor(params, observation, goal)
-        phi, psi = teacher.phi(params, observation, action), teacher.psi(params, goal)
-        return buffer.Labelled(observation, goal, action, mean, log_std, phi, psi)
+    def labelled(params: Params, visited: Visited, key: Key[Array, ""]) -> buffer.Labelled:
+        count = collecting.goals
+        goals, chosen = with_goals(visited, key, count, task.achieved_goal)
+        observation = jnp.tile(visited.observation, (count, 1))
+        # What embeddings depend on stands in several rows, and is embedded once.
+        phi = in_parts(partial(teacher.phi, params), visited.observation, visited.action)
+        psi = in_parts(partial(teacher.psi, params), goals)
+        mean, log_std = in_parts(partial(teacher.actor, params), observation, goals[chosen])
+        return buffer.Labelled(
+            observation=observation,
+            goal=goals[chosen],
+            action=jnp.tile(visited.action, (count, 1)),
+            mean=mean,
+            log_std=log_std,
+            phi=jnp.tile(phi, (count, 1)),
+            psi=psi[chosen],
+        )
+
+    def in_parts(network: Callable[..., Any], *inputs: Array) -> Any:
+        if len(inputs[0]) <= collecting.label_batch:
+            return network(*inputs)
+        return jax.lax.map(lambda row: network(*row), inputs, batch_size=collecting.label_batch)
 
     def start(params: Params) -> tuple[Any, ...]:
         return tuple(adam.init(_part(params, phase)) for phase in phases(config))
@@ -100,7 +118,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
         key, params_key, reset_key = jax.random.split(key, 3)
         params = student.init(params_key)
         one = Visited(*(jnp.zeros((1, n)) for n in task.sizes.values()))
-        row = jax.eval_shape(lambda: labelled(teacher.init(key), one))
+        row = jax.eval_shape(lambda: labelled(teacher.init(key), one, key))
         embedding = jax.eval_shape(lambda: student.psi(params, one.goal)).shape[-1]
         return DistillState(
             params=params,
@@ -155,16 +173,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
 
     def label(state: DistillState, teacher_params: Params, visited: Visited) -> DistillState:
         key, goal_key = jax.random.split(state.key)
-        visited = with_goals(visited, goal_key, collecting.goals, task.achieved_goal)
-        rows = len(visited.observation)
-        if rows > collecting.label_batch:
-            labels = jax.lax.map(
-                lambda row: labelled(teacher_params, row),
-                visited,
-                batch_size=collecting.label_batch,
-            )
-        else:
-            labels = labelled(teacher_params, visited)
+        labels = labelled(teacher_params, visited, goal_key)
         basis = state.basis
         if basis.shape[1] < basis.shape[0]:
             basis = jax.lax.cond(
@@ -186,6 +195,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
         basis: Array,
         batch: buffer.Labelled,
         key: Key[Array, ""],
+        round: Array,
         phase: tuple[str, ...],
     ) -> tuple[Array, Metrics]:
         params = {**fixed, **trained}
@@ -203,11 +213,16 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
             total += loss
             if config.policy.value_weight > 0:
                 some = config.policy.value_batch
-                action = jnp.tanh(own.mean[:some])
-                phi = teacher.phi(teacher_params, batch.observation[:some], action)
-                value = jnp.mean(energy(phi, batch.psi[:some]))
-                metrics["teacher_value"] = value
-                total -= config.policy.value_weight * value
+
+                def value() -> Array:
+                    action = jnp.tanh(own.mean[:some])
+                    phi = teacher.phi(teacher_params, batch.observation[:some], action)
+                    return jnp.mean(energy(phi, batch.psi[:some]))
+
+                counts = round > (1 - config.policy.value_share) * config.rounds
+                total -= config.policy.value_weight * jax.lax.cond(
+                    counts, value, lambda: jnp.zeros(())
+                )
         if "phi" in phase:
             fitted = Embeddings(
                 student.phi(params, seen, batch.action), student.psi(params, batch.goal)
@@ -231,7 +246,14 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
                 batch_key, noise_key = jax.random.split(key)
                 batch = buffer.sample(state.ring, batch_key, learning.batch, config.rows_per_round)
                 grads, metrics = jax.grad(objective, has_aux=True)(
-                    trained, fixed, teacher_params, state.basis, batch, noise_key, phase
+                    trained,
+                    fixed,
+                    teacher_params,
+                    state.basis,
+                    batch,
+                    noise_key,
+                    state.round,
+                    phase,
                 )
                 updates, optimizer = adam.update(grads, optimizer)
                 return (optax.apply_updates(trained, updates), optimizer), metrics
@@ -282,23 +304,29 @@ def with_goals(
     key: Key[Array, ""],
     goals: int,
     achieved_goal: Callable[[Array], Array],
-) -> Visited:
-    """Every state once more for each further goal: by turns one that was headed for in the round, and one reached in it.
+) -> tuple[Float[Array, "some goal"], Int[Array, "pairs"]]:
+    """The goals for which states are labelled: of each its own, then by turns one headed for and one reached in the round.
 
     Control steps are dear and labels are cheap: the teacher says of any goal what it would do.
+
+    Args:
+        visited: in a round.
+        key: of the draw.
+        goals: for each state.
+        achieved_goal: of an observation.
+
+    Returns:
+        The goals, and which of them stands beside each state: first one for all states, then a further one.
     """
     rows = len(visited.observation)
-    sources = visited.goal, achieved_goal(visited.observation)
+    headed_for, reached = visited.goal, achieved_goal(visited.observation)
+    of_either = headed_for if goals <= 2 else jnp.concatenate([headed_for, reached])
     keys = jax.random.split(key, goals)[1:]
     drawn = [
-        sources[number % 2][jax.random.randint(each, (rows,), 0, rows)]
+        number % 2 * rows + jax.random.randint(each, (rows,), 0, rows)
         for number, each in enumerate(keys)
     ]
-    return Visited(
-        observation=jnp.tile(visited.observation, (goals, 1)),
-        goal=jnp.concatenate([visited.goal, *drawn]),
-        action=jnp.tile(visited.action, (goals, 1)),
-    )
+    return of_either, jnp.concatenate([jnp.arange(rows), *drawn])
 
 
 def placement(state: DistillState) -> Any:

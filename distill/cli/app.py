@@ -341,7 +341,9 @@ def distill(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="Settings to start from, such as bc; --config wins.  [default: dagger]"),
+        typer.Option(
+            help="Settings to start from, such as bc; --config wins.  [default: dagger-value]"
+        ),
     ] = None,
     randomize: Annotated[
         bool,

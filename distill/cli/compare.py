@@ -75,7 +75,7 @@ FULL = Plan(
 )
 QUICK = Plan(
     sizes=((2, 16), DEFAULT, (2, 256)),
-    methods=("bc", "dagger"),
+    methods=("bc", "dagger", "dagger-value"),
     critics=(),
     seeds=2,
     episodes=256,

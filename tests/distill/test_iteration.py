@@ -69,6 +69,13 @@ def test_every_visited_state_carries_the_teachers_own_labels(two_rounds) -> None
     np.testing.assert_allclose(rows.phi, phi, atol=1e-5)
     np.testing.assert_allclose(rows.psi, teacher.networks.psi(teacher.params, rows.goal), atol=1e-5)
     assert len(np.unique(np.asarray(rows.observation), axis=0)) == 2 * config.states_per_round
+    # Each state stands there once for each goal.
+    for number, visited in enumerate(two_rounds.visited):
+        for goal in range(config.collect.goals):
+            begin = number * config.rows_per_round + goal * config.states_per_round
+            part = slice(begin, begin + config.states_per_round)
+            np.testing.assert_array_equal(rows.observation[part], visited.observation)
+            np.testing.assert_array_equal(rows.action[part], visited.action)
 
 
 def test_the_teacher_acts_at_first(two_rounds) -> None:
@@ -144,12 +151,8 @@ def test_some_environments_head_for_goals_that_were_reached(two_rounds) -> None:
 def test_states_are_labelled_for_goals_of_others_too(two_rounds) -> None:
     visited, task = two_rounds.visited[0], two_rounds.teacher.task
     rows = len(visited.goal)
-    more = with_goals(visited, jax.random.key(0), 3, task.achieved_goal)
-    for number in range(3):
-        part = slice(number * rows, (number + 1) * rows)
-        np.testing.assert_array_equal(more.observation[part], visited.observation)
-        np.testing.assert_array_equal(more.action[part], visited.action)
-    own, headed_for, reached = np.split(np.asarray(more.goal), 3)
+    goals, chosen = with_goals(visited, jax.random.key(0), 3, task.achieved_goal)
+    own, headed_for, reached = np.split(np.asarray(goals[chosen]), 3)
     np.testing.assert_array_equal(own, visited.goal)
 
     def distinct(goals) -> set[tuple[float, ...]]:
@@ -163,7 +166,7 @@ def test_states_are_labelled_for_goals_of_others_too(two_rounds) -> None:
 
 def test_the_teachers_critic_pulls_the_policy_to_what_it_values(teacher, two_rounds) -> None:
     """With much of that term the student's actions are worth more to the teacher's critic than without."""
-    settings = {"learning.updates": 200, "learning.batch": 32}
+    settings = {"learning.updates": 200, "learning.batch": 32, "policy.value_share": 1.0}
     values = {}
     for weight in (0.0, 100.0):
         rounds = Distillation(teacher, two_rounds, **settings, **{"policy.value_weight": weight})
