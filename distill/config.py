@@ -17,7 +17,7 @@ from teachers.tasks.disturbance import RANDOMIZED
 
 STEPS_SHARE = 0.08  # of the teacher's
 MOST_STEPS = 500_000
-UPDATES = 200  # in a round
+UPDATES = 100  # in a round
 LEAST_UPDATES = 4_000  # in all rounds
 
 
@@ -104,7 +104,7 @@ class LearningConfig(Config):
         None,
         ge=1,
         le=1_000_000,
-        description="gradient steps in a round; by default 200, or more where there are few rounds",
+        description="gradient steps in a round; by default 100, or more where there are few rounds",
     )
     batch: int = Field(256, ge=2, le=1_000_000, description="labelled states in a gradient step")
     learning_rate: float = Field(
