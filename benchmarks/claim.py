@@ -24,7 +24,7 @@ from teachers.sweep import interquartile_mean
 from teachers.tasks import get_task
 
 EPISODES = 1024
-SHALLOW = 4
+SHALLOW = 4  # layers
 
 
 class Experiment(NamedTuple):
@@ -87,6 +87,11 @@ def figures(name: str, by_seed: list[Agent], steps: int) -> dict[str, Any]:
     return row
 
 
+def newest(run: Path) -> int:
+    """Control step of a run's newest checkpoint; 0 where there is none."""
+    return max(checkpoint_steps(run), default=0) if run.exists() else 0
+
+
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--task", choices=list(EXPERIMENTS), default="point_big_maze")
@@ -95,13 +100,14 @@ def main() -> None:
     experiment, runs = EXPERIMENTS[given.task], given.out / given.task
 
     def train(name: str, settings: Mapping[str, Any], seed: int) -> Agent:
-        run = runs / f"{name}-{seed}"
-        train_teacher(configured(settings, seed), run, resume=True)
+        run, config = runs / f"{name}-{seed}", configured(settings, seed)
+        if newest(run) < config.iterations * config.steps_per_iteration:
+            train_teacher(config, run, resume=True)
         return load_teacher(run, checkpoint="best")
 
     def scratch(name: str, settings: Mapping[str, Any], seed: int) -> Agent:
         run = runs / f"{name}-{seed}"
-        if run.exists() and checkpoint_steps(run):
+        if newest(run):
             return load_student(run)
         config = ScratchConfig(teacher=configured(settings, seed), student=distill_config().student)
         return train_from_scratch(get_task(given.task), config, run)
@@ -111,7 +117,7 @@ def main() -> None:
 
     def distill(teacher: Agent, seed: int) -> Agent:
         run = runs / f"student-{seed}"
-        if run.exists() and checkpoint_steps(run):
+        if newest(run):
             return load_student(run)
         config = distill_config(overrides={"seed": seed, "steps": steps_of_student, "episodes": 8})
         return distill_teacher(teacher, config, run, force=True)

@@ -37,7 +37,7 @@ def test_steps_follow_the_teachers_unless_they_are_given() -> None:
 def test_few_rounds_have_more_updates_unless_they_are_given() -> None:
     few = distill_config().for_teacher(100_000)
     assert few.rounds * few.updates >= 4_000
-    assert distill_config().for_teacher(10_000_000).updates == 200
+    assert distill_config().for_teacher(10_000_000).updates == 100
     assert distill_config(overrides={"learning.updates": 3}).for_teacher(160).updates == 3
 
 

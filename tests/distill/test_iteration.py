@@ -165,18 +165,22 @@ def test_states_are_labelled_for_goals_of_others_too(two_rounds) -> None:
 
 
 def test_the_teachers_critic_pulls_the_policy_to_what_it_values(teacher, two_rounds) -> None:
-    """With much of that term the student's actions are worth more to the teacher's critic than without."""
-    settings = {"learning.updates": 200, "learning.batch": 32, "policy.value_share": 1.0}
-    values = {}
-    for weight in (0.0, 100.0):
-        rounds = Distillation(teacher, two_rounds, **settings, **{"policy.value_weight": weight})
+    """In the rounds in which it counts: the student's actions are worth more to it then, and no more before."""
+    settings = {"learning.updates": 200, "learning.batch": 32}
+
+    def value(weight: float, share: float) -> float:
+        weights = {"policy.value_weight": weight, "policy.value_share": share}
+        rounds = Distillation(teacher, two_rounds, **settings, **weights)
+        assert rounds.config.rounds == 4
         rounds.round()
         visited = two_rounds.visited[0]
         action = rounds.networks.policy(rounds.states[-1].params, visited.observation, visited.goal)
-        values[weight] = teacher.networks.critic(
-            teacher.params, visited.observation, visited.goal, action
-        ).mean()
-    assert values[100.0] > values[0.0]
+        values = teacher.networks.critic(teacher.params, visited.observation, visited.goal, action)
+        return float(values.mean())
+
+    without = value(0.0, 1.0)
+    assert value(100.0, 1.0) > without + 1e-3
+    assert value(100.0, 0.75) == pytest.approx(without, abs=1e-6)
 
 
 def test_a_bottleneck_is_fitted_to_the_first_rounds_embeddings(teacher, two_rounds) -> None:
