@@ -15,6 +15,7 @@ from metrics import without_clock
 from tiny import DISTILL, TEACHER
 
 from distill.cli import demo
+from distill.cli.compare import DEFAULT, QUICK, run_compare
 from export import Policy
 from teachers import load_teacher, teacher_config, train_teacher
 from teachers.checkpoint import CheckpointWarning, checkpoint_steps
@@ -101,6 +102,20 @@ def test_the_whole_path_in_a_cloud(student, student_run, teacher, tmp_path) -> N
         assert run_json("evaluate", path, "--episodes", 4)["episodes"] == 4
     with local_copy(policy) as copy:
         assert Policy(copy)(np.zeros(8), np.zeros(2)).shape == (2,)
+
+
+@pytest.mark.slow
+def test_a_comparison_in_a_cloud_goes_on_where_it_stopped(restored, teacher) -> None:
+    out = epath.Path(f"{RUNS}/compare")
+    plan = QUICK._replace(sizes=(DEFAULT,), methods=(), seeds=1, episodes=8)
+    found = run_compare(load_teacher(teacher), out, plan, force=True)
+    for name in ("students", "robustness"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    students = {path: path.stat().mtime for path in out.glob("students/*/*/config.toml")}
+    assert len(students) == 2
+    again = run_compare(load_teacher(teacher), out, plan, force=True)
+    assert again["students"][0]["retention"] == found["students"][0]["retention"]
+    assert students == {path: path.stat().mtime for path in students}
 
 
 @pytest.mark.slow
