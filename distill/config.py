@@ -59,7 +59,7 @@ class CollectConfig(Config):
         description="labelled pairs of state and goal that are kept, rounded up to whole rounds",
     )
     label_batch: int = Field(
-        16_384, ge=1, description="pairs that the teacher labels in one forward pass"
+        16_384, ge=1, description="rows that a network of the teacher labels in one forward pass"
     )
     disturbances: Disturbances = Field(
         Disturbances(), description="what disturbs the rollouts; the teacher labels the clean state"
@@ -74,10 +74,13 @@ class PolicyConfig(Config):
     value_weight: float = Field(
         0.03,
         ge=0,
-        description="how much the teacher's critic of the student's own action counts beside the loss",
+        description="how much the teacher's critic of the student's own action, in nats, counts beside the loss",
     )
     value_share: float = Field(
-        0.25, ge=0, le=1, description="share of the rounds, the last ones, in which it counts"
+        0.25,
+        ge=0,
+        le=1,
+        description="share of the gradient steps, the last ones, in which it counts",
     )
     value_batch: int = Field(
         64, ge=1, description="states of a gradient step whose actions the teacher's critic scores"

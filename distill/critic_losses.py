@@ -35,8 +35,8 @@ def embedding_loss(
         basis: orthonormal columns, onto which the teacher's embeddings are projected; see `fit_basis`.
         temperature: does not matter here.
     """
-    pairs = zip(student, teacher, strict=True)
-    return sum((_unexplained(own, target @ basis) for own, target in pairs), jnp.zeros(()))
+    of_states = _unexplained(student.phi, teacher.phi @ basis)
+    return of_states + _unexplained(student.psi, teacher.psi @ basis)
 
 
 def logit_loss(

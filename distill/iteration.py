@@ -70,7 +70,8 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
     """The functions of a distillation.
 
     `collect` rolls out `collect.steps` control steps; `label` has the teacher label every visited state, once for each of
-    `collect.goals`, and stores them in the ring; `learn` takes `learning.updates` gradient steps. Of a sequential distillation, the second
+    `collect.goals`, and stores them in the ring; `learn` takes `learning.updates` gradient steps, with the teacher's critic
+    in the last of them. Of a sequential distillation, the second
     phase is `learn` alone.
 
     Args:
@@ -91,19 +92,19 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
     def labelled(params: Params, visited: Visited, key: Key[Array, ""]) -> buffer.Labelled:
         count = collecting.goals
         goals, chosen = with_goals(visited, key, count, task.achieved_goal)
-        observation = jnp.tile(visited.observation, (count, 1))
-        # What embeddings depend on stands in several rows, and is embedded once.
-        phi = in_parts(partial(teacher.phi, params), visited.observation, visited.action)
-        psi = in_parts(partial(teacher.psi, params), goals)
-        mean, log_std = in_parts(partial(teacher.actor, params), observation, goals[chosen])
+        goal, observation = goals[chosen], jnp.tile(visited.observation, (count, 1))
+        mean, log_std = in_parts(partial(teacher.actor, params), observation, goal)
+        # For further goals the teacher did not act. The critic is asked about what it would have done.
+        instead = jnp.tanh(mean[len(visited.action) :])
+        action = jnp.concatenate([visited.action, instead])
         return buffer.Labelled(
             observation=observation,
-            goal=goals[chosen],
-            action=jnp.tile(visited.action, (count, 1)),
+            goal=goal,
+            action=action,
             mean=mean,
             log_std=log_std,
-            phi=jnp.tile(phi, (count, 1)),
-            psi=psi[chosen],
+            phi=in_parts(partial(teacher.phi, params), observation, action),
+            psi=in_parts(partial(teacher.psi, params), goals)[chosen],  # each goal once
         )
 
     def in_parts(network: Callable[..., Any], *inputs: Array) -> Any:
@@ -191,11 +192,10 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
     def objective(
         trained: Params,
         fixed: Params,
-        teacher_params: Params,
-        basis: Array,
         batch: buffer.Labelled,
+        basis: Array,
+        slope: Callable[[buffer.Labelled, Array], Array],
         key: Key[Array, ""],
-        round: Array,
         phase: tuple[str, ...],
     ) -> tuple[Array, Metrics]:
         params = {**fixed, **trained}
@@ -212,17 +212,11 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
             metrics |= {"policy_loss": loss, "action_error": error}
             total += loss
             if config.policy.value_weight > 0:
-                some = config.policy.value_batch
-
-                def value() -> Array:
-                    action = jnp.tanh(own.mean[:some])
-                    phi = teacher.phi(teacher_params, batch.observation[:some], action)
-                    return jnp.mean(energy(phi, batch.psi[:some]))
-
-                counts = round > (1 - config.policy.value_share) * config.rounds
-                total -= config.policy.value_weight * jax.lax.cond(
-                    counts, value, lambda: jnp.zeros(())
-                )
+                some = jax.tree.map(lambda x: x[: config.policy.value_batch], batch)
+                action = jnp.tanh(own.mean[: config.policy.value_batch])
+                # The gradient of the mean value; the number itself does not matter.
+                rise = slope(some, jax.lax.stop_gradient(action)) * action
+                total -= config.policy.value_weight * jnp.sum(rise)
         if "phi" in phase:
             fitted = Embeddings(
                 student.phi(params, seen, batch.action), student.psi(params, batch.goal)
@@ -240,20 +234,28 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
         def learn(state: DistillState, teacher_params: Params) -> tuple[DistillState, Metrics]:
             key, update_key = jax.random.split(state.key)
             fixed = {name: p for name, p in state.params.items() if name not in phase}
+            steps = (state.round - 1) * config.updates + jnp.arange(config.updates)
+            counts = steps >= (1 - config.policy.value_share) * config.rounds * config.updates
 
-            def update(carry: tuple[Params, Any], key: Array) -> tuple[tuple[Params, Any], Metrics]:
-                trained, optimizer = carry
+            def value(action: Array, rows: buffer.Labelled) -> Array:
+                phi = teacher.phi(teacher_params, rows.observation, action)
+                return jnp.mean(energy(phi, rows.psi))
+
+            def update(
+                carry: tuple[Params, Any], now: tuple[Array, Array]
+            ) -> tuple[tuple[Params, Any], Metrics]:
+                (trained, optimizer), (key, counts) = carry, now
+
+                def slope(rows: buffer.Labelled, action: Array) -> Array:
+                    # Differentiated within the branch, so that the other one is free.
+                    return jax.lax.cond(
+                        counts, lambda: jax.grad(value)(action, rows), lambda: 0 * action
+                    )
+
                 batch_key, noise_key = jax.random.split(key)
                 batch = buffer.sample(state.ring, batch_key, learning.batch, config.rows_per_round)
                 grads, metrics = jax.grad(objective, has_aux=True)(
-                    trained,
-                    fixed,
-                    teacher_params,
-                    state.basis,
-                    batch,
-                    noise_key,
-                    state.round,
-                    phase,
+                    trained, fixed, batch, state.basis, slope, noise_key, phase
                 )
                 updates, optimizer = adam.update(grads, optimizer)
                 return (optax.apply_updates(trained, updates), optimizer), metrics
@@ -261,7 +263,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
             (trained, optimizer), metrics = jax.lax.scan(
                 update,
                 (_part(state.params, phase), state.optimizers[number]),
-                jax.random.split(update_key, config.updates),
+                (jax.random.split(update_key, config.updates), counts),
             )
             optimizers = (*state.optimizers[:number], optimizer, *state.optimizers[number + 1 :])
             return (

@@ -69,7 +69,7 @@ class Networks:
         self, params: Params, goal: Float[Array, "*batch goal"]
     ) -> Float[Array, "*batch embed"]:
         """The embedding of a goal."""
-        return apply(self._modules["psi"], params["psi"], goal / self.task.goal_scale)
+        return apply(self._modules["psi"], params["psi"], self._scaled(goal))
 
     def policy(
         self,
@@ -131,15 +131,17 @@ class Networks:
         return {
             "actor": self._actor_inputs(params, observation, goal),
             "phi": self._phi_inputs(params, observation, action),
-            "psi": goal / self.task.goal_scale,
+            "psi": self._scaled(goal),
         }
 
     def _actor_inputs(self, params: Params, observation: Array, goal: Array) -> Array:
-        encoded = self._encoded(params, observation)
-        return jnp.concatenate([encoded, goal / self.task.goal_scale], axis=-1)
+        return jnp.concatenate([self._encoded(params, observation), self._scaled(goal)], axis=-1)
 
     def _phi_inputs(self, params: Params, observation: Array, action: Array) -> Array:
         return jnp.concatenate([self._encoded(params, observation), action], axis=-1)
+
+    def _scaled(self, goal: Array) -> Array:
+        return goal / self.task.goal_scale
 
     def _encoded(self, params: Params, observation: Array) -> Array:
         """What actor and phi read of an observation."""
