@@ -1,18 +1,20 @@
 """Does a student of a deep teacher beat what shallow networks learn by themselves?
 
-For each seed a deep teacher, a student distilled from it, and shallow networks trained from scratch with as many steps
-as both took together, each with the best of several learning rates. Of every run the best of its evaluations counts, of
-each the same number. Called again with the same `--out`, it keeps the runs that are there.
+For each seed a deep teacher, a student distilled from it, and shallow networks trained from scratch with at least as
+many steps as both took together, with the best of several learning rates. Of every training run its best evaluation
+counts, as `--checkpoint best` does; of a distillation its end. All are then measured on other episodes. Called again
+with the same `--out`, it keeps the runs that are there.
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from common import parser, report
+from etils import epath
 
 from distill import distill_config, distill_teacher
+from distill.cli.compare import kept
 from distill.scratch import ScratchConfig, train_from_scratch
 from students import load_student
 from teachers import evaluate_agent, load_teacher, summary, teacher_config, train_teacher
@@ -24,6 +26,7 @@ from teachers.sweep import interquartile_mean
 from teachers.tasks import get_task
 
 EPISODES = 1024
+MEASURED = 1000  # added to the seed of the episodes on which all are measured
 SHALLOW = 4  # layers
 
 
@@ -46,7 +49,8 @@ EXPERIMENTS = {
             "steps": 102_400,
             "rollout.steps": 25,
             "learning.updates": 32,
-            "logging.evaluate_every": 16,
+            "logging.evaluate_every": 1,
+            "logging.checkpoint_every": 1,
         },
         rates=(3e-3, 6e-3, 1e-2),
         width=32,
@@ -71,13 +75,12 @@ def of_depth(experiment: Experiment, depth: int) -> dict[str, Any]:
     }
 
 
-def figures(name: str, by_seed: list[Agent], steps: int) -> dict[str, Any]:
-    played = [summary(evaluate_agent(agent, EPISODES, seed)) for seed, agent in enumerate(by_seed)]
-    row: dict[str, Any] = {
-        "policy": name,
-        "parameters": by_seed[0].metadata.networks["actor"]["parameters"],
-        "steps": steps,
-    }
+def figures(name: str, by_seed: Mapping[int, Agent], steps: int) -> dict[str, Any]:
+    played = [
+        summary(evaluate_agent(agent, EPISODES, MEASURED + seed)) for seed, agent in by_seed.items()
+    ]
+    actor = next(iter(by_seed.values())).metadata.networks["actor"]
+    row: dict[str, Any] = {"policy": name, "parameters": actor["parameters"], "steps": steps}
     for metric in ("time_at_goal", "success_at_end"):
         scores = np.array([each[metric] for each in played])
         low, high = bootstrap_interval(scores, interquartile_mean)
@@ -87,62 +90,67 @@ def figures(name: str, by_seed: list[Agent], steps: int) -> dict[str, Any]:
     return row
 
 
-def newest(run: Path) -> int:
-    """Control step of a run's newest checkpoint; 0 where there is none."""
-    return max(checkpoint_steps(run), default=0) if run.exists() else 0
-
-
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--task", choices=list(EXPERIMENTS), default="point_big_maze")
-    options.add_argument("--out", type=Path, default=Path("runs/claim"))
+    options.add_argument("--out", type=epath.Path, default=epath.Path("runs/claim"))
+    options.set_defaults(seeds=[0, 1, 2, 3, 4])
     given = options.parse_args()
     experiment, runs = EXPERIMENTS[given.task], given.out / given.task
-
-    def train(name: str, settings: Mapping[str, Any], seed: int) -> Agent:
-        run, config = runs / f"{name}-{seed}", configured(settings, seed)
-        if newest(run) < config.iterations * config.steps_per_iteration:
-            train_teacher(config, run, resume=True)
-        return load_teacher(run, checkpoint="best")
-
-    def scratch(name: str, settings: Mapping[str, Any], seed: int) -> Agent:
-        run = runs / f"{name}-{seed}"
-        if newest(run):
-            return load_student(run)
-        config = ScratchConfig(teacher=configured(settings, seed), student=distill_config().student)
-        return train_from_scratch(get_task(given.task), config, run)
 
     def configured(settings: Mapping[str, Any], seed: int) -> TeacherConfig:
         return teacher_config(given.task, overrides={**settings, "seed": seed})
 
-    def distill(teacher: Agent, seed: int) -> Agent:
-        run = runs / f"student-{seed}"
-        if newest(run):
+    def train(run: epath.Path, config: TeacherConfig) -> Agent:
+        wanted = config.iterations * config.steps_per_iteration
+        if not run.exists() or max(checkpoint_steps(run), default=0) < wanted:
+            train_teacher(config, run, resume=True)
+        return load_teacher(run, checkpoint="best")
+
+    def scratch(run: epath.Path, config: TeacherConfig) -> Agent:
+        own = ScratchConfig(teacher=config, student=distill_config().student)
+        if kept(run, own):
             return load_student(run)
-        config = distill_config(overrides={"seed": seed, "steps": steps_of_student, "episodes": 8})
+        return train_from_scratch(get_task(given.task), own, run)
+
+    def distill(run: epath.Path, teacher: Agent, seed: int) -> Agent:
+        settings = {"seed": seed, "steps": share, "episodes": 8}
+        config = distill_config(overrides=settings).for_teacher(taken)
+        if kept(run, config):
+            return load_student(run)
         return distill_teacher(teacher, config, run, force=True)
 
     deep = {**of_depth(experiment, experiment.depth), **experiment.deep}
-    steps_of_student = distill_config().for_teacher(experiment.shared["steps"]).steps or 0
-    together = experiment.shared["steps"] + steps_of_student
-    shallow = {**of_depth(experiment, SHALLOW), "steps": together}
+    first = configured(deep, 0)
+    taken = first.iterations * first.steps_per_iteration
+    distillation = distill_config().for_teacher(taken)
+    share = distillation.rounds * distillation.states_per_round
+    shallow = {**of_depth(experiment, SHALLOW), "steps": taken + share}
 
-    def best(name: str, run: Callable[[str, Mapping[str, Any], int], Agent]) -> dict[str, Any]:
+    def best(name: str, label: str, run: Callable[..., Agent]) -> dict[str, Any]:
         """The row of the learning rate with the most time at goal."""
         rows = []
         for rate in experiment.rates:
-            settings = {**shallow, "learning.learning_rate": rate}
-            agents = [run(f"{run.__name__}-{rate:g}", settings, seed) for seed in given.seeds]
-            rows.append(figures(f"{name}, learning rate {rate:g}", agents, together))
+            configs = {
+                seed: configured({**shallow, "learning.learning_rate": rate}, seed)
+                for seed in given.seeds
+            }
+            agents = {
+                seed: run(runs / f"{name}-{rate:g}-{seed}", configs[seed]) for seed in configs
+            }
+            steps = configs[given.seeds[0]].iterations * first.steps_per_iteration
+            rows.append(figures(f"{label}, learning rate {rate:g}", agents, steps))
         return max(rows, key=lambda row: row["time_at_goal"])
 
-    teachers = [train("deep", deep, seed) for seed in given.seeds]
-    students = [distill(teacher, seed) for seed, teacher in zip(given.seeds, teachers, strict=True)]
+    teachers = {seed: train(runs / f"deep-{seed}", configured(deep, seed)) for seed in given.seeds}
+    students = {
+        seed: distill(runs / f"student-{seed}", teacher, seed) for seed, teacher in teachers.items()
+    }
     rows = [
-        figures(f"teacher, depth {experiment.depth}", teachers, experiment.shared["steps"]),
-        figures("2 x 64 student of it", students, together),
-        best(f"teacher, depth {SHALLOW}, from scratch", train),
-        best("the student's networks, from scratch", scratch),
+        figures(f"teacher, depth {experiment.depth}", teachers, taken),
+        figures("2 x 64 student of it", students, taken + share),
+        best("shallow", f"teacher, depth {SHALLOW}, from scratch", train),
+        best("scratch", "the student's networks, from scratch", scratch),
     ]
     by_seed = [name for name in rows[0] if name.endswith("_by_seed")]
     report(rows, given.json, without=by_seed)

@@ -23,6 +23,8 @@ from teachers.progress import Progress, silent
 from teachers.runlog import RunLog
 from teachers.tasks import Task
 
+SELECTION = 1_000_000  # added to the seed of evaluations by which the best is chosen
+
 
 class ScratchConfig(Config):
     """Everything that determines such a run: of the teacher's settings all but its networks."""
@@ -43,8 +45,9 @@ def train_from_scratch(
         progress: called after each iteration.
 
     Returns:
-        The student as it was when it did best: it is evaluated as often as the teacher was, over as many episodes. Its
-        metrics are those of then, at the step `evaluated_at`, and the `steps` and `seconds` of the whole run.
+        The student as it was when it did best: it is evaluated as often as the teacher was, over as many episodes, which
+        are none of those on which results are measured. Its metrics are those of then: its `steps`, and the
+        `trained_steps` and `seconds` of the whole run.
 
     Raises:
         InputError: `out` is taken, or the run cannot be dealt out to the devices.
@@ -55,7 +58,7 @@ def train_from_scratch(
         task, config.student, settings.model_copy(update={"seed": 0, "steps": 1})
     )
     total = settings.iterations * settings.steps_per_iteration
-    starts = evaluation_starts(task, settings.logging.episodes, settings.seed)
+    starts = evaluation_starts(task, settings.logging.episodes, SELECTION + settings.seed)
     best: dict[str, Any] = {}
     with new_folder(out), RunLog(out, config) as log:
         state = init(jnp.uint32(settings.seed))
@@ -65,9 +68,9 @@ def train_from_scratch(
             row = {name: float(value) for name, value in jax.device_get(metrics).items()}
             if i == settings.iterations or i % settings.logging.evaluate_every == 0:
                 distance = np.concatenate(list(play(state.learner.params, starts)))
-                row |= summary(outcomes(task, distance)) | {"evaluated_at": step}
+                row |= summary(outcomes(task, distance))
                 if not best or row["time_at_goal"] >= best["time_at_goal"]:
-                    best, params = row, jax.device_get(state.learner.params)
+                    best, params = row | {"steps": step}, jax.device_get(state.learner.params)
             row["seconds"] = time.monotonic() - begun
             log.write(step, row)
             progress(step, total, row)
@@ -82,7 +85,7 @@ def train_from_scratch(
                 "student": config.student.model_dump(exclude_none=True),
                 "embedding": config.student.embedding or settings.embedding,
             },
-            metrics={**best, "steps": total, "seconds": row["seconds"]},
+            metrics={**best, "trained_steps": total, "seconds": row["seconds"]},
             lineage={},
             versions=library_versions(),
         )

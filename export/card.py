@@ -83,6 +83,11 @@ def _introduction(metadata: Metadata, step: int) -> str:
             "A deep *teacher*: a policy and a critic that learned to reach goals of the task "
             f"`{metadata.task}` by contrastive reinforcement learning, without rewards or demonstrations"
         )
+    elif not metadata.lineage:
+        what = (
+            "Shallow networks like a student's, a small policy and critic that learned to reach goals of the task "
+            f"`{metadata.task}` by contrastive reinforcement learning themselves"
+        )
     else:
         what = (
             "A shallow *student*: a small policy and critic distilled from a deep teacher of the task "
@@ -154,7 +159,7 @@ def _figures(metadata: Metadata) -> str:
         for name, title in measured.items()
     ]
     steps = metadata.metrics.get("steps")
-    made = "learned from" if metadata.kind == "teacher" else "distilled over"
+    made = "distilled over" if metadata.lineage else "learned from"
     after = f", {made} {steps:,} control steps" if isinstance(steps, int) else ""
     return f"## Figures\n\nMeasured in MJX{after}.\n\n" + _table(
         ("figure", "value", "bootstrap 95% interval", "meaning"), rows

@@ -187,8 +187,8 @@ class _Bench:
         """Distills one, unless it is there."""
         config = self._settled({**settings, "seed": seed, "episodes": self._plan.episodes})
         run = self.out / "students" / name / f"seed-{seed}"
-        if (found := self._found(run, config)) is not None:
-            return found
+        if kept(run, config):
+            return load_student(run, self._teacher.task)
         with self._progress(f"{name}, seed {seed}") as report:
             return distill_teacher(
                 self._teacher,
@@ -238,7 +238,7 @@ class _Bench:
         return measure_critic(student, self._teacher, self._plan.episodes // 4, seed=0)
 
     def _scratch_config(self, seed: int) -> ScratchConfig:
-        """Of the default student's networks, trained as the teacher was."""
+        """Of the default student's networks, trained as the teacher was, for as many steps as its checkpoint."""
         stored = stored_config(TeacherConfig, self._teacher.metadata.config, "the teacher")
         steps, most = int(self._teacher.metadata.metrics["steps"]), self._plan.scratch_steps
         rollout = stored.rollout.model_copy(update={"physics": "jax"})
@@ -252,8 +252,9 @@ class _Bench:
         rows = []
         for seed, config in enumerate(self._scratch):
             run = self.out / "scratch" / f"seed-{seed}"
-            agent = self._found(run, config)
-            if agent is None:
+            if kept(run, config):
+                agent = load_student(run, self._teacher.task)
+            else:
                 with self._progress(f"from scratch, seed {seed}") as report:
                     agent = train_from_scratch(self._teacher.task, config, run, progress=report)
             rows.append(measure_retention(agent, self._reference(seed), seed))
@@ -289,17 +290,20 @@ class _Bench:
             rows.append(row)
         return rows
 
-    def _found(self, run: epath.Path, config: Config) -> Agent | None:
-        """The student that an earlier call left in `run`; what is left of one that was interrupted is removed."""
-        with reaching(run):
-            if not checkpoint_steps(run):
-                remove_run(run)
-                return None
-            if (run / "config.toml").read_text() != config.to_toml():
-                raise InputError(
-                    f"{run} comes of other settings; choose another --out, or remove it"
-                )
-            return load_student(run, self._teacher.task)
+
+def kept(run: epath.Path, config: Config) -> bool:
+    """Whether an earlier call left a student in `run`; what is left of one that was interrupted is removed.
+
+    Raises:
+        InputError: the student there comes of other settings.
+    """
+    with reaching(run):
+        if not checkpoint_steps(run):
+            remove_run(run)
+            return False
+        if (run / "config.toml").read_text() != config.to_toml():
+            raise InputError(f"{run} comes of other settings; choose another --out, or remove it")
+        return True
 
 
 def _open(out: epath.Path, digest: str) -> None:
