@@ -21,6 +21,12 @@ UPDATES = 100  # in a round
 LEAST_UPDATES = 4_000  # in all rounds
 
 
+def _learning_rate(default: float) -> Any:
+    return Field(
+        default, gt=0, le=1, description="Adam's at the start; it falls to 0 along a cosine"
+    )
+
+
 class CollectConfig(Config):
     """The rollouts on which a student is taught."""
 
@@ -71,6 +77,7 @@ class PolicyConfig(Config):
     """What the policy is fitted to."""
 
     loss: PolicyLoss = Field("mode", description="see `distill.policy_losses`")
+    learning_rate: float = _learning_rate(2e-3)
     value_weight: float = Field(
         0.03,
         ge=0,
@@ -91,6 +98,7 @@ class CriticConfig(Config):
     """What the critic is fitted to."""
 
     loss: CriticLoss = Field("embedding", description="see `distill.critic_losses`")
+    learning_rate: float = _learning_rate(4e-3)
     temperature: float = Field(
         1.0, gt=0, description="by which logits are divided before they are matched"
     )
@@ -110,9 +118,6 @@ class LearningConfig(Config):
         description="gradient steps in a round; by default 100, or more where there are few rounds",
     )
     batch: int = Field(256, ge=2, le=1_000_000, description="labelled states in a gradient step")
-    learning_rate: float = Field(
-        2e-3, gt=0, le=1, description="Adam's at the start; it falls to 0 along a cosine"
-    )
 
 
 class DistillConfig(Config):

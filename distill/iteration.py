@@ -84,8 +84,15 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
     noise = collecting.disturbances.noise
     if collecting.disturbances != Disturbances():
         task = task.disturbed_by(collecting.disturbances)
-    decay = optax.cosine_decay_schedule(learning.learning_rate, config.rounds * config.updates)
-    adam = optax.adam(decay)
+    adam = optax.multi_transform(
+        {
+            part: optax.adam(
+                optax.cosine_decay_schedule(settings.learning_rate, config.rounds * config.updates)
+            )
+            for part, settings in (("policy", config.policy), ("critic", config.critic))
+        },
+        lambda params: {name: "critic" if name in CRITIC else "policy" for name in params},
+    )
     policy_loss = POLICY_LOSSES[config.policy.loss]
     critic_loss = CRITIC_LOSSES[config.critic.loss]
 
