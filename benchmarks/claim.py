@@ -1,7 +1,7 @@
 """Does a student of a deep teacher beat what shallow networks learn by themselves?
 
 For each seed a deep teacher, a student distilled from it, and shallow networks trained from scratch with at least as
-many steps as both took together, with the best of several learning rates. Of every training run its best evaluation
+many steps as both took together, with the best of the learning rates below. Of every training run its best evaluation
 counts, as `--checkpoint best` does; of a distillation its end. All are then measured on other episodes. Called again
 with the same `--out`, it keeps the runs that are there.
 """

@@ -8,6 +8,7 @@ import huggingface_hub
 import jaxtyping
 import pytest
 from hub_server import Hub, served_hub
+from huggingface_hub import constants
 from tiny import DISTILL, TEACHER
 
 from distill.cache import use_compilation_cache
@@ -88,7 +89,6 @@ def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("HF_TOKEN", "hf_ada")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
         # These are read from the environment when huggingface_hub is imported.
-        constants = huggingface_hub.constants
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(
