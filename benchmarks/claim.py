@@ -14,9 +14,8 @@ from common import parser, report
 from etils import epath
 
 from distill import distill_config, distill_teacher
-from distill.cli.compare import kept
 from distill.scratch import ScratchConfig, train_from_scratch
-from students import load_student
+from students.artefact import kept_student
 from teachers import evaluate_agent, load_teacher, summary, teacher_config, train_teacher
 from teachers.agent import Agent
 from teachers.checkpoint import checkpoint_steps
@@ -60,7 +59,7 @@ EXPERIMENTS = {
         depth=32,
         deep={},
         shared={"steps": 2_500_000, "logging.evaluate_every": 8},
-        rates=(5e-4,),
+        rates=(5e-4, 1e-3),
         width=64,
     ),
 }
@@ -109,16 +108,12 @@ def main() -> None:
 
     def scratch(run: epath.Path, config: TeacherConfig) -> Agent:
         own = ScratchConfig(teacher=config, student=distill_config().student)
-        if kept(run, own):
-            return load_student(run)
-        return train_from_scratch(get_task(given.task), own, run)
+        return kept_student(run, own) or train_from_scratch(get_task(given.task), own, run)
 
     def distill(run: epath.Path, teacher: Agent, seed: int) -> Agent:
         settings = {"seed": seed, "steps": share, "episodes": 8}
         config = distill_config(overrides=settings).for_teacher(taken)
-        if kept(run, config):
-            return load_student(run)
-        return distill_teacher(teacher, config, run, force=True)
+        return kept_student(run, config) or distill_teacher(teacher, config, run, force=True)
 
     deep = {**of_depth(experiment, experiment.depth), **experiment.deep}
     first = configured(deep, 0)

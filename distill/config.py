@@ -90,7 +90,7 @@ class PolicyConfig(Config):
         description="share of the gradient steps, the last ones, in which it counts",
     )
     value_batch: int = Field(
-        64, ge=1, description="states of a gradient step whose actions the teacher's critic scores"
+        32, ge=1, description="states of a gradient step whose actions the teacher's critic scores"
     )
 
 

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -146,7 +146,7 @@ def _plan(config: DistillConfig, teacher: Networks, embedding: int) -> _Plan:
 
 @lru_cache(maxsize=2)
 def _compiled(config: DistillConfig, teacher: Networks, embedding: int) -> _Programs:
-    """Kept like plans: tracing physics takes seconds. Compiled side by side, as far as there are cores."""
+    """Kept like plans: tracing physics takes seconds. Each is compiled while the next ones are traced."""
     plan = _plan(config, teacher, embedding)
     stages, place = plan.stages, placement(plan.shape)
     state = _placed(plan.shape, place)
@@ -159,20 +159,28 @@ def _compiled(config: DistillConfig, teacher: Networks, embedding: int) -> _Prog
     )
     init = jax.jit(plan.init, out_shardings=place, compiler_options=_optimised(0))
     label = jax.jit(stages.label, donate_argnums=0, out_shardings=place)
-    _, visited, _ = jax.eval_shape(collect, state, params)
-    visited = _placed(visited, jax.tree.map(lambda _: spread(), visited))
-    lowered = [
-        init.lower(jax.random.key(0)),
-        collect.lower(state, params),
-        label.lower(state, params, visited),
-        *(
-            jax.jit(learn, donate_argnums=0, out_shardings=(place, whole())).lower(state, params)
-            for learn in stages.learn
-        ),
-    ]
     with ThreadPoolExecutor() as threads:
-        first, second, third, *rest = threads.map(lambda program: program.compile(), lowered)
-    return _Programs(first, second, third, tuple(rest))
+
+        def compiled(function: Any, *arguments: Any) -> Future[Callable[..., Any]]:
+            return threads.submit(function.lower(*arguments).compile)
+
+        learning = [
+            compiled(
+                jax.jit(learn, donate_argnums=0, out_shardings=(place, whole())), state, params
+            )
+            for learn in stages.learn
+        ]
+        collecting = compiled(collect, state, params)
+        _, visited, _ = jax.eval_shape(collect, state, params)
+        visited = _placed(visited, jax.tree.map(lambda _: spread(), visited))
+        labelling = compiled(label, state, params, visited)
+        beginning = compiled(init, jax.random.key(0))
+        return _Programs(
+            beginning.result(),
+            collecting.result(),
+            labelling.result(),
+            tuple(program.result() for program in learning),
+        )
 
 
 def _placed(shapes: Tree, shardings: Tree) -> Tree:

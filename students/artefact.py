@@ -5,11 +5,13 @@ from etils import epath
 from students.config import SavedStudentConfig
 from students.networks import student_networks
 from teachers.agent import Agent
-from teachers.checkpoint import Which, newest_readable, read_params, require_kind
+from teachers.checkpoint import Which, checkpoint_steps, newest_readable, read_params, require_kind
 from teachers.checkpoint_writer import CheckpointWriter
-from teachers.config import stored_config
+from teachers.config import Config, stored_config
 from teachers.metadata import open_task
-from teachers.tasks import Task
+from teachers.paths import reaching
+from teachers.runlog import remove_run
+from teachers.tasks import InputError, Task
 
 
 def save_student(student: Agent, run: epath.PathLike) -> None:
@@ -46,3 +48,23 @@ def load_student(
         return Agent(networks, read_params(run, step, networks.init, metadata), metadata)
 
     return newest_readable(run, read, checkpoint)
+
+
+def kept_student(run: epath.Path, config: Config, task: Task | None = None) -> Agent | None:
+    """The student that an earlier call left in `run`, if any; what is left of one that was interrupted is removed.
+
+    Args:
+        run: the run's folder, which need not exist.
+        config: what the student has to come of.
+        task: see `load_student`.
+
+    Raises:
+        InputError: the student there comes of other settings.
+    """
+    with reaching(run):
+        if not checkpoint_steps(run):
+            remove_run(run)
+            return None
+        if (run / "config.toml").read_text() != config.to_toml():
+            raise InputError(f"{run} comes of other settings; choose another --out, or remove it")
+    return load_student(run, task)

@@ -17,11 +17,10 @@ from distill.retention import measure_retention
 from distill.run import describe_teacher, distill_teacher, require_able
 from distill.scratch import ScratchConfig, train_from_scratch
 from export.latency import agent_latency
-from students.artefact import load_student
+from students.artefact import kept_student
 from students.networks import read_by
 from teachers.agent import Agent
-from teachers.checkpoint import checkpoint_steps
-from teachers.config import Config, TeacherConfig, stored_config
+from teachers.config import TeacherConfig, stored_config
 from teachers.evaluate import Episodes, bootstrap_interval, evaluate_agent, mean_interval, summary
 from teachers.folders import make_folder, require_new
 from teachers.iteration import simulated
@@ -29,7 +28,6 @@ from teachers.metadata import finite
 from teachers.networks import count_parameters
 from teachers.paths import reaching, require_reachable, write_whole
 from teachers.progress import Progress, silent
-from teachers.runlog import remove_run
 from teachers.sweep import interquartile_mean
 from teachers.tasks import InputError
 from teachers.tasks.disturbance import CONDITIONS
@@ -187,8 +185,8 @@ class _Bench:
         """Distills one, unless it is there."""
         config = self._settled({**settings, "seed": seed, "episodes": self._plan.episodes})
         run = self.out / "students" / name / f"seed-{seed}"
-        if kept(run, config):
-            return load_student(run, self._teacher.task)
+        if found := kept_student(run, config, self._teacher.task):
+            return found
         with self._progress(f"{name}, seed {seed}") as report:
             return distill_teacher(
                 self._teacher,
@@ -252,9 +250,8 @@ class _Bench:
         rows = []
         for seed, config in enumerate(self._scratch):
             run = self.out / "scratch" / f"seed-{seed}"
-            if kept(run, config):
-                agent = load_student(run, self._teacher.task)
-            else:
+            agent = kept_student(run, config, self._teacher.task)
+            if agent is None:
                 with self._progress(f"from scratch, seed {seed}") as report:
                     agent = train_from_scratch(self._teacher.task, config, run, progress=report)
             rows.append(measure_retention(agent, self._reference(seed), seed))
@@ -289,21 +286,6 @@ class _Bench:
                 row[f"{name}_ci95"] = mean_interval(played.time_at_goal)
             rows.append(row)
         return rows
-
-
-def kept(run: epath.Path, config: Config) -> bool:
-    """Whether an earlier call left a student in `run`; what is left of one that was interrupted is removed.
-
-    Raises:
-        InputError: the student there comes of other settings.
-    """
-    with reaching(run):
-        if not checkpoint_steps(run):
-            remove_run(run)
-            return False
-        if (run / "config.toml").read_text() != config.to_toml():
-            raise InputError(f"{run} comes of other settings; choose another --out, or remove it")
-        return True
 
 
 def _open(out: epath.Path, digest: str) -> None:

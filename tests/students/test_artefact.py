@@ -1,9 +1,14 @@
+import shutil
+
 import jax.numpy as jnp
 import pytest
 from edited import edited
+from etils import epath
 
 from students import load_student
+from students.artefact import kept_student
 from teachers import InputError, load_teacher
+from teachers.config import Config
 from teachers.metadata import digest
 
 
@@ -32,3 +37,25 @@ def test_a_teacher_is_no_student_and_the_other_way_round(teacher_run, student_ru
         load_student(teacher_run)
     with pytest.raises(InputError, match="holds a student, not a teacher"):
         load_teacher(student_run)
+
+
+class Settings(Config):
+    seed: int = 0
+
+
+def test_a_student_of_the_same_settings_is_kept(student_run, tmp_path) -> None:
+    run = epath.Path(shutil.copytree(student_run, tmp_path / "run"))
+    (run / "config.toml").write_text(Settings().to_toml())
+    found = kept_student(run, Settings())
+    assert found
+    assert digest(found.params) == digest(load_student(student_run).params)
+    with pytest.raises(InputError, match="other settings"):
+        kept_student(run, Settings(seed=1))
+
+
+def test_what_was_interrupted_is_removed(student_run, tmp_path) -> None:
+    run = epath.Path(shutil.copytree(student_run, tmp_path / "run"))
+    shutil.rmtree(run / "checkpoints")
+    assert kept_student(run, Settings()) is None
+    assert not run.exists()
+    assert kept_student(run, Settings()) is None
