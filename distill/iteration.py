@@ -126,8 +126,8 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
         key, params_key, reset_key = jax.random.split(key, 3)
         params = student.init(params_key)
         one = Visited(*(jnp.zeros((1, n)) for n in task.sizes.values()))
-        row = jax.eval_shape(lambda: labelled(teacher.init(key), one, key))
-        embedding = jax.eval_shape(lambda: student.psi(params, one.goal)).shape[-1]
+        row = jax.eval_shape(labelled, teacher.shapes, one, key)
+        embedding = jax.eval_shape(student.psi, params, one.goal).shape[-1]
         return DistillState(
             params=params,
             optimizers=start(params),

@@ -120,7 +120,6 @@ class _Plan(NamedTuple):
     stages: Stages
     init: Callable[..., DistillState]  # that of the stages, traced
     shape: DistillState
-    teacher: Params  # the shapes of its parameters
 
 
 class _Programs(NamedTuple):
@@ -138,10 +137,7 @@ def _plan(config: DistillConfig, teacher: Networks, embedding: int) -> _Plan:
     networks = student_networks(teacher.task, config.student, embedding)
     stages = make_stages(config, teacher, networks)
     init = jax.jit(stages.init)
-    key = jax.random.key(0)
-    return _Plan(
-        networks, stages, init, jax.eval_shape(init, key), jax.eval_shape(teacher.init, key)
-    )
+    return _Plan(networks, stages, init, jax.eval_shape(init, jax.random.key(0)))
 
 
 @lru_cache(maxsize=2)
@@ -150,7 +146,7 @@ def _compiled(config: DistillConfig, teacher: Networks, embedding: int) -> _Prog
     plan = _plan(config, teacher, embedding)
     stages, place = plan.stages, placement(plan.shape)
     state = _placed(plan.shape, place)
-    params = _placed(plan.teacher, jax.tree.map(lambda _: whole(), plan.teacher))
+    params = _placed(teacher.shapes, jax.tree.map(lambda _: whole(), teacher.shapes))
     collect = jax.jit(
         stages.collect,
         donate_argnums=0,
@@ -158,19 +154,25 @@ def _compiled(config: DistillConfig, teacher: Networks, embedding: int) -> _Prog
         compiler_options=_optimised(1),
     )
     init = jax.jit(plan.init, out_shardings=place, compiler_options=_optimised(0))
-    label = jax.jit(stages.label, donate_argnums=0, out_shardings=place)
+    label = jax.jit(
+        stages.label, donate_argnums=0, out_shardings=place, compiler_options=_optimised(1)
+    )
+    learns = [
+        jax.jit(
+            learn,
+            donate_argnums=0,
+            out_shardings=(place, whole()),
+            compiler_options=_optimised(1),
+        )
+        for learn in stages.learn
+    ]
     with ThreadPoolExecutor() as threads:
 
         def compiled(function: Any, *arguments: Any) -> Future[Callable[..., Any]]:
             return threads.submit(function.lower(*arguments).compile)
 
-        learning = [
-            compiled(
-                jax.jit(learn, donate_argnums=0, out_shardings=(place, whole())), state, params
-            )
-            for learn in stages.learn
-        ]
-        collecting = compiled(collect, state, params)
+        collecting = compiled(collect, state, params)  # which takes longest
+        learning = [compiled(learn, state, params) for learn in learns]
         _, visited, _ = jax.eval_shape(collect, state, params)
         visited = _placed(visited, jax.tree.map(lambda _: spread(), visited))
         labelling = compiled(label, state, params, visited)
@@ -192,7 +194,7 @@ def _placed(shapes: Tree, shardings: Tree) -> Tree:
 
 
 def _optimised(level: int) -> dict[str, int] | None:
-    """How hard LLVM is to try on a CPU: compiled less hard, physics takes half as long to compile and no longer to run."""
+    """How hard LLVM is to try on a CPU: at 1 physics takes half as long to compile as by default, and no longer to run."""
     on_cpu = jax.default_backend() == "cpu"
     return {"xla_backend_optimization_level": level} if on_cpu else None
 

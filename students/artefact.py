@@ -45,7 +45,7 @@ def load_student(
         config = stored_config(SavedStudentConfig, raw, str(run))
         opened, metadata = open_task(metadata, task, str(run))
         networks = student_networks(opened, config, config.embedding)
-        return Agent(networks, read_params(run, step, networks.init, metadata), metadata)
+        return Agent(networks, read_params(run, step, networks.shapes, metadata), metadata)
 
     return newest_readable(run, read, checkpoint)
 

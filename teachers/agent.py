@@ -1,6 +1,7 @@
 """A policy and a critic with their parameters: what evaluation, distillation and export work on."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,11 @@ class Networks:
     def init(self, key: Key[Array, ""]) -> Params:
         """Fresh parameters."""
         return self._init_modules(key, {})
+
+    @cached_property
+    def shapes(self) -> Params:
+        """Those of the parameters, without making them."""
+        return jax.eval_shape(self.init, jax.eval_shape(lambda: jax.random.key(0)))
 
     def actor(
         self,

@@ -267,26 +267,23 @@ def load_teacher(
         config = stored_config(TeacherConfig, metadata.config, str(run))
         opened, metadata = open_task(metadata, task, str(run))
         networks = teacher_networks(config, opened)
-        return Agent(networks, read_params(run, step, networks.init, metadata), metadata)
+        return Agent(networks, read_params(run, step, networks.shapes, metadata), metadata)
 
     return newest_readable(run, read, checkpoint)
 
 
-def read_params(
-    run: epath.PathLike, step: int, init: Callable[..., Params], metadata: Metadata
-) -> Params:
+def read_params(run: epath.PathLike, step: int, like: Params, metadata: Metadata) -> Params:
     """The parameters in a run's checkpoint, on every device.
 
     Args:
         run: the run's folder.
         step: control step of the checkpoint.
-        init: makes such parameters from a key.
+        like: the shapes of the parameters.
         metadata: the checkpoint's.
 
     Raises:
         DamagedError: the checkpoint does not hold them, or not as they were saved.
     """
-    like = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))
     return read_items(run, step, {"params": like}, metadata)["params"]
 
 

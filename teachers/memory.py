@@ -39,9 +39,8 @@ def training_memory(
 
 def parameter_counts(config: TeacherConfig) -> dict[str, int]:
     """Numbers in the parameters of each network, without making them."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(teacher_networks(config).init, key)
-    return {name: count_parameters(tree) for name, tree in params.items()}
+    shapes = teacher_networks(config).shapes
+    return {name: count_parameters(tree) for name, tree in shapes.items()}
 
 
 def needs_remat(config: TeacherConfig, seeds: int = 1) -> bool:
