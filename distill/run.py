@@ -79,7 +79,7 @@ def distill_teacher(
         return result
 
     with new_folder(out), RunLog(out, config) as log:
-        _warn_of_size(plan.shape.params, teacher)
+        warn_of_size(plan.shape.params, teacher)
         programs = _compiled(*key)
         seconds["compile"] = time.monotonic() - begun
         params = jax.device_put(teacher.params, whole())
@@ -213,7 +213,8 @@ def require_able(teacher: Agent) -> None:
         )
 
 
-def _warn_of_size(student: Params, teacher: Agent) -> None:
+def warn_of_size(student: Params, teacher: Agent) -> None:
+    """Says of each network of a student with parameters of these shapes whether it is larger than its teacher's."""
     for name, theirs in teacher.params.items():
         own, most = count_parameters(read_by(name, student)), count_parameters(theirs)
         if own > most:

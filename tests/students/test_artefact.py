@@ -57,5 +57,5 @@ def test_what_was_interrupted_is_removed(student_run, tmp_path) -> None:
     run = epath.Path(shutil.copytree(student_run, tmp_path / "run"))
     shutil.rmtree(run / "checkpoints")
     assert kept_student(run, Settings()) is None
-    assert not run.exists()
-    assert kept_student(run, Settings()) is None
+    assert not (run / "config.toml").exists()
+    assert kept_student(run / "new", Settings()) is None

@@ -96,6 +96,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_command_in_one_line(tmp_path) -> None:
     settings = sets({**TEACHER, "rollout.replay_steps": 4000})
     command = [sys.executable, "-c", LIMITED, "train-teacher", "reacher", "--out", tmp_path / "run"]

@@ -137,6 +137,7 @@ def test_a_run_that_was_interrupted_goes_on_at_its_checkpoint(tmp_path) -> None:
     assert steps == [120, 160]
 
 
+@pytest.mark.slow
 def test_all_seeds_at_once_on_request(tmp_path) -> None:
     experiment = spec(grid={"depth": [8]}, at_once="all", settings={**TINY, "steps": 160})
     steps = []
@@ -196,6 +197,7 @@ def test_interquartile_mean_leaves_out_the_outer_quarters() -> None:
     assert interquartile_mean(np.array([0.0, 1.0, 5.0])) == 2.0
 
 
+@pytest.mark.slow
 def test_finished_seeds_train_no_more_when_others_are_missing(swept) -> None:
     experiment, out, _ = swept
     before = stamps(out)

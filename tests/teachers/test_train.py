@@ -189,6 +189,7 @@ def test_the_replay_is_left_out_where_the_disk_has_no_room(tmp_path, monkeypatch
     assert not (tmp_path / "run" / "checkpoints" / "80" / "replay").exists()
 
 
+@pytest.mark.slow
 def test_sigterm_saves_first(teacher_run, tmp_path) -> None:
     def terminate(done, total, figures):
         if done == PER_ITERATION:
@@ -256,6 +257,7 @@ def test_divergence_ends_the_run_and_keeps_good_checkpoints(tmp_path, monkeypatc
     assert read_metrics(tmp_path / "run")[-1]["critic_loss"] is None  # the bad one is on record
 
 
+@pytest.mark.slow
 def test_several_seeds_at_once_are_the_runs_that_they_are_alone(teacher_run, tmp_path) -> None:
     runs = {seed: tmp_path / f"seed-{seed}" for seed in (0, 1)}
     teachers = train.train_seeds(settings(), runs)
@@ -304,6 +306,7 @@ def test_one_of_several_seeds_that_diverges_does_not_end_the_others(tmp_path, mo
     assert [row["skipped_updates"] for row in read_metrics(runs[1])] == [101] * 4
 
 
+@pytest.mark.slow
 def test_what_does_not_change_the_training_may_change_when_it_is_resumed(
     teacher_run, tmp_path
 ) -> None:
@@ -314,6 +317,7 @@ def test_what_does_not_change_the_training_may_change_when_it_is_resumed(
     assert ours["critic_loss"] == pytest.approx(other["critic_loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_teacher_trains_in_bfloat16_and_keeps_float32(teacher_run, tmp_path) -> None:
     teacher = train_teacher(
         settings(steps=40, **{"learning.precision": "bfloat16"}), tmp_path / "run"

@@ -98,6 +98,7 @@ def test_figures_are_printed_for_people_too(export_folder) -> None:
     assert "success_at_end" in result.stdout
 
 
+@pytest.mark.slow
 def test_an_estimate_trains_nothing(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     needed = run_json("train-teacher", "reacher", "--estimate", *sets(TEACHER))
@@ -207,6 +208,7 @@ def test_a_path_that_cannot_be_is_refused(path) -> None:
         assert_refused(run(*command, path), "xxx")
 
 
+@pytest.mark.slow
 def test_interrupting_says_so_and_leaves_a_checkpoint_that_resumes(tmp_path) -> None:
     out = tmp_path / "run"
     command = [

@@ -37,6 +37,7 @@ def new_process(monkeypatch):
     return forget
 
 
+@pytest.mark.slow
 def test_the_whole_path_of_a_task_in_a_file(cart, tmp_path, monkeypatch, new_process) -> None:
     assert run_json("tasks", "--check", "cart.py:Cart") == {"task": "cart", "problems": []}
 
