@@ -37,6 +37,7 @@ def test_the_same_seed_gives_the_same_student(teacher_run, student_run, tmp_path
     jax.tree.map(np.testing.assert_array_equal, again.params, load_student(student_run).params)
 
 
+@pytest.mark.slow
 def test_a_two_headed_student_opens_as_it_was(teacher_run, tmp_path) -> None:
     teacher = load_teacher(teacher_run)
     settings = {**DISTILL, "student.heads": True, "student.embedding": 2}

@@ -7,6 +7,7 @@ from teachers.estimate import estimate
 from teachers.memory import GIB, training_memory
 
 
+@pytest.mark.slow
 def test_an_estimate_adds_up() -> None:
     config = teacher_config("reacher", overrides=TEACHER)
     needed = estimate(config)

@@ -102,6 +102,7 @@ def test_a_sweep_leaves_runs_results_and_figures(swept) -> None:
         assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 20
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_where_it_stopped(swept, tmp_path, monkeypatch) -> None:
     experiment, out, rows = swept
     before = stamps(out)

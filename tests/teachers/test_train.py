@@ -167,6 +167,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused(teacher_run, tmp_pat
     assert checkpoint_steps(run) == [80, 160]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_replay_is_smaller_and_goes_on_with_an_empty_one(
     teacher_run, tmp_path
 ) -> None:
@@ -270,6 +271,7 @@ def test_several_seeds_at_once_are_the_runs_that_they_are_alone(teacher_run, tmp
     assert load_teacher(runs[1]).metadata.metrics["steps"] == 160
 
 
+@pytest.mark.slow
 def test_seeds_resume_at_the_newest_checkpoint_that_all_have(tmp_path) -> None:
     runs = {seed: tmp_path / f"seed-{seed}" for seed in (0, 1)}
     train.train_seeds(settings(), runs)
