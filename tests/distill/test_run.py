@@ -98,6 +98,13 @@ def test_a_student_larger_than_its_teacher_is_said(teacher_run) -> None:
     assert caught == []
 
 
+@pytest.mark.slow
+def test_a_distillation_says_that_its_student_is_larger(teacher_run, tmp_path) -> None:
+    config = distill_config(overrides={**DISTILL, "student.policy.width": 64, "steps": 40})
+    with pytest.warns(UserWarning, match=r"student's actor has 5,124 parameters, more than"):
+        distill_teacher(load_teacher(teacher_run), config, tmp_path / "large", force=True)
+
+
 def test_cost_is_a_share_of_the_teachers(teacher_run) -> None:
     teacher = load_teacher(teacher_run)
     metrics = {"steps": 1000, "seconds": 50.0}
