@@ -5,10 +5,13 @@ for runs that can be resumed, `training` (all else of the training state) and `r
 first three alone.
 """
 
+import gc
 import hashlib
 import json
+import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import jax
@@ -324,7 +327,7 @@ def _compare(run: epath.PathLike, step: int, item: str, found: str) -> None:
 
 def _restore(run: epath.PathLike, step: int, args: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        with _quiet(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             restored = checkpointer.restore(
                 folder_of(run) / str(step), args=ocp.args.Composite(**args)
             )
@@ -338,6 +341,20 @@ def _restore(run: epath.PathLike, step: int, args: Mapping[str, Any]) -> dict[st
     if missing := [name for name, item in items.items() if item is None]:
         raise DamagedError(f"checkpoint {step} in {run} is damaged: it lacks {', '.join(missing)}")
     return items
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without asyncio's log: of one damaged file, Orbax leaves there pages about all the arrays that it was reading."""
+    log = logging.getLogger("asyncio")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    except Exception:
+        gc.collect()  # what is left of those reads speaks up when it is collected
+        raise
+    finally:
+        log.disabled = before
 
 
 def _placed(like: Any) -> Any:

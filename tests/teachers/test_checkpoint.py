@@ -82,7 +82,7 @@ def deleted(file, draw) -> None:
 
 
 @pytest.mark.parametrize("damage", [truncated, flipped, deleted])
-def test_a_damaged_newest_checkpoint_is_passed_over(teacher_run, tmp_path, damage) -> None:
+def test_a_damaged_newest_checkpoint_is_passed_over(teacher_run, tmp_path, damage, caplog) -> None:
     """Whatever file of it is damaged: what opens is what was saved, then or one checkpoint before."""
     newest, before = (load_teacher(teacher_run, checkpoint=step) for step in (160, 80))
     draw, run, passed_over = random.Random(0), tmp_path / "run", 0
@@ -105,6 +105,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(teacher_run, tmp_path, damag
             assert "checkpoint 160" in said[0]
             assert said[0].endswith("; using 80")
         shutil.copy(file, place)
+    assert not [record for record in caplog.records if record.name == "asyncio"]
     assert passed_over >= 4  # metadata, checksums, and the arrays with their index
 
 
