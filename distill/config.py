@@ -21,12 +21,6 @@ UPDATES = 100  # in a round
 LEAST_UPDATES = 4_000  # in all rounds
 
 
-def _learning_rate(default: float) -> Any:
-    return Field(
-        default, gt=0, le=1, description="Adam's at the start; it falls to 0 along a cosine"
-    )
-
-
 class CollectConfig(Config):
     """The rollouts on which a student is taught."""
 
@@ -77,9 +71,14 @@ class PolicyConfig(Config):
     """What the policy is fitted to."""
 
     loss: PolicyLoss = Field("mode", description="see `distill.policy_losses`")
-    learning_rate: float = _learning_rate(2e-3)
-    value_weight: float = Field(
+    learning_rate: float = Field(
         0.03,
+        gt=0,
+        le=1,
+        description="Muon's at the start, and ten times Adam's for biases; both fall to 0 along a cosine",
+    )
+    value_weight: float = Field(
+        0.0,
         ge=0,
         description="how much the teacher's critic of the student's own action, in nats, counts beside the loss",
     )
@@ -98,7 +97,9 @@ class CriticConfig(Config):
     """What the critic is fitted to."""
 
     loss: CriticLoss = Field("embedding", description="see `distill.critic_losses`")
-    learning_rate: float = _learning_rate(4e-3)
+    learning_rate: float = Field(
+        4e-3, gt=0, le=1, description="Adam's at the start; it falls to 0 along a cosine"
+    )
     temperature: float = Field(
         1.0, gt=0, description="by which logits are divided before they are matched"
     )

@@ -7,13 +7,14 @@ from teachers.tasks import InputError
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     # The teacher drives, the student watches.
-    "bc": {"collect.schedule": "teacher", "policy.value_weight": 0.0},
-    # The student drives more and more, the teacher says what it would have done (Ross et al., arXiv 1011.0686).
-    "dagger": {"policy.value_weight": 0.0},
-    "dagger-kl": {"policy.loss": "kl", "policy.value_weight": 0.0},
-    "dagger-reverse-kl": {"policy.loss": "reverse_kl", "policy.value_weight": 0.0},
-    # The default: in the end the teacher's critic says, too, what the student's own action is worth.
-    "dagger-value": {},
+    "bc": {"collect.schedule": "teacher"},
+    # The default: the student drives more and more, the teacher says what it would have done (Ross et al., arXiv
+    # 1011.0686).
+    "dagger": {},
+    "dagger-kl": {"policy.loss": "kl"},
+    "dagger-reverse-kl": {"policy.loss": "reverse_kl"},
+    # In the end the teacher's critic says, too, what the student's own action is worth.
+    "dagger-value": {"policy.value_weight": 0.03},
 }
 
 

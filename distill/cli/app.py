@@ -342,7 +342,7 @@ def distill(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Settings to start from, such as bc; --config wins.  [default: dagger-value]"
+            help="Settings to start from, such as bc; --config wins.  [default: dagger]"
         ),
     ] = None,
     randomize: Annotated[

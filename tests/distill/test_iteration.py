@@ -5,7 +5,7 @@ import pytest
 from tiny import DISTILL
 
 from distill import distill_config
-from distill.iteration import make_stages, phases, relabelled, with_goals
+from distill.iteration import make_optimiser, make_stages, phases, relabelled, with_goals
 from students import student_networks
 from teachers import load_teacher
 
@@ -164,6 +164,23 @@ def test_states_are_labelled_for_goals_of_others_too(two_rounds) -> None:
     assert (headed_for != own).any()
     assert distinct(reached) <= distinct(task.achieved_goal(visited.observation))
     assert len(distinct(reached)) > rows / 3
+
+
+def test_matrices_of_the_policy_are_trained_by_muon_and_all_else_by_adam() -> None:
+    settings = {"steps": 100, "policy.learning_rate": 0.5, "critic.learning_rate": 0.25}
+    optimiser = make_optimiser(distill_config(overrides=settings).for_teacher(1000))
+    layer = {"kernel": jnp.ones((6, 3)), "bias": jnp.ones(3)}
+    params = {"actor": layer, "phi": layer}
+    keys = iter(jax.random.split(jax.random.key(0), 4))
+    gradient = jax.tree.map(lambda x: jax.random.normal(next(keys), x.shape), params)
+    update, _ = optimiser.update(gradient, optimiser.init(params), params)
+    # Adam's first step is as long in every parameter, Muon's in every direction.
+    for step, each in ((0.25, update["phi"]["kernel"]), (0.05 * 1.47, update["actor"]["bias"])):
+        np.testing.assert_allclose(jnp.abs(each), jnp.full(each.shape, step), rtol=0.01)
+    lengths = jnp.linalg.svd(update["actor"]["kernel"], compute_uv=False) / 0.5
+    assert 0.6 < lengths.min() <= lengths.max() < 1.3
+    assert jnp.linalg.cond(gradient["actor"]["kernel"]) > 1.5
+    assert (update["actor"]["kernel"] * gradient["actor"]["kernel"]).sum() < 0
 
 
 def test_the_teachers_critic_pulls_the_policy_to_what_it_values(teacher, two_rounds) -> None:

@@ -15,10 +15,22 @@ from distill.policy_losses import (
 
 
 def test_mode_loss_by_hand() -> None:
-    student = Gaussian(jnp.array([[0.0, 10.0]]), jnp.array([[-1.0, 0.0]]))
-    teacher = Gaussian(jnp.array([[1.0, 20.0]]), jnp.array([[-1.0, 0.5]]))
-    expected = (np.tanh(1.0) ** 2 + 0.0 + SPREAD_WEIGHT * 0.25) / 2
-    assert mode_loss(student, teacher) == pytest.approx(expected)
+    student = Gaussian(jnp.array([[0.0, 10.0, 0.5]]), jnp.array([[-1.0, 0.0, 0.0]]))
+    teacher = Gaussian(jnp.array([[1.0, 20.0, 0.0]]), jnp.array([[-1.0, 0.5, 0.0]]))
+    precision = np.exp([2.0, -1.0, 0.0])
+    weight = 3 * precision / precision.sum()
+    mode = weight[0] * np.tanh(1.0) ** 2 + weight[2] * np.tanh(0.5) ** 2
+    assert mode_loss(student, teacher) == pytest.approx((mode + SPREAD_WEIGHT * 0.25) / 3)
+
+
+def test_an_error_is_dear_where_the_teacher_hardly_varies_its_action() -> None:
+    log_std = jnp.array([[-2.0], [0.0]])
+    teacher = Gaussian(jnp.zeros((2, 1)), log_std)
+
+    def loss(*errors: float) -> float:
+        return float(mode_loss(Gaussian(jnp.array(errors)[:, None], log_std), teacher))
+
+    assert loss(0.5, 0.0) == pytest.approx(np.exp(4) * loss(0.0, 0.5), rel=1e-5)
 
 
 def test_mode_loss_ignores_the_mean_of_actions_that_are_saturated_anyway() -> None:

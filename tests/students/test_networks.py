@@ -9,14 +9,22 @@ from teachers.networks import count_parameters
 from teachers.tasks import get_task
 
 
-def test_mlp_computes_dense_relu_layers_and_a_linear_head() -> None:
-    network = MLP(MLPConfig(layers=2, width=5), outputs=3)
+@pytest.mark.parametrize(
+    ("activation", "computed"),
+    [
+        ("relu", lambda y: np.maximum(y, 0)),
+        ("swish", lambda y: y / (1 + np.exp(-y))),
+        ("tanh", np.tanh),
+    ],
+)
+def test_mlp_computes_dense_layers_with_activations_and_a_linear_head(activation, computed) -> None:
+    network = MLP(MLPConfig(layers=2, width=5, activation=activation), outputs=3)
     x = jax.random.normal(jax.random.key(1), (4, 6))
     variables = network.init(jax.random.key(0), x)
     y = np.asarray(x)
     layers = variables["params"]
     for name in ("Dense_0", "Dense_1"):
-        y = np.maximum(y @ layers[name]["kernel"] + layers[name]["bias"], 0)
+        y = computed(y @ layers[name]["kernel"] + layers[name]["bias"])
     expected = y @ layers["Dense_2"]["kernel"] + layers["Dense_2"]["bias"]
     np.testing.assert_allclose(network.apply(variables, x), expected, rtol=1e-5, atol=1e-6)
 
