@@ -72,9 +72,8 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
     """The functions of a distillation.
 
     `collect` rolls out `collect.steps` control steps; `label` has the teacher label every visited state, once for each of
-    `collect.goals`, and stores them in the ring; `learn` takes `learning.updates` gradient steps, with the teacher's critic
-    in the last of them. Of a sequential distillation, the second
-    phase is `learn` alone.
+    `collect.goals`, and stores them in the ring; `learn` takes `learning.updates` gradient steps, if wanted
+    with the teacher's critic in the last of them. Of a sequential distillation, the second phase is `learn` alone.
 
     Args:
         config: of the distillation.

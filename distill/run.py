@@ -54,8 +54,8 @@ def distill_teacher(
     Returns:
         The student. Among its metrics: its retention of the teacher; `steps_share` and `seconds_share` of the teacher's
         training that it took; and where its `seconds` went, without the final evaluation: `seconds_compile`,
-        `seconds_rollout` (in which the teacher acts too), `seconds_label` (the teacher's labels), `seconds_learn` (the
-        teacher's critic too), and `label_share` of all but compilation.
+        `seconds_rollout` (in which the teacher acts too), `seconds_label` (the teacher's labels),
+        `seconds_learn`, and `label_share` of all but compilation.
 
     Raises:
         InputError: `out` is taken, the teacher does not reach its goal, or the distillation does not fit in memory or

@@ -341,9 +341,7 @@ def distill(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(
-            help="Settings to start from, such as bc; --config wins.  [default: dagger]"
-        ),
+        typer.Option(help="Settings to start from, such as bc; --config wins.  [default: dagger]"),
     ] = None,
     randomize: Annotated[
         bool,
