@@ -15,7 +15,7 @@ from common import parser, report
 
 from distill import distill_config
 from distill.buffer import Labelled
-from distill.iteration import make_stages
+from distill.iteration import BIAS_RATE, make_stages
 from distill.retention import measure_retention
 from students.networks import student_networks
 from teachers import evaluate_agent, load_teacher
@@ -32,7 +32,7 @@ def adam(rate: float, steps: int) -> optax.GradientTransformation:
 
 def muon(rate: float, steps: int) -> optax.GradientTransformation:
     falling = optax.cosine_decay_schedule(rate, steps)
-    return optax.contrib.muon(falling, adam_learning_rate=lambda step: 0.1 * falling(step))
+    return optax.contrib.muon(falling, adam_learning_rate=lambda step: BIAS_RATE * falling(step))
 
 
 # Name: optimiser, its learning rate, gradient steps, and the power of 1 / standard deviation that weighs errors.

@@ -12,6 +12,7 @@ from teachers import evaluate_agent, load_teacher
 
 EPISODES = 1024
 CRITIC_EPISODES = 256
+MEASURES = ("spearman", "spearman_within_goal", "top1_retention", "auroc")
 MEASURED = 1000  # added to the seed of the episodes on which a student is measured
 
 
@@ -38,7 +39,7 @@ def main() -> None:
                 "retention": kept["retention"],
                 "low": low,
                 "high": high,
-                **{name: critic[name] for name in ("spearman", "spearman_within_goal", "auroc")},
+                **{name: critic[name] for name in MEASURES},
                 **{name: student.metadata.metrics[name] for name in ("steps_share", "seconds")},
                 "seconds_share": student.metadata.metrics["seconds_share"],
             }

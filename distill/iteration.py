@@ -283,10 +283,11 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
 
 
 def make_optimiser(config: DistillConfig) -> optax.GradientTransformation:
-    """What turns gradients into updates: Muon for the policy's matrices, Adam for its biases and for the critic.
+    """What turns gradients into updates: Muon for the matrices of policy and shared encoder, Adam for all else.
 
-    Muon: Jordan et al. 2024; Liu et al., arXiv 2502.16982. Two layers of 64 units fit a policy that pushes things better in
-    12,500 steps of it than in 200,000 of Adam; a critic gains less by it than a step of it costs.
+    Muon: Jordan et al. 2024; Liu et al., arXiv 2502.16982. Two layers of 64 units fit a policy that pushes things as well in
+    12,500 steps of it as in 200,000 of Adam; a critic gains less by it than a step of it costs. Biases and LayerNorms take
+    Optax's companion to Muon, Adam with Nesterov's momentum.
     """
     steps = config.rounds * config.updates
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 PolicyLoss = Literal["mode", "kl", "reverse_kl"]
-SPREAD_WEIGHT = 0.01  # the mode is what a robot executes
+SPREAD_WEIGHT = 0.01  # what the layers hold is for the mode, which a robot executes
 
 
 class Gaussian(NamedTuple):
@@ -21,9 +21,10 @@ def mode_loss(student: Gaussian, teacher: Gaussian) -> Float[Array, ""]:
     """How far the student's action distribution is from the teacher's, by its mode and its spread.
 
     The squared error of the squashed mean, which is the action that a deployed policy takes, and of the
-    log standard deviation, each averaged over the action. An action counts by the teacher's precision, 1 / variance,
-    relative to the batch: soft actor-critic keeps an action as random as its value allows (Haarnoja et al., arXiv
-    1812.05905), so that the teacher says itself where an error is dear.
+    log standard deviation, each averaged over the action. Errors of the mean count by the teacher's precision, 1 / variance
+    before the squashing, relative to its mean over batch and action: soft actor-critic keeps an action as random as its
+    value allows (Haarnoja et al., arXiv 1812.05905), so that the teacher says itself where an error is dear. At most by
+    some 20,000 to 1, as its networks bound the standard deviation.
     """
     precision = jnp.exp(-2 * teacher.log_std)
     mode = (jnp.tanh(student.mean) - jnp.tanh(teacher.mean)) ** 2

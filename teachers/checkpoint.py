@@ -346,15 +346,19 @@ def _restore(run: epath.PathLike, step: int, args: Mapping[str, Any]) -> dict[st
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without asyncio's log: of one damaged file, Orbax leaves there pages about all the arrays that it was reading."""
+
+    def nothing(_: logging.LogRecord) -> bool:
+        return False
+
     log = logging.getLogger("asyncio")
-    before, log.disabled = log.disabled, True
+    log.addFilter(nothing)
     try:
         yield
     except Exception:
         gc.collect()  # what is left of those reads speaks up when it is collected
         raise
     finally:
-        log.disabled = before
+        log.removeFilter(nothing)
 
 
 def _placed(like: Any) -> Any:

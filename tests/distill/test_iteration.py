@@ -170,17 +170,19 @@ def test_matrices_of_the_policy_are_trained_by_muon_and_all_else_by_adam() -> No
     settings = {"steps": 100, "policy.learning_rate": 0.5, "critic.learning_rate": 0.25}
     optimiser = make_optimiser(distill_config(overrides=settings).for_teacher(1000))
     layer = {"kernel": jnp.ones((6, 3)), "bias": jnp.ones(3)}
-    params = {"actor": layer, "phi": layer}
-    keys = iter(jax.random.split(jax.random.key(0), 4))
+    params = {"actor": layer, "encoder": layer, "phi": layer}
+    keys = iter(jax.random.split(jax.random.key(0), 6))
     gradient = jax.tree.map(lambda x: jax.random.normal(next(keys), x.shape), params)
     update, _ = optimiser.update(gradient, optimiser.init(params), params)
     # Adam's first step is as long in every parameter, Muon's in every direction.
     for step, each in ((0.25, update["phi"]["kernel"]), (0.05 * 1.47, update["actor"]["bias"])):
         np.testing.assert_allclose(jnp.abs(each), jnp.full(each.shape, step), rtol=0.01)
-    lengths = jnp.linalg.svd(update["actor"]["kernel"], compute_uv=False) / 0.5
-    assert 0.6 < lengths.min() <= lengths.max() < 1.3
-    assert jnp.linalg.cond(gradient["actor"]["kernel"]) > 1.5
-    assert (update["actor"]["kernel"] * gradient["actor"]["kernel"]).sum() < 0
+    for part in ("actor", "encoder"):
+        kernel, slope = update[part]["kernel"], gradient[part]["kernel"]
+        lengths = jnp.linalg.svd(kernel, compute_uv=False) / 0.5
+        assert 0.6 < lengths.min() <= lengths.max() < 1.3
+        assert jnp.linalg.cond(slope) > 1.5
+        assert (kernel * slope).sum() < 0
 
 
 def test_the_teachers_critic_pulls_the_policy_to_what_it_values(teacher, two_rounds) -> None:
