@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from distill.cache import use_compilation_cache
+from teachers import load_teacher
+from teachers.agent import Agent
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -23,6 +25,14 @@ def parser(description: str) -> argparse.ArgumentParser:
     result.add_argument("--json", type=Path, help="write the rows to this file")
     result.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     return result
+
+
+def parsed_with_teacher(options: argparse.ArgumentParser) -> tuple[argparse.Namespace, Agent]:
+    """What the command line says, and the teacher whose run it names."""
+    options.add_argument("teacher", help="its run")
+    options.add_argument("--checkpoint", choices=["newest", "best"], default="newest")
+    given = options.parse_args()
+    return given, load_teacher(given.teacher, checkpoint=given.checkpoint)
 
 
 def machine() -> str:

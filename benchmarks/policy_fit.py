@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
-from common import parser, report
+from common import parsed_with_teacher, parser, report
 
 from distill import distill_config
 from distill.buffer import Labelled
 from distill.iteration import BIAS_RATE, make_stages
 from distill.retention import measure_retention
 from students.networks import student_networks
-from teachers import evaluate_agent, load_teacher
+from teachers import evaluate_agent
 from teachers.agent import Agent
 
 BATCH = 256
@@ -67,11 +67,7 @@ def visited(teacher: Agent) -> tuple[Agent, Labelled]:
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("teacher", help="its run")
-    options.add_argument("--checkpoint", choices=["newest", "best"], default="newest")
-    given = options.parse_args()
-    teacher = load_teacher(given.teacher, checkpoint=given.checkpoint)
+    given, teacher = parsed_with_teacher(parser(__doc__))
     student, rows = visited(teacher)
     networks = student.networks
     held_out = jax.tree.map(lambda x: x[::20], rows)

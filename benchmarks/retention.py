@@ -3,12 +3,12 @@
 import tempfile
 from pathlib import Path
 
-from common import parser, report
+from common import parsed_with_teacher, parser, report
 
 from distill import distill_config, distill_teacher
 from distill.critic_measures import measure_critic
 from distill.retention import measure_retention
-from teachers import evaluate_agent, load_teacher
+from teachers import evaluate_agent
 
 EPISODES = 1024
 CRITIC_EPISODES = 256
@@ -17,11 +17,7 @@ MEASURED = 1000  # added to the seed of the episodes on which a student is measu
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("teacher", help="its run")
-    options.add_argument("--checkpoint", choices=["newest", "best"], default="newest")
-    given = options.parse_args()
-    teacher = load_teacher(given.teacher, checkpoint=given.checkpoint)
+    given, teacher = parsed_with_teacher(parser(__doc__))
     rows = []
     for seed in given.seeds:
         config = distill_config(overrides={"seed": seed, "episodes": 1})
