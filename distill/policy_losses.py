@@ -23,8 +23,8 @@ def mode_loss(student: Gaussian, teacher: Gaussian) -> Float[Array, ""]:
     The squared error of the squashed mean, which is the action that a deployed policy takes, and of the
     log standard deviation, each averaged over the action. Errors of the mean count by the teacher's precision, 1 / variance
     before the squashing, relative to its mean over batch and action: soft actor-critic keeps an action as random as its
-    value allows (Haarnoja et al., arXiv 1812.05905), so that the teacher says itself where an error is dear. At most by
-    some 20,000 to 1, as its networks bound the standard deviation.
+    value allows (Haarnoja et al., arXiv 1812.05905), so that the teacher says itself where an error is dear. The
+    bounds of its networks' standard deviation allow a million to 1, so a teacher whose spread collapses has few rows count.
     """
     precision = jnp.exp(-2 * teacher.log_std)
     mode = (jnp.tanh(student.mean) - jnp.tanh(teacher.mean)) ** 2
