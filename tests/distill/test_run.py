@@ -102,7 +102,8 @@ def test_a_student_larger_than_its_teacher_is_said(teacher_run) -> None:
 def test_a_distillation_says_that_its_student_is_larger(teacher_run, tmp_path) -> None:
     config = distill_config(overrides={**DISTILL, "student.policy.width": 64, "steps": 40})
     with pytest.warns(UserWarning, match=r"student's actor has 5,124 parameters, more than"):
-        distill_teacher(load_teacher(teacher_run), config, tmp_path / "large", force=True)
+        student = distill_teacher(load_teacher(teacher_run), config, tmp_path / "large", force=True)
+    assert student.metadata.networks["actor"]["parameters"] == 5124  # and goes on
 
 
 def test_cost_is_a_share_of_the_teachers(teacher_run) -> None:
