@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 from etils import epath
 
+from distill.buffer import Labelled
 from distill.config import DistillConfig
 from distill.iteration import DistillState, Metrics, Stages, make_stages, placement
 from distill.retention import measure_retention
@@ -102,6 +103,8 @@ def distill_teacher(
             figures |= _numbers(learned)
         figures |= {"steps": total} | cost(teacher, total, time.monotonic() - begun, seconds)
         metadata = describe(config, state.params, teacher, figures)
+        lineage = {**metadata.lineage, "seen": _seen(state.ring.rows)}
+        metadata = metadata.model_copy(update={"lineage": lineage})
         student = Agent(plan.networks, state.params, metadata)
         if reference is None:
             reference = evaluate_agent(teacher, config.episodes, config.seed)
@@ -283,6 +286,14 @@ def describe_teacher(teacher: Agent) -> dict[str, Any]:
         **{name: metadata.metrics[name] for name in figures if name in metadata.metrics},
         "digest": digest(teacher.params),
         "versions": metadata.versions,
+    }
+
+
+def _seen(rows: Labelled) -> dict[str, dict[str, list[float]]]:
+    """The range of every number of what the student was taught on: the ring is full by the end."""
+    arrays = {"observation": rows.observation, "goal": rows.goal}
+    return {
+        name: {"low": x.min(0).tolist(), "high": x.max(0).tolist()} for name, x in arrays.items()
     }
 
 

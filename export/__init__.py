@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "export_student": "export.convert",
+    "export_student": "export.write",
+    "Form": "export.write",
     "play_in_c": "export.play",
     "animate": "export.animate",
     "picture": "export.animate",
@@ -23,6 +24,7 @@ _HOMES = {
     "TaskEnv": "export.gym_env",
     "Policy": "export.runtime",
     "Critic": "export.runtime",
+    "ControlLoop": "export.runtime",
 }
 
 __all__ = list(_HOMES)

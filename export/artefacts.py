@@ -105,7 +105,7 @@ def _open_onnx(path: epath.Path, task: Task | None) -> OpenedPolicy:
     _require_file(path)
     try:
         with local_copy(path) as copy:
-            policy = Policy(copy)
+            policy = Policy(copy, margin=None, normalized=True)  # no robot to protect
     except ValueError as error:
         raise InputError(str(error)) from None
     opened, metadata = open_task(_metadata(policy.metadata, path), task, str(path))

@@ -41,20 +41,21 @@ def model_card(metadata: Metadata, step: int, repo: str | None = None) -> str:
         Markdown with the hub's YAML front matter; the same for the same run.
     """
     parts = [
-        f"---\n{_front_matter(metadata)}\n---",
+        f"---\n{front_matter(metadata)}\n---",
         f"# {metadata.task}: {metadata.kind}",
         _introduction(metadata, step),
         _task(metadata),
-        _networks(metadata),
-        _figures(metadata),
-        _lineage(metadata.lineage),
+        networks_section(metadata),
+        figures_section(metadata),
+        lineage_section(metadata.lineage),
         _usage(metadata, repo or REPO),
-        _versions(metadata.versions),
+        versions_section(metadata.versions),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _front_matter(metadata: Metadata) -> str:
+def front_matter(metadata: Metadata) -> str:
+    """The YAML that the hub reads, without its fences."""
     results = [
         EvalResult(
             task_type="reinforcement-learning",
@@ -110,11 +111,11 @@ def _task(metadata: Metadata) -> str:
         f"{row['goal'][0]['unit']}.",
     ]
     fields = [
-        (name, field["name"], field["size"], field["unit"], _limits(field), field["meaning"])
+        (name, field["name"], field["size"], field["unit"], limits_of(field), field["meaning"])
         for name in ("observation", "goal", "action")
         for field in row[name]
     ]
-    table = _table(("array", "field", "size", "unit", "limits", "meaning"), fields)
+    table = markdown_table(("array", "field", "size", "unit", "limits", "meaning"), fields)
     return "\n".join([*lines, "", table])
 
 
@@ -126,13 +127,15 @@ def _opened(metadata: Metadata) -> Task | None:
         return None
 
 
-def _limits(field: Mapping[str, Any]) -> str:
+def limits_of(field: Mapping[str, Any]) -> str:
+    """A field's `low` and `high` in words."""
     if field["low"] is None and field["high"] is None:
         return "-"
     return f"{_text(field['low'])} to {_text(field['high'])}"
 
 
-def _networks(metadata: Metadata) -> str:
+def networks_section(metadata: Metadata) -> str:
+    """The section on shapes and sizes."""
     rows = [
         (
             NETWORKS.get(name, name),
@@ -142,10 +145,11 @@ def _networks(metadata: Metadata) -> str:
         )
         for name, network in metadata.networks.items()
     ]
-    return "## Networks\n\n" + _table(("network", "layers", "width", "parameters"), rows)
+    return "## Networks\n\n" + markdown_table(("network", "layers", "width", "parameters"), rows)
 
 
-def _figures(metadata: Metadata) -> str:
+def figures_section(metadata: Metadata) -> str:
+    """The section on what was measured in MJX; empty if nothing was."""
     measured = _measured(metadata)
     if not measured:
         return ""
@@ -161,7 +165,7 @@ def _figures(metadata: Metadata) -> str:
     steps = metadata.metrics.get("steps")
     made = "distilled over" if metadata.lineage else "learned from"
     after = f", {made} {steps:,} control steps" if isinstance(steps, int) else ""
-    return f"## Figures\n\nMeasured in MJX{after}.\n\n" + _table(
+    return f"## Figures\n\nMeasured in MJX{after}.\n\n" + markdown_table(
         ("figure", "value", "bootstrap 95% interval", "meaning"), rows
     )
 
@@ -180,7 +184,8 @@ def _interval(ends: Sequence[float | None] | None) -> str:
     return " to ".join("-" if end is None else f"{end:.3f}" for end in ends)
 
 
-def _lineage(lineage: Mapping[str, Any]) -> str:
+def lineage_section(lineage: Mapping[str, Any]) -> str:
+    """The section on a student's teacher; empty if it has none."""
     if "teacher" not in lineage:
         return ""
     teacher = lineage["teacher"]
@@ -192,7 +197,7 @@ def _lineage(lineage: Mapping[str, Any]) -> str:
         ("time at goal", _text(teacher.get("time_at_goal"))),
         ("parameters' digest", f"`{teacher['digest']}`"),
     ]
-    return "## Its teacher\n\n" + _table(("what", "value"), rows)
+    return "## Its teacher\n\n" + markdown_table(("what", "value"), rows)
 
 
 def _usage(metadata: Metadata, repo: str) -> str:
@@ -231,11 +236,13 @@ print(summary(evaluate_agent(agent, episodes=256)))
 ```{own}"""
 
 
-def _versions(versions: Mapping[str, str]) -> str:
+def versions_section(versions: Mapping[str, str]) -> str:
+    """The section on the libraries that wrote it."""
     return "## Versions\n\nWritten with " + ", ".join(f"{k} {v}" for k, v in versions.items()) + "."
 
 
-def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def markdown_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table."""
     lines = [names, ["---"] * len(names), *rows]
     return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
 

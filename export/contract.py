@@ -1,83 +1,235 @@
 """What an exported file promises: its inputs and outputs, field by field, and where it comes from.
 
-Every entry is JSON under `crl_distill.KEY` in the ONNX file's metadata properties.
+Every key of `Contract` is JSON under `crl_distill.KEY` in the ONNX file's metadata properties. `contract.schema.json`
+beside this file is the same as a JSON schema.
 """
 
 import json
-from typing import Any, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import onnx
+from pydantic import Field as Described
 
-from export.runtime import PREFIX
+from export.runtime import CONTRACT_VERSION, PREFIX
 from students.networks import ENCODER
 from teachers.agent import Agent
+from teachers.config import Config
 from teachers.metadata import Metadata, digest, library_versions
 from teachers.tasks import Field, Task, slices
 
-Role = Literal["policy", "critic"]
+Role = Literal["policy", "critic", "combined"]
+Units = Literal["task", "normalized"]
+Precision = Literal["float32", "float16", "int8"]
+SeenIn = Literal["training", "export"]
 
-INPUTS: dict[Role, tuple[str, ...]] = {
+INPUTS: Mapping[Role, tuple[str, ...]] = {
     "policy": ("observation", "goal"),
     "critic": ("observation", "goal", "action"),
+    "combined": ("observation", "goal"),
 }
-OUTPUT: dict[Role, str] = {"policy": "action", "critic": "value"}
+OUTPUTS: Mapping[Role, tuple[str, ...]] = {
+    "policy": ("action",),
+    "critic": ("value",),
+    "combined": ("action", "value"),
+}
+NETWORKS: Mapping[Role, tuple[str, ...]] = {
+    "policy": ("actor",),
+    "critic": ("phi", "psi"),
+    "combined": ("actor", "phi", "psi"),
+}
+VALUE = {"name": "value", "size": 1, "start": 0, "stop": 1, "unit": "1"}
+MEANING = "-||phi(s, a) - psi(g)||, at most 0: the nearer to 0, the sooner the goal is reached"
 
 
-def contract(agent: Agent, role: Role, metrics: dict[str, Any]) -> dict[str, Any]:
+class Place(Config):
+    """One named slice `[start, stop)` of an array."""
+
+    name: str
+    size: int
+    start: int
+    stop: int
+    unit: str
+    meaning: str
+    scale: float = Described(1.0, description="usual magnitude in `unit`; the file divides by it")
+    low: float | None = Described(
+        None, description="physical limit; of an action, what -1 stands for"
+    )
+    high: float | None = Described(
+        None, description="physical limit; of an action, what 1 stands for"
+    )
+    seen_low: tuple[float, ...] | None = Described(
+        None, description="smallest values in training, one for each number of the field"
+    )
+    seen_high: tuple[float, ...] | None = Described(
+        None, description="largest values in training, one for each number of the field"
+    )
+
+
+class Parity(Config):
+    """How far the file's outputs were from JAX's."""
+
+    max_abs: float = Described(
+        description="largest absolute difference, actions in [-1, 1]", allow_inf_nan=False
+    )
+    inputs: int = Described(description="observations compared, of episodes in MuJoCo C")
+    seed: int = Described(description="of these episodes")
+
+
+class Reachability(Config):
+    """From a value to the probability that the goal is reached in time: 1 / (1 + exp(-(scale * value + offset)))."""
+
+    scale: float
+    offset: float
+    auroc: float | None = Described(
+        description="of the value against what happened; None where all or no goals were reached"
+    )
+    horizon: float = Described(description="s within which the goal is reached")
+    episodes: int = Described(description="in MuJoCo C, on which it was fitted")
+
+
+class Contract(Metadata):
+    """Everything that an exported file says of itself; see `teachers.metadata.Metadata` for the first keys."""
+
+    contract_version: int = CONTRACT_VERSION
+    kind: Literal["onnx"] = "onnx"
+    role: Role = Described(description="what the file computes")
+    inputs: dict[str, tuple[Place, ...]] = Described(description="fields of each input")
+    outputs: dict[str, tuple[Place, ...]] = Described(description="fields of each output")
+    action_units: Units = Described(
+        description="task: actions are in the units of their fields; normalized: in [-1, 1]"
+    )
+    control_period: float = Described(gt=0, description="seconds between two actions")
+    episode_steps: int = Described(ge=1, description="control steps of an episode in training")
+    success_radius: float = Described(gt=0, description="in the goal's unit")
+    embedding_size: int = Described(ge=1, description="of the critic")
+    opset: int
+    precision: Precision = Described(description="of weights and arithmetic")
+    operators: tuple[str, ...] = Described(description="types of all nodes, sorted")
+    seen_in: SeenIn = Described(
+        description="where the ranges of the inputs come from: training, or episodes played at export"
+    )
+    parity: Parity | None
+    reachability: Reachability | None = Described(description="of files with a value")
+
+
+class Ranges(NamedTuple):
+    """The smallest and the largest of every number of an array, `[n]` each."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+
+def contract(
+    agent: Agent,
+    role: Role,
+    model: onnx.ModelProto,
+    *,
+    units: Units,
+    seen: Mapping[str, Ranges],
+    seen_in: SeenIn,
+    precision: Precision = "float32",
+    parity: Parity | None = None,
+    reachability: Reachability | None = None,
+    metrics: Mapping[str, Any] = MappingProxyType({}),
+) -> Contract:
     """The metadata of an exported file.
 
     Args:
         agent: the student or teacher that was exported.
-        role: which of its two functions the file holds.
+        role: which of its functions the file holds.
+        model: the file's graph.
+        units: of the actions that go in and out.
+        seen: ranges of `observation` and `goal`.
+        seen_in: where they come from.
+        precision: of its arithmetic.
+        parity: of this file, if it was measured.
+        reachability: of its values, if it gives any.
         metrics: figures to add to the agent's own.
-
-    Returns:
-        JSON values by key: those of `teachers.metadata.Metadata`, then the contract proper.
     """
     task, own = agent.task, agent.metadata
-    networks = ["actor"] if role == "policy" else ["phi", "psi"]
-    if ENCODER in own.networks:  # which the head in this file reads
+    networks = list(NETWORKS[role])
+    if ENCODER in own.networks:  # which the heads in this file read
         networks.append(ENCODER)
-    metadata = Metadata(
-        kind="onnx",
+    made_from = {name: value for name, value in own.lineage.items() if name != "seen"}
+    outputs = {
+        "action": places(task.action, None),
+        "value": (Place(**VALUE, meaning=MEANING),),
+    }
+    return Contract(
         task=own.task,
         task_source=own.task_source,
         sizes=task.sizes,
         networks={name: own.networks[name] for name in networks},
         config=own.config,
-        metrics=own.metrics | metrics,
-        lineage={own.kind: {"digest": digest(agent.params)}, **own.lineage},
+        metrics={**own.metrics, **metrics},
+        lineage={own.kind: {"digest": digest(agent.params)}, **made_from},
         versions=library_versions(),
+        role=role,
+        inputs={name: places(getattr(task, name), seen.get(name)) for name in INPUTS[role]},
+        outputs={name: outputs[name] for name in OUTPUTS[role]},
+        action_units=units,
+        control_period=task.control_period,
+        episode_steps=task.episode_steps,
+        success_radius=task.success_radius,
+        embedding_size=own.config["embedding"],
+        opset=model.opset_import[0].version,
+        precision=precision,
+        operators=operators(model),
+        seen_in=seen_in,
+        parity=parity,
+        reachability=reachability,
     )
-    return {
-        **metadata.model_dump(),
-        "role": role,
-        "inputs": {name: field_table(getattr(task, name)) for name in INPUTS[role]},
-        "outputs": {
-            OUTPUT[role]: field_table(task.action)
-            if role == "policy"
-            else [{"name": "value", "size": 1, "unit": "1", "meaning": "-||phi(s, a) - psi(g)||"}]
-        },
-        "action_range": [-1.0, 1.0],  # a field's `low` and `high` are what the ends stand for
-        "control_period": task.control_period,
-        "episode_steps": task.episode_steps,
-        "success_radius": task.success_radius,
-    }
 
 
-def attach(model: onnx.ModelProto, entries: dict[str, Any]) -> None:
-    """Writes metadata entries into a model, in place of those it has."""
+def places(fields: tuple[Field, ...], seen: Ranges | None) -> tuple[Place, ...]:
+    """The fields of an array in order, each with its index range and the range that it was seen in."""
+    rows = field_table(fields)
+    if seen is None:
+        return tuple(Place(**row) for row in rows)
+    return tuple(
+        Place(
+            **row,
+            seen_low=seen.low[row["start"] : row["stop"]].tolist(),
+            seen_high=seen.high[row["start"] : row["stop"]].tolist(),
+        )
+        for row in rows
+    )
+
+
+def operators(model: onnx.ModelProto) -> tuple[str, ...]:
+    """The types of a model's nodes, those inside loops too, sorted."""
+    found: set[str] = set()
+    graphs = [model.graph]
+    while graphs:
+        for node in graphs.pop().node:
+            found.add(node.op_type)
+            graphs += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return tuple(sorted(found))
+
+
+def attach(model: onnx.ModelProto, entries: Contract) -> None:
+    """Writes the contract into a model, in place of what metadata it has."""
     del model.metadata_props[:]
+    rows = entries.model_dump(mode="json")
     onnx.helper.set_model_props(
-        model, {f"{PREFIX}{key}": json.dumps(value) for key, value in entries.items()}
+        model, {f"{PREFIX}{key}": json.dumps(value) for key, value in rows.items()}
     )
+
+
+def schema() -> str:
+    """The JSON schema of the contract, as `contract.schema.json` holds it."""
+    found = Contract.model_json_schema(mode="serialization")
+    return json.dumps(found, indent=1, sort_keys=True) + "\n"
 
 
 def field_table(fields: tuple[Field, ...]) -> list[dict[str, Any]]:
     """The fields of an array in order, each with its index range `[start, stop)`."""
-    places = slices(fields)
+    where = slices(fields)
     return [
-        {**field._asdict(), "start": places[field.name].start, "stop": places[field.name].stop}
+        {**field._asdict(), "start": where[field.name].start, "stop": where[field.name].stop}
         for field in fields
     ]
 

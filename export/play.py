@@ -11,6 +11,7 @@ from jaxtyping import Float
 from teachers.evaluate import evaluation_starts
 from teachers.progress import Progress, silent
 from teachers.tasks import State, Task
+from teachers.tasks.disturbance import Disturbances
 from teachers.tasks.twin import twins
 
 # observation [batch, obs], goal [batch, goal] -> action [batch, act], all float32 numpy arrays
@@ -22,7 +23,7 @@ SIDE_BY_SIDE = 256  # each simulation of the C engine holds memory of its own
 class Recording(NamedTuple):
     """Whole episodes, step by step."""
 
-    observation: Float[np.ndarray, "time env obs"]  # before the step
+    observation: Float[np.ndarray, "time env obs"]  # what the policy was given, before the step
     goal: Float[np.ndarray, "env goal"]
     action: Float[np.ndarray, "time env act"]
     qpos: Float[np.ndarray, "time env nq"]  # before the step
@@ -35,6 +36,7 @@ def play_in_c(
     episodes: int,
     seed: int = 0,
     progress: Progress = silent,
+    disturbances: Disturbances | None = None,
 ) -> Recording:
     """Plays whole episodes of a task in MuJoCo C.
 
@@ -44,8 +46,9 @@ def play_in_c(
         episodes: how many.
         seed: of initial states and goals. `teachers.evaluate_agent` gives the same ones in MJX.
         progress: called after each control step of all episodes.
+        disturbances: what the same episodes are disturbed by, as in `teachers.evaluate_agent`.
     """
-    starts = evaluation_starts(task, episodes, seed)
+    starts = evaluation_starts(task, episodes, seed, disturbances)
     total = task.episode_steps * episodes
     parts: list[Recording] = []
     for first in range(0, episodes, SIDE_BY_SIDE):
@@ -54,7 +57,7 @@ def play_in_c(
         def advanced(steps: int, before: int = first * task.episode_steps) -> None:
             progress(before + steps, total, {})
 
-        parts.append(_play(task, policy, some, advanced))
+        parts.append(_play(task, policy, some, np.random.default_rng((seed, first)), advanced))
     return Recording(
         goal=np.concatenate([part.goal for part in parts]),
         **{
@@ -65,7 +68,11 @@ def play_in_c(
 
 
 def _play(
-    task: Task, policy: PolicyFunction, starts: State, advanced: Callable[[int], None]
+    task: Task,
+    policy: PolicyFunction,
+    starts: State,
+    random: np.random.Generator,
+    advanced: Callable[[int], None],
 ) -> Recording:
     goal = np.asarray(starts.goal, np.float32)
     robots = twins(task, starts)
@@ -75,8 +82,9 @@ def _play(
         key: [] for key in ("observation", "action", "qpos", "distance")
     }
     for step in range(1, task.episode_steps + 1):
-        action = policy(observation, goal)
-        rows["observation"].append(observation)
+        sensed = np.stack([robot.sensed(random) for robot in robots])
+        action = policy(sensed, goal)
+        rows["observation"].append(sensed)
         rows["qpos"].append(np.stack([robot.qpos for robot in robots]))
         rows["action"].append(action)
         for robot, one in zip(robots, action, strict=True):

@@ -60,7 +60,7 @@ def _explained(error: Exception) -> tuple[str, int]:
     """What to tell the user of an error, and the exit code; a defect of ours is raised again."""
     import jax
 
-    from export.convert import ParityError
+    from export.write import ParityError
     from teachers.checkpoint_writer import is_full
     from teachers.errors import SaveError
     from teachers.tasks import InputError
@@ -434,11 +434,29 @@ def compare(
 
 @app.command()
 def export(
-    student: Annotated[str, typer.Argument(help="Folder of a student's run.")],
+    student: Annotated[str, typer.Argument(help="Folder of a student's run, or a teacher's.")],
     out: Annotated[
         str | None,
         typer.Option(metavar="PATH", help="New folder for the files.  [default: runs/TASK-export]"),
     ] = None,
+    combined: Annotated[
+        bool, typer.Option("--combined", help="One file with both heads, action and value.")
+    ] = False,
+    normalized: Annotated[
+        bool,
+        typer.Option("--normalized", help="Actions in [-1, 1], not in the task's own units."),
+    ] = False,
+    opset: Annotated[int, typer.Option(help="Of ONNX, from 13 to 23.")] = 17,
+    dtype: Annotated[str, typer.Option(help="Of weights and arithmetic: float32 or float16.")] = (
+        "float32"
+    ),
+    quantize: Annotated[
+        str | None, typer.Option(help="Weights and arithmetic in integers: int8.")
+    ] = None,
+    min_retention: Annotated[
+        float,
+        typer.Option(min=0, help="Least time at goal in float16 or int8, as a share of float32's."),
+    ] = 0.95,
     task: TaskOption = None,
     checkpoint: Checkpoint = "newest",
     seed: Seed = 0,
@@ -451,14 +469,60 @@ def export(
       crl-distill export runs/student --out runs/export
     """
     prepare()
-    from export.convert import export_student
-    from students import load_student
+    from export.artefacts import load_agent
+    from export.write import Form, export_student, precision_of
 
-    opened = load_student(student, _chosen(task), which(checkpoint))
+    form = Form(
+        combined, "normalized" if normalized else "task", opset, precision_of(dtype, quantize)
+    )
+    opened = load_agent(student, _chosen(task), which(checkpoint))
     folder = out or f"runs/{opened.task.name}-export"
     with progress("export") as report:
-        result = export_student(opened, folder, seed=seed, progress=report)
+        result = export_student(
+            opened, folder, form, min_retention=min_retention, seed=seed, progress=report
+        )
     show(result, json, lambda: pair_table("exported", result))
+
+
+@app.command()
+def verify(
+    path: Annotated[str, typer.Argument(metavar="FILE.onnx", help="An exported file.")],
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Run folder of the student or teacher that it comes of."),
+    ] = None,
+    episodes: Episodes = 256,
+    task: TaskOption = None,
+    checkpoint: Checkpoint = "newest",
+    seed: Seed = 1,
+    json: Json = False,
+) -> None:
+    """Checks an exported file: structure, contract, parity, closed loop, latency; exit code 1 if any check fails.
+
+    \b
+    Example:
+      crl-distill verify runs/export/policy.onnx --against runs/student
+    """
+    prepare()
+    from export.admission import require_file
+    from export.artefacts import load_agent
+    from export.verify import verify as verified
+
+    require_file(path)
+    chosen = _chosen(task)
+    agent = load_agent(against, chosen, which(checkpoint)) if against else None
+    rows = []
+    with progress("verify") as report:
+        for check in verified(
+            path, agent, task=chosen, episodes=episodes, seed=seed, progress=report
+        ):
+            rows.append(check._asdict())
+            if not json:
+                print(f"{'ok' if check.ok else 'FAILED':6} {check.name}: {text(check.value)}")
+    if json:
+        print_json({"file": path, "ok": all(row["ok"] for row in rows), "checks": rows})
+    if not all(row["ok"] for row in rows):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -503,6 +567,18 @@ def play(
         str | None, typer.Option(metavar="PATH", help="Write an animation: a new .gif or .mp4.")
     ] = None,
     shown: Annotated[int, typer.Option(min=1, max=100, help="Episodes in the animation.")] = 3,
+    noise: Annotated[
+        float, typer.Option(min=0, help="Of the sensors, in shares of each field's scale.")
+    ] = 0.0,
+    delay: Annotated[
+        int, typer.Option(min=0, max=3, help="Control periods before an action starts.")
+    ] = 0,
+    push: Annotated[
+        float,
+        typer.Option(
+            min=0, help="m/s by which a push, once an episode, changes the robot's speed."
+        ),
+    ] = 0.0,
     task: TaskOption = None,
     checkpoint: Checkpoint = "newest",
     json: Json = False,
@@ -518,14 +594,16 @@ def play(
     from export.artefacts import open_policy
     from export.play import play_in_c
     from teachers.evaluate import outcomes
+    from teachers.tasks.disturbance import Disturbances
     from teachers.tasks.files import require_new_file
     from teachers.tasks.render import ANIMATIONS
 
     if video:
         require_new_file(video, *ANIMATIONS)
     opened = open_policy(path, _chosen(task), which(checkpoint))
+    disturbances = Disturbances(noise=noise, delay=(delay, delay), push=push)
     with progress("play") as report:
-        recording = play_in_c(opened.task, opened.act, episodes, seed, report)
+        recording = play_in_c(opened.task, opened.act, episodes, seed, report, disturbances)
     played = outcomes(opened.task, recording.distance)
     figures = _outcome_figures(opened.metadata, seed, played)
     figures["by_episode"] = [float(value) for value in played.time_at_goal]

@@ -13,10 +13,10 @@ from distill.cli.console import figure
 from distill.config import distill_config
 from distill.run import distill_teacher
 from export.animate import animate
-from export.convert import export_student
 from export.latency import agent_latency, measure_latency
 from export.play import play_in_c
 from export.runtime import Policy
+from export.write import export_student
 from teachers import evaluate_agent, retention, summary, teacher_config, train_teacher
 from teachers.evaluate import outcomes
 from teachers.folders import make_folder, require_new
@@ -87,7 +87,8 @@ def run_demo(
         (out / "onnx").rmtree(missing_ok=True)  # in a cloud it is gone with its last file
     with _stage(seconds, "evaluate"):
         with local_copy(out / "policy.onnx") as policy:
-            recording = play_in_c(get_task(TASK), Policy(policy), EPISODES, seed)
+            act = Policy(policy, margin=None, normalized=True)
+            recording = play_in_c(get_task(TASK), act, EPISODES, seed)
         played = outcomes(get_task(TASK), recording.distance)
         reference = evaluate_agent(teacher, EPISODES, seed)
         kept, interval = retention(played.time_at_goal, reference.time_at_goal)

@@ -3,6 +3,7 @@
 An episode's disturbance is drawn when it starts and carried in its state, as data: one compiled program serves all.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
@@ -189,3 +190,17 @@ def changed(model: Any, disturbed: Disturbed) -> Any:
         "dof_frictionloss": friction,
     }
     return model.tree_replace({name: getattr(model, name) * by for name, by in factors.items()})
+
+
+def changed_in_c(model: mujoco.MjModel, disturbed: Disturbed) -> mujoco.MjModel:
+    """A copy of a model of MuJoCo C with its masses and friction changed; the model itself where neither is."""
+    mass, friction = float(disturbed.mass), float(disturbed.friction)
+    if mass == friction == 1.0:
+        return model
+    changed = copy.deepcopy(model)
+    for name in ("body_mass", "body_inertia"):
+        getattr(changed, name)[:] *= mass
+    for name in ("geom_friction", "pair_friction", "dof_damping", "dof_frictionloss"):
+        getattr(changed, name)[:] *= friction
+    mujoco.mj_setConst(changed, mujoco.MjData(changed))
+    return changed

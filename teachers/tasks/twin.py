@@ -9,18 +9,30 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import GoalSet, State, Task
+from teachers.tasks.disturbance import MAX_DELAY, Disturbed, changed_in_c, pushed_robot
 
 
 class Twin:
     """One environment of a task in MuJoCo C, stepped at the task's control period."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, disturbed: Disturbed | None = None) -> None:
+        """One that stands where the model has it.
+
+        Args:
+            task: what is simulated.
+            disturbed: what disturbs it, of one environment. Its noise is not part of `observation`; see `sensed`.
+        """
         self.task = task
-        self._data = mujoco.MjData(task.model)
+        self._disturbed = disturbed
+        self._model = task.model if disturbed is None else changed_in_c(task.model, disturbed)
+        self._data = mujoco.MjData(self._model)
+        self._steps = 0
+        self._pending: list[np.ndarray] = []
 
     def reset(self, qpos: Float[np.ndarray, "nq"], qvel: Float[np.ndarray, "nv"]) -> None:
         """Starts from these joint positions and velocities."""
-        mujoco.mj_resetData(self.task.model, self._data)
+        mujoco.mj_resetData(self._model, self._data)
+        self._steps, self._pending = 0, [np.zeros(self.task.action_size)] * MAX_DELAY
         self._data.qpos[:], self._data.qvel[:] = qpos, qvel
         self._update()
 
@@ -37,21 +49,36 @@ class Twin:
         return np.array(goal, np.float32)
 
     def step(self, action: Float[np.ndarray, "act"]) -> None:
-        """One control period with `action` in [-1, 1]."""
+        """One control period with `action` in [-1, 1], or with the one that a delay lets through now."""
+        if (disturbed := self._disturbed) is not None:
+            self._pending = [np.array(action), *self._pending[:MAX_DELAY]]
+            action = self._pending[int(disturbed.delay)]
+            pushed = self._steps == int(disturbed.push_step)
+            force = self._data.xfrc_applied[pushed_robot(self._model).body]
+            force[:2] = np.asarray(disturbed.push) if pushed else 0.0
         self._data.ctrl[:] = self.task.control(action)
-        mujoco.mj_step(self.task.model, self._data, nstep=self.task.substeps)
+        mujoco.mj_step(self._model, self._data, nstep=self.task.substeps)
+        self._steps += 1
         self._update()
 
     def _update(self) -> None:
         # `mj_step` leaves poses and velocities of the bodies as they were before its last integration.
-        mujoco.mj_kinematics(self.task.model, self._data)
-        mujoco.mj_comPos(self.task.model, self._data)
-        mujoco.mj_comVel(self.task.model, self._data)
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_comPos(self._model, self._data)
+        mujoco.mj_comVel(self._model, self._data)
 
     @property
     def observation(self) -> Float[np.ndarray, "obs"]:
         """What the robot's sensors would give, float32."""
         return np.asarray(self.task.observe(self._data), np.float32)
+
+    def sensed(self, random: np.random.Generator) -> Float[np.ndarray, "obs"]:
+        """What sensors give that are as noisy as the disturbance says, float32."""
+        if self._disturbed is None:
+            return self.observation
+        spread = float(self._disturbed.noise) * self.task.observation_scale
+        noise = random.standard_normal(self.task.observation_size)
+        return (self.observation + spread * noise).astype(np.float32)
 
     @property
     def qpos(self) -> Float[np.ndarray, "nq"]:
@@ -60,12 +87,13 @@ class Twin:
 
 
 def twins(task: Task, starts: State) -> list[Twin]:
-    """A twin for every environment of the batch `starts`, in the same state."""
+    """A twin for every environment of the batch `starts`, in the same state and disturbed by the same."""
     made = []
+    disturbed: Any = jax.device_get(starts.disturbed)
     qpos: Any = np.asarray(starts.physics.qpos)
     qvel: Any = np.asarray(starts.physics.qvel)
-    for position, velocity in zip(qpos, qvel, strict=True):
-        twin = Twin(task)
+    for i, (position, velocity) in enumerate(zip(qpos, qvel, strict=True)):
+        twin = Twin(task, Disturbed(*(part[i] for part in disturbed)) if disturbed else None)
         twin.reset(position, velocity)
         made.append(twin)
     return made

@@ -222,7 +222,7 @@ def test_make_vec_gives_each_environment_its_own_episode() -> None:
 
 
 def test_an_exported_policy_plays(export_folder) -> None:
-    policy = Policy(export_folder / "policy.onnx")
+    policy = Policy(export_folder / "policy.onnx", normalized=True)
     env = gymnasium.make("crl-distill/reacher-v0")
     observation, info = env.reset(seed=0)
     truncated = False

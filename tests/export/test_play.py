@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 
-from export import Policy, play, play_in_c
+from export import play, play_in_c
 from export.animate import animate
 from export.artefacts import open_policy
-from teachers.evaluate import outcomes
+from students import load_student
+from teachers.evaluate import evaluate_agent, outcomes
 from teachers.progress import silent
 from teachers.tasks import get_task
+from teachers.tasks.disturbance import Disturbances
 from teachers.tasks.reacher import LINKS, TORQUE
 
 
@@ -14,6 +16,26 @@ def test_mjx_and_mujoco_c_play_the_same_episodes(student_run, export_folder) -> 
     in_mjx = open_policy(student_run).evaluate(8, 3, silent)
     in_c = open_policy(export_folder / "policy.onnx").evaluate(8, 3, silent)
     np.testing.assert_allclose(in_c.time_at_goal, in_mjx.time_at_goal, atol=0.021)
+
+
+def test_both_engines_are_disturbed_alike(student_run, export_folder) -> None:
+    student, act = load_student(student_run), open_policy(export_folder / "policy.onnx").act
+    some = Disturbances(delay=(0, 3), mass=(0.7, 1.3), friction=(0.5, 1.5), push=2.0)
+    calm = play_in_c(student.task, act, 8, 3)
+    shaken = play_in_c(student.task, act, 8, 3, disturbances=some)
+    np.testing.assert_array_equal(calm.qpos[0], shaken.qpos[0])  # the same starts
+    assert np.abs(calm.qpos[-1] - shaken.qpos[-1]).max() > 0.1
+    in_mjx = evaluate_agent(student, 8, 3, disturbances=some)
+    in_c = outcomes(student.task, shaken.distance)
+    np.testing.assert_allclose(in_c.time_at_goal, in_mjx.time_at_goal, atol=0.031)
+
+
+def test_what_is_sensed_is_as_noisy_as_asked(export_folder) -> None:
+    task, act = get_task("reacher"), open_policy(export_folder / "policy.onnx").act
+    calm = play_in_c(task, act, 64, 0)
+    noise = play_in_c(task, act, 64, 0, disturbances=Disturbances(noise=0.5)).observation[0]
+    found = ((noise - calm.observation[0]) / task.observation_scale).std()
+    assert 0.45 < found < 0.55
 
 
 def test_a_controller_written_by_hand_reaches_its_goals() -> None:
@@ -39,7 +61,7 @@ def test_a_controller_written_by_hand_reaches_its_goals() -> None:
 def test_many_episodes_are_played_in_parts_that_make_no_difference(
     export_folder, monkeypatch
 ) -> None:
-    task, policy = get_task("reacher"), Policy(export_folder / "policy.onnx")
+    task, policy = get_task("reacher"), open_policy(export_folder / "policy.onnx").act
     seen = []
     whole = play_in_c(task, policy, 5, 0)
     monkeypatch.setattr(play, "SIDE_BY_SIDE", 2)
@@ -52,7 +74,7 @@ def test_many_episodes_are_played_in_parts_that_make_no_difference(
 
 def test_recordings_start_at_the_evaluations_states(export_folder) -> None:
     task = get_task("reacher")
-    policy = Policy(export_folder / "policy.onnx")
+    policy = open_policy(export_folder / "policy.onnx").act
     first, again, other = (play_in_c(task, policy, 3, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.observation, again.observation)
     assert not np.allclose(first.goal, other.goal)
@@ -69,7 +91,7 @@ def test_an_animation_shows_episodes_at_their_true_speed(
     import imageio.v3 as imageio
 
     task = get_task("reacher")
-    recording = play_in_c(task, Policy(export_folder / "policy.onnx"), 2, 0)
+    recording = play_in_c(task, open_policy(export_folder / "policy.onnx").act, 2, 0)
     animate(task, recording, tmp_path / "film.gif", episodes)
     film = imageio.imread(tmp_path / "film.gif", index=None)
     assert abs(len(film) - frames) <= frames // 4  # equal neighbouring frames are merged

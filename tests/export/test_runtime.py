@@ -8,9 +8,13 @@ import onnx
 import pytest
 
 import export.runtime
-from export import Critic, Policy
+from export import ControlLoop, Critic, Form, Policy, export_student
+from export.runtime import FaultError
+from students import load_student
 
-OBSERVATION, GOAL, ACTION = np.ones(8), np.ones(2), np.zeros(2)
+# The reacher's arm, folded by a right angle: cosines, sines, velocities, and where the fingertip is.
+OBSERVATION = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.1, 0.1])
+GOAL, ACTION = np.array([0.05, 0.1]), np.zeros(2)
 
 
 def test_single_and_batched_calls_agree(export_folder) -> None:
@@ -34,7 +38,9 @@ def test_the_file_alone_says_what_goes_where(export_folder) -> None:
     assert velocity["unit"] == "rad/s"
     assert metadata["outputs"]["action"][0]["high"] == pytest.approx(0.1)
     assert metadata["lineage"]["teacher"]["networks"]["actor"]["depth"] == 8
-    assert metadata["metrics"]["parity_max_abs"] < 1e-4
+    assert metadata["parity"]["max_abs"] < 1e-4
+    assert len(velocity["seen_low"]) == 2
+    assert metadata["seen_in"] == "training"
 
 
 def test_it_runs_copied_alone_without_jax_or_this_package(export_folder, tmp_path) -> None:
@@ -48,7 +54,7 @@ class Blocker:
             raise ImportError(name + " is not on the robot")
 sys.meta_path.insert(0, Blocker())
 from robot import Policy
-print(Policy("policy.onnx")([1.0] * 8, [1.0] * 2).tolist())
+print(Policy("policy.onnx")([1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.1, 0.1], [0.05, 0.1]).tolist())
 """
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60
@@ -77,3 +83,147 @@ def test_a_foreign_or_broken_file_is_refused(tmp_path, export_folder) -> None:
         Policy(export_folder / "critic.onnx")
     with pytest.raises(ValueError, match=r"is a policy, not a critic; give the critic\.onnx"):
         Critic(export_folder / "policy.onnx")
+
+
+@pytest.fixture(scope="module")
+def combined(student_run, tmp_path_factory) -> Path:
+    """A file with both heads, actions in [-1, 1]."""
+    folder = tmp_path_factory.mktemp("combined") / "out"
+    export_student(load_student(student_run), folder, Form(combined=True, units="normalized"))
+    return folder / "combined.onnx"
+
+
+def test_actions_are_in_task_units_unless_asked_otherwise(export_folder, combined) -> None:
+    physical, plain = Policy(export_folder / "policy.onnx"), Policy(combined)
+    assert physical.metadata["action_units"] == "task"
+    assert plain.metadata["action_units"] == "normalized"
+    torque, action = physical(OBSERVATION, GOAL), plain(OBSERVATION, GOAL)
+    assert np.abs(action).max() > 0.01
+    np.testing.assert_allclose(torque, 0.1 * action, atol=1e-6)  # the reacher's motors: 0.1 N m
+    converted = Policy(export_folder / "policy.onnx", normalized=True)(OBSERVATION, GOAL)
+    np.testing.assert_allclose(converted, action, atol=1e-5)
+    same = Policy(combined, normalized=True)(OBSERVATION, GOAL)
+    np.testing.assert_array_equal(same, action)
+
+
+def test_an_action_is_written_where_it_is_wanted(export_folder) -> None:
+    policy, out = Policy(export_folder / "policy.onnx"), np.zeros(2, np.float32)
+    assert policy(OBSERVATION, GOAL, out) is out
+    first = policy(OBSERVATION, GOAL)
+    np.testing.assert_array_equal(out, first)
+    policy(OBSERVATION, -GOAL)
+    np.testing.assert_array_equal(out, first)  # no view of what the next call writes over
+
+
+def test_reachability_is_the_same_from_two_files_and_from_one(export_folder, combined) -> None:
+    two = Policy(export_folder / "policy.onnx", critic=export_folder / "critic.onnx")
+    chance = two.reachability(OBSERVATION, GOAL)
+    assert 0 < chance < 1
+    np.testing.assert_allclose(Policy(combined).reachability(OBSERVATION, GOAL), chance, atol=1e-4)
+    many = two.reachability(np.tile(OBSERVATION, (3, 1)), np.tile(GOAL, (3, 1)))
+    np.testing.assert_allclose(many, [chance] * 3, atol=1e-5)
+    with pytest.raises(ValueError, match=r'open it as Policy\("policy.onnx", critic='):
+        Policy(export_folder / "policy.onnx").reachability(OBSERVATION, GOAL)
+
+
+def test_two_files_of_different_exports_are_refused(export_folder, combined) -> None:
+    folder = combined.parent.parent / "other"
+    if not folder.exists():
+        student = load_student(export_folder.parent / "student")
+        export_student(student, folder, Form(units="normalized"))
+    with pytest.raises(ValueError, match="differ in action_units; give two files of one export"):
+        Policy(export_folder / "policy.onnx", critic=folder / "critic.onnx")
+
+
+FAULTS = {
+    "shape": (np.ones(7), GOAL, r"observation has shape \(7,\); give \[8\] or \[batch, 8\]"),
+    "type": (np.ones(8, int), GOAL, "observation is of type int64; give floating-point"),
+    "text": (["x"] * 8, GOAL, "observation is of type <U1"),
+    "ragged": ([[1.0], [1.0, 2.0]], GOAL, "observation is not an array"),
+    "nan": (np.full(8, np.nan), GOAL, r"observation\[0\] \(joint_cos, 1\) is nan; look for a broken"),
+    "infinite": (OBSERVATION, np.array([0, np.inf]), r"goal\[1\] \(fingertip, m\) is inf"),
+    "far": (OBSERVATION + 1e6 * (np.arange(8) == 4), GOAL, r"observation\[4\] \(joint_velocity, rad/s\) is 1e\+06, far"),
+    "batch": (np.ones((2, 8)), GOAL, r"observation has shape \(2, 8\) but goal \(2,\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+def test_a_faulty_input_raises(export_folder, fault) -> None:
+    observation, goal, said = FAULTS[fault]
+    policy = Policy(export_folder / "policy.onnx")
+    policy(OBSERVATION, GOAL)
+    with pytest.raises(FaultError, match=said):
+        policy(observation, goal)
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+def test_a_faulty_input_has_the_last_safe_action_held(export_folder, fault) -> None:
+    observation, goal, _ = FAULTS[fault]
+    policy = Policy(export_folder / "policy.onnx", on_fault="hold")
+    with pytest.raises(FaultError):  # it has not acted yet
+        policy(observation, goal)
+    safe = policy(OBSERVATION, GOAL)
+    assert (policy.held, policy.fault) == (0, "")
+    np.testing.assert_array_equal(policy(observation, goal), safe)
+    assert policy.held == 1
+    assert policy.fault
+    np.testing.assert_array_equal(policy(OBSERVATION, GOAL), safe)
+    assert policy.held == 1
+
+
+def test_without_a_margin_any_finite_input_will_do(export_folder) -> None:
+    policy = Policy(export_folder / "policy.onnx", margin=None)
+    policy(1e6 * OBSERVATION, GOAL)
+    with pytest.raises(FaultError, match="broken sensor"):
+        policy(np.full(8, np.inf), GOAL)
+
+
+class Clock:
+    """Time that passes when something takes time, and never by itself."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        self.now += 1e-6
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_a_loop_keeps_its_period_and_says_when_it_could_not() -> None:
+    clock, acted = Clock(), []
+    takes = iter([0.001, 0.001, 0.025, 0.001, 0.010, 0.001])  # the third lasts beyond two ticks
+
+    def policy(observation, goal):
+        clock.now += next(takes)
+        return observation + goal
+
+    loop = ControlLoop(
+        policy, lambda: (1.0, 2.0), acted.append, period=0.01, clock=clock, sleep=clock.sleep
+    )
+    report = loop.run(5)
+    assert acted == [3.0] * 5
+    assert report.steps == 5
+    assert report.missed == 3  # two ticks that the third step slept through, one that the fifth did
+    assert report.latency.max == pytest.approx(0.025, abs=1e-4)
+    assert report.period.p50 == pytest.approx(0.01, abs=1e-4)
+    assert report.period.max == pytest.approx(0.03, abs=1e-4)
+    assert report.jitter.max < 1e-4
+    assert report.held == 0
+
+
+def test_a_loop_takes_its_period_from_the_policy_and_counts_what_was_held(export_folder) -> None:
+    policy, clock = Policy(export_folder / "policy.onnx", on_fault="hold"), Clock()
+    observations = iter([OBSERVATION, np.full(8, np.nan), OBSERVATION])
+    acted = []
+    loop = ControlLoop(
+        policy, lambda: (next(observations), GOAL), acted.append, clock=clock, sleep=clock.sleep
+    )
+    assert loop.period == pytest.approx(0.02)
+    report = loop.run(3)
+    assert report.held == 1
+    np.testing.assert_array_equal(acted[0], acted[1])
+    with pytest.raises(ValueError, match="give a positive one"):
+        ControlLoop(policy, lambda: (OBSERVATION, GOAL), acted.append, period=0.0)

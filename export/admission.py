@@ -1,0 +1,221 @@
+"""Which ONNX files are let in: whole, ours, and of nothing but small, basic operators.
+
+An ONNX file may name other files to read, ask for any amount of memory, and hold operators whose cost no one sees. None
+of what is refused here has been given to ONNX Runtime.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from etils import epath
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from pydantic import ValidationError
+
+from export.contract import INPUTS, OUTPUTS, Contract, operators
+from export.convert import NEWEST, OLDEST
+from export.runtime import PREFIX, read_metadata
+from teachers.paths import reaching, require_reachable
+from teachers.tasks import InputError
+
+LARGEST = 2**31 - 1  # bytes: what one protobuf message holds
+MOST_STEPS = 4096  # of a loop over a teacher's blocks
+MOST_NODES = 100_000
+DEEPEST = 4  # graphs within graphs
+KINDS = {
+    TensorProto.FLOAT: 4,
+    TensorProto.FLOAT16: 2,
+    TensorProto.INT64: 8,
+    TensorProto.INT32: 4,
+    TensorProto.INT8: 1,
+    TensorProto.UINT8: 1,
+    TensorProto.BOOL: 1,
+}
+# All that `convert` and `reduced` write: none makes an array larger than its inputs by more than its weights say.
+BASIC = frozenset(
+    (
+        *("Add", "Cast", "Clip", "Concat", "Constant", "DequantizeLinear", "Div", "Erf", "Exp", "Gather"),
+        *("Gemm", "Identity", "LayerNormalization", "Loop", "MatMul", "Max", "Min", "Mul", "Neg", "Pow"),
+        *("QuantizeLinear", "Reciprocal", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Shape", "Sigmoid"),
+        *("Slice", "Softplus", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze"),
+    )
+)  # fmt: skip
+
+
+def read_model(path: epath.PathLike) -> ModelProto:
+    """Reads a file's graph, if it is one that may be run.
+
+    Args:
+        path: of the `.onnx` file.
+
+    Raises:
+        InputError: it is missing, damaged, or asks for more than a policy does.
+    """
+    path = epath.Path(path)
+    require_file(path)
+    return admitted(path.read_bytes(), str(path))
+
+
+def admitted(raw: bytes, source: str) -> ModelProto:
+    """The graph in the bytes of a file, if it is one that may be run.
+
+    Args:
+        raw: all of the file.
+        source: what to call it.
+
+    Raises:
+        InputError: it is damaged, or asks for more than a policy does.
+    """
+    if len(raw) > LARGEST:
+        raise _refused(source, "is larger than an ONNX file can be")
+    try:
+        model = onnx.load_from_string(raw)
+    except Exception:  # protobuf's decoding errors share no public base class
+        raise InputError(f"{source} is not an ONNX file") from None
+    if not model.graph.node:
+        raise InputError(f"{source} is not an ONNX file")
+    if model.functions or model.training_info:
+        raise _refused(source, "defines operators of its own")
+    opsets = [(entry.domain, entry.version) for entry in model.opset_import]
+    if len(opsets) != 1 or opsets[0][0] or not OLDEST <= opsets[0][1] <= NEWEST:
+        raise _refused(source, f"needs operator sets {opsets}, not one from {OLDEST} to {NEWEST}")
+    _require_basic(model, source)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise _refused(source, f"is no valid graph ({reason:.120})") from None
+    return model
+
+
+def read_contract(model: ModelProto, source: str) -> Contract:
+    """What an admitted graph says of itself, and whether the graph is like that.
+
+    Raises:
+        InputError: it says nothing, something that is no contract, or something else than the graph does.
+    """
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    try:
+        entries = Contract.model_validate(read_metadata(properties, source))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "all"
+        raise _refused(
+            source, f"has a contract that is not ours ({PREFIX}{key}: {first['msg']})"
+        ) from None
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    for names, given, declared in (
+        (INPUTS[entries.role], model.graph.input, entries.inputs),
+        (OUTPUTS[entries.role], model.graph.output, entries.outputs),
+    ):
+        if tuple(value.name for value in given) != names or set(declared) != set(names):
+            raise _refused(
+                source, f"has arrays {[v.name for v in given]}, not those of a {entries.role}"
+            )
+        for value in given:
+            _require_array(value, declared[value.name][-1].stop, source)
+    if entries.operators != operators(model):
+        raise _refused(source, "has other operators than its contract lists")
+    return entries
+
+
+def require_file(path: epath.Path) -> None:
+    """Refuses what is no file.
+
+    Raises:
+        InputError: there is none, or a folder.
+    """
+    require_reachable(path)
+    with reaching(path):
+        is_folder, exists = path.is_dir(), path.exists()
+    if is_folder:
+        raise InputError(f"{path} is a folder; give a policy.onnx that crl-distill export wrote")
+    if not exists:
+        raise InputError(f"{path} does not exist; give a policy.onnx that crl-distill export wrote")
+
+
+def _require_basic(model: ModelProto, source: str) -> None:
+    nodes = 0
+    for graph, depth in _graphs(model.graph):
+        if depth > DEEPEST:
+            raise _refused(source, "has graphs within graphs within graphs")
+        if graph.sparse_initializer:
+            raise _refused(source, "has sparse weights")
+        nodes += len(graph.node)
+        if nodes > MOST_NODES:
+            raise _refused(source, f"has more than {MOST_NODES:,} operators")
+        weights = {tensor.name: tensor for tensor in graph.initializer}
+        for tensor in weights.values():
+            _require_tensor(tensor, source)
+        for node in graph.node:
+            if node.op_type not in BASIC or node.domain:
+                raise _refused(
+                    source, f"has the operator {node.op_type!r:.60}, which no policy needs"
+                )
+            for attribute in node.attribute:
+                _require_attribute(attribute, source)
+            if node.op_type == "Loop":
+                _require_short(node, weights, source)
+
+
+def _graphs(graph: GraphProto, depth: int = 0) -> Iterator[tuple[GraphProto, int]]:
+    yield graph, depth
+    if depth > DEEPEST:
+        return
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g, depth + 1)
+            for each in attribute.graphs:
+                yield from _graphs(each, depth + 1)
+
+
+def _require_attribute(attribute: AttributeProto, source: str) -> None:
+    if attribute.sparse_tensors or attribute.HasField("sparse_tensor") or attribute.tensors:
+        raise _refused(source, "has operators with weights of an unusual kind")
+    if attribute.HasField("t"):
+        _require_tensor(attribute.t, source)
+
+
+def _require_tensor(tensor: TensorProto, source: str) -> None:
+    name = f"{tensor.name!r:.60}"
+    if tensor.data_location != TensorProto.DEFAULT or tensor.external_data:
+        raise _refused(source, f"keeps the weights {name} in another file")
+    if tensor.data_type not in KINDS:
+        raise _refused(source, f"has weights {name} of an unusual type")
+    if any(size < 0 for size in tensor.dims):
+        raise _refused(source, f"has weights {name} of a negative size")
+    count = math.prod(tensor.dims)
+    held = len(tensor.raw_data) // KINDS[tensor.data_type] if tensor.raw_data else _typed(tensor)
+    if count != held:
+        raise _refused(source, f"has weights {name} of {count:,} numbers but holds {held:,}")
+    array = onnx.numpy_helper.to_array(tensor)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise _refused(source, f"has weights {name} that are not finite")
+
+
+def _typed(tensor: TensorProto) -> int:
+    """Numbers that a tensor holds in fields of their type."""
+    return max(len(tensor.float_data), len(tensor.int32_data), len(tensor.int64_data))
+
+
+def _require_short(node: NodeProto, weights: dict[str, TensorProto], source: str) -> None:
+    trips = weights.get(node.input[0]) if node.input else None
+    if trips is None or trips.data_type != TensorProto.INT64 or math.prod(trips.dims) != 1:
+        raise _refused(source, "has a loop of no fixed length")
+    if not 0 <= int(onnx.numpy_helper.to_array(trips).reshape(())) <= MOST_STEPS:
+        raise _refused(source, f"has a loop of more than {MOST_STEPS:,} steps")
+
+
+def _require_array(value: ValueInfoProto, size: int, source: str) -> None:
+    kind = value.type.tensor_type
+    dims = [each.dim_value if each.HasField("dim_value") else None for each in kind.shape.dim]
+    fitting = [[None, size]] if value.name != "value" else [[None], [None, 1]]
+    if kind.elem_type != TensorProto.FLOAT or dims not in fitting:
+        raise _refused(source, f"has {value.name} of shape {dims}, not float32 [batch, {size}]")
+
+
+def _refused(source: str, why: str) -> InputError:
+    return InputError(f"{source} {why}; give a file that crl-distill export wrote")

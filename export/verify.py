@@ -1,0 +1,229 @@
+"""Whether an exported file keeps what it promises: one check after the other, each a line."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from etils import epath
+from onnx.reference import ReferenceEvaluator
+
+from export.admission import read_contract, read_model
+from export.contract import INPUTS, Contract, field_table
+from export.latency import measure_latency
+from export.play import play_in_c
+from export.runtime import Policy
+from export.session import opened
+from export.units import in_task_units, normalized
+from export.write import LEAST_EPISODES, TOLERANCE, measure_parity, record, rows_of
+from teachers.agent import Agent
+from teachers.evaluate import evaluate_agent, outcomes, retention, summary
+from teachers.metadata import digest, open_task
+from teachers.progress import Progress, silent
+from teachers.tasks import InputError, Task
+
+LEAST_KEPT = (
+    0.95  # time at goal in MuJoCo C over that in MJX, which the interval's upper end has to reach
+)
+# Actions in [-1, 1]. Integers are far off here and there; they answer to the closed loop.
+TOLERANCES = {"float32": TOLERANCE, "float16": 0.1, "int8": np.inf}
+ROWS = 256
+CALLS = 20_000
+
+
+class Check(NamedTuple):
+    """One promise."""
+
+    name: str
+    ok: bool
+    value: Any  # what was found
+
+
+def verify(
+    path: epath.PathLike,
+    against: Agent | None = None,
+    *,
+    task: Task | None = None,
+    episodes: int = 256,
+    seed: int = 1,
+    progress: Progress = silent,
+) -> Iterator[Check]:
+    """Checks an exported file; what cannot be read ends the checks.
+
+    Args:
+        path: of the `.onnx` file.
+        against: the checkpoint that it was exported from: without it, the file's own figures serve for comparison.
+        task: to use in place of the one that the file names.
+        episodes: of the closed loop.
+        seed: of these, and of what is compared.
+        progress: called as the episodes advance.
+
+    Yields:
+        `structure`, `contract`, `lineage` (with a checkpoint), `parity_reference` (the onnx reference evaluator),
+        `parity_jax` (with a checkpoint), `determinism`, `closed_loop` (of a policy, in MuJoCo C at the control period),
+        and `latency` (of a policy: microseconds, one thread, batch 1; ok where p99.9 leaves half of the period).
+    """
+    try:
+        model = read_model(path)
+    except InputError as error:
+        yield Check("structure", False, str(error))
+        return
+    yield Check(
+        "structure",
+        True,
+        f"opset {model.opset_import[0].version}, {len(model.graph.node)} operators",
+    )
+    try:
+        entries = read_contract(model, str(path))
+        opened_task, _ = open_task(entries, task, str(path))
+        _require_fields(entries, opened_task)
+    except InputError as error:
+        yield Check("contract", False, str(error))
+        return
+    yield Check(
+        "contract", True, f"version {entries.contract_version}, {entries.role} of {entries.task}"
+    )
+    subject = _Subject(Path(path), model, entries, opened_task, against, episodes, seed, progress)
+    for check in subject.checks():
+        yield check()
+
+
+class _Subject(NamedTuple):
+    """A file whose structure and contract are in order."""
+
+    path: Path
+    model: onnx.ModelProto
+    entries: Contract
+    task: Task
+    against: Agent | None
+    episodes: int
+    seed: int
+    progress: Progress
+
+    def checks(self) -> list[Callable[[], Check]]:
+        """Those that apply, in order."""
+        plays, has_checkpoint = self.entries.role != "critic", self.against is not None
+        return [
+            *([self.lineage] if has_checkpoint else []),
+            self.parity_reference,
+            *([self.parity_jax] if has_checkpoint else []),
+            self.determinism,
+            *([self.closed_loop, self.latency] if plays else []),
+        ]
+
+    def lineage(self) -> Check:
+        agent = self.checkpoint
+        own, kind = digest(agent.params), agent.metadata.kind
+        said = self.entries.lineage.get(kind, {}).get("digest")
+        return Check("lineage", said == own, f"{kind} {own[:12]}; the file says {str(said)[:12]}")
+
+    def parity_reference(self) -> Check:
+        given = self.inputs()
+        found = opened(self.model)(given)
+        reference = ReferenceEvaluator(self.model).run(list(found), given)
+        worst = max(
+            float(np.abs(self.unitless(name, found[name]) - self.unitless(name, other)).max())
+            for name, other in zip(found, reference, strict=True)
+        )
+        return Check("parity_reference", worst <= self.tolerance, worst)
+
+    def parity_jax(self) -> Check:
+        agent = self.checkpoint
+        rows = rows_of(agent, record(agent, LEAST_EPISODES, self.seed), self.seed)
+        function, entries = opened(self.model), self.entries
+        worst = measure_parity(self.task, function, rows, entries.role, entries.action_units)
+        return Check("parity_jax", worst <= self.tolerance, worst)
+
+    def determinism(self) -> Check:
+        """Whether two sessions give the same bits, in batches and one by one again and again."""
+        given = self.inputs()
+        first, second = opened(self.model), opened(self.model)
+        one = {name: array[:1] for name, array in given.items()}
+        same = _equal(first(given), second(given)) and all(
+            _equal(first(one), second(one)) for _ in range(100)
+        )
+        return Check("determinism", same, "bitwise" if same else "outputs differ between runs")
+
+    def closed_loop(self) -> Check:
+        """Time at goal in MuJoCo C over that in MJX: of the same episodes, or as the file says."""
+        act = Policy(self.path, margin=None, normalized=True)
+        recording = play_in_c(self.task, act, self.episodes, self.seed, self.progress)
+        played = outcomes(self.task, recording.distance)
+        figures = summary(played)
+        if self.against is None:
+            said = self.entries.metrics.get("time_at_goal")
+            high = figures["time_at_goal_ci95"][1]
+            ok = said is None or high >= LEAST_KEPT * said
+            return Check("closed_loop", ok, figures | {"said": said})
+        reference = evaluate_agent(self.against, self.episodes, self.seed, self.progress)
+        kept, interval = retention(played.time_at_goal, reference.time_at_goal)
+        figures |= {"in_mjx": summary(reference), "retention": kept, "retention_ci95": interval}
+        return Check("closed_loop", interval is None or interval[1] >= LEAST_KEPT, figures)
+
+    def latency(self) -> Check:
+        found = measure_latency(self.path, CALLS)
+        return Check("latency", found["p99.9"] <= 0.5e6 * self.entries.control_period, found)
+
+    @property
+    def checkpoint(self) -> Agent:
+        if self.against is None:
+            raise ValueError("there is no checkpoint to compare with")
+        return self.against
+
+    @property
+    def tolerance(self) -> float:
+        return TOLERANCES[self.entries.precision]
+
+    def inputs(self) -> dict[str, np.ndarray]:
+        """Rows that are drawn evenly from what training saw, and from all actions."""
+        random, rows = np.random.default_rng(self.seed), {}
+        for name in INPUTS[self.entries.role]:
+            places = self.entries.inputs[name]
+            size = (ROWS, places[-1].stop)
+            if name == "action":
+                action = random.uniform(-1, 1, size).astype(np.float32)
+                rows[name] = self.physical(action)
+                continue
+            low, high = (
+                np.concatenate(
+                    [getattr(place, end) or [sign * place.scale] * place.size for place in places]
+                )
+                for end, sign in (("seen_low", -1), ("seen_high", 1))
+            )
+            rows[name] = random.uniform(low, high, size).astype(np.float32)
+        return rows
+
+    def physical(self, action: np.ndarray) -> np.ndarray:
+        return in_task_units(self.task, action) if self.entries.action_units == "task" else action
+
+    def unitless(self, name: str, array: np.ndarray) -> np.ndarray:
+        if name == "action" and self.entries.action_units == "task":
+            return normalized(self.task, array)
+        return array
+
+
+def _equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def _require_fields(entries: Contract, task: Task) -> None:
+    """Refuses a contract whose fields are not the task's.
+
+    Raises:
+        InputError: they differ; the message names the first.
+    """
+    given = {name: getattr(task, name) for name in ("observation", "goal", "action")}
+    declared = {**entries.inputs, **entries.outputs}
+    for name in given.keys() & declared.keys():
+        for place, row in zip(declared[name], field_table(given[name]), strict=False):
+            said = place.model_dump(exclude={"seen_low", "seen_high"})
+            if said != row:
+                wrong = next(key for key in row if said[key] != row[key])
+                raise InputError(
+                    f"{name} field {place.name!r} says {wrong} {said[wrong]!r}, but the task's is {row[wrong]!r}"
+                )
+    if entries.control_period != task.control_period:
+        raise InputError(
+            f"control period {entries.control_period} s, but the task's is {task.control_period} s"
+        )

@@ -1,0 +1,259 @@
+"""The files that a robot gets: written, and proved to compute what JAX does."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from jaxtyping import Float
+
+from export.calibration import fit_reachability, ranges
+from export.contract import (
+    INPUTS,
+    OUTPUTS,
+    Contract,
+    Parity,
+    Precision,
+    Role,
+    Units,
+    attach,
+    contract,
+)
+from export.convert import OPSET, convert
+from export.onnx_card import onnx_card
+from export.play import Recording, play_in_c
+from export.precision import reduced
+from export.session import Function, opened
+from export.units import in_task_units, normalized
+from teachers.agent import Agent
+from teachers.evaluate import outcomes, retention, summary
+from teachers.folders import make_folder, require_new
+from teachers.paths import write_whole
+from teachers.progress import Progress, silent
+from teachers.tasks import InputError, Task
+
+OBSERVATIONS = 4096  # on which parity is measured
+LEAST_EPISODES = 64  # that reachability is fitted to
+TOLERANCE = 1e-4  # of float32 files: in actions in [-1, 1], and in values
+CARD = "README.md"
+
+
+class ParityError(RuntimeError):
+    """An exported file does not compute what JAX does."""
+
+
+class Form(NamedTuple):
+    """How an agent is written to files."""
+
+    combined: bool = False  # one file with both heads
+    units: Units = "task"  # of actions
+    opset: int = OPSET
+    precision: Precision = "float32"
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """Of the files."""
+        return ("combined",) if self.combined else ("policy", "critic")
+
+
+def precision_of(dtype: str, quantize: str | None) -> Precision:
+    """The precision that a user asks for.
+
+    Raises:
+        InputError: there is none such.
+    """
+    if quantize is None and dtype in ("float32", "float16"):
+        return "float32" if dtype == "float32" else "float16"
+    if quantize == "int8" and dtype == "float32":
+        return "int8"
+    raise InputError(
+        f"dtype {dtype!r} with quantize {quantize!r} cannot be written; give --dtype float32 or float16, or "
+        "--quantize int8"
+    )
+
+
+class Rows(NamedTuple):
+    """States that a policy met, with what JAX computes there."""
+
+    observation: Float[np.ndarray, "rows obs"]
+    goal: Float[np.ndarray, "rows goal"]
+    action: Float[np.ndarray, "rows act"]  # in [-1, 1]
+    value: Float[np.ndarray, "rows"]
+
+
+def export_student(
+    student: Agent,
+    out: epath.PathLike,
+    form: Form | None = None,
+    *,
+    min_retention: float = 0.95,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Writes `policy.onnx` and `critic.onnx`, or `combined.onnx`, and a model card beside them.
+
+    They are compared with JAX on the observations of episodes that the student plays in MuJoCo C. In a precision other
+    than float32 the policy plays the same episodes itself, and has to keep its time at goal.
+
+    Args:
+        student: as `load_student` or `distill_teacher` gives it, or a teacher.
+        out: a new folder.
+        form: of the files.
+        min_retention: of a policy in another precision: its time at goal over that in float32.
+        seed: of the episodes.
+        progress: called as they advance.
+
+    Returns:
+        The files' paths by role, and `card`, that of the model card; `parity`, the largest absolute difference from JAX
+        over 4,096 observations, by role, actions in [-1, 1], and `parity_max_abs`, the largest of these; what the
+        policy did in MuJoCo C (see `teachers.evaluate.summary`); and of another precision its `retention` of float32.
+
+    Raises:
+        InputError: `out` is taken, the opset cannot be written, or retention is too low; nothing is left in `out`.
+        ParityError: a float32 file differs from JAX by more than 1e-4; nothing is left in `out`.
+    """
+    form, out, task = form or Form(), epath.Path(out), student.task
+    if student.metadata.kind == "teacher":
+        parameters = student.metadata.networks["actor"]["parameters"]
+        warnings.warn(
+            f"a teacher reads {4e-6 * parameters:.3g} MB of weights for one action: distill it for a robot",
+            stacklevel=2,
+        )
+    models = {
+        role: convert(student, role, units=form.units, opset=form.opset) for role in form.roles
+    }
+    require_new(out)
+    make_folder(out)
+    episodes = max(LEAST_EPISODES, -(-OBSERVATIONS // task.episode_steps))
+    recording = record(student, episodes, seed, progress)
+    rows = rows_of(student, recording, seed)
+    models = {
+        role: reduced(model, form.precision, inputs(task, rows, role, form.units))
+        for role, model in models.items()
+    }
+    functions = {role: opened(model) for role, model in models.items()}
+    parity = {
+        role: measure_parity(task, function, rows, role, form.units)
+        for role, function in functions.items()
+    }
+    worst = max(parity.values())
+    if form.precision == "float32" and not worst <= TOLERANCE:  # also refuses NaN
+        raise ParityError(
+            f"the exported files differ from JAX by {worst:.2g}, more than {TOLERANCE:g}; nothing was written"
+        )
+    figures: dict[str, Any] = summary(outcomes(task, recording.distance))
+    if form.precision != "float32":
+        figures = _kept(task, functions, recording, form, min_retention, seed, progress)
+    seen, seen_in = ranges(student.metadata, recording)
+    fitted = fit_reachability(task, recording, _values(student, recording))
+    described: dict[Role, Contract] = {}
+    for role, model in models.items():
+        described[role] = contract(
+            student,
+            role,
+            model,
+            units=form.units,
+            precision=form.precision,
+            seen=seen,
+            seen_in=seen_in,
+            parity=Parity(max_abs=parity[role], inputs=len(rows.value), seed=seed),
+            reachability=None if role == "policy" else fitted,
+            metrics={f"exported_{name}": value for name, value in figures.items()},
+        )
+        attach(model, described[role])
+        write_whole(out / f"{role}.onnx", model.SerializeToString())
+    write_whole(out / CARD, onnx_card(described))
+    return {
+        **{role: str(out / f"{role}.onnx") for role in models},
+        "card": str(out / CARD),
+        "parity": parity,
+        "parity_max_abs": worst,
+        **figures,
+    }
+
+
+def record(agent: Agent, episodes: int, seed: int, progress: Progress = silent) -> Recording:
+    """Episodes that an agent's policy plays in MuJoCo C, computed by JAX; arguments as of `play_in_c`."""
+    act = jax.jit(agent.networks.policy)
+
+    def policy(observation: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        return np.asarray(act(agent.params, observation, goal))
+
+    return play_in_c(agent.task, policy, episodes, seed, progress)
+
+
+def rows_of(agent: Agent, recording: Recording, seed: int) -> Rows:
+    """Up to 4,096 of the states of a recording, with what JAX computes there.
+
+    Args:
+        agent: whose policy and critic are asked.
+        recording: of its episodes.
+        seed: of the choice.
+    """
+    steps, episodes = recording.observation.shape[:2]
+    chosen = np.random.default_rng(seed).permutation(steps * episodes)[:OBSERVATIONS]
+    at = np.unravel_index(chosen, (steps, episodes))
+    observation, goal = recording.observation[at], recording.goal[at[1]]
+    action = np.asarray(jax.jit(agent.networks.policy)(agent.params, observation, goal))
+    value = jax.jit(agent.networks.critic)(agent.params, observation, goal, action)
+    return Rows(observation, goal, action, np.asarray(value))
+
+
+def measure_parity(task: Task, function: Function, rows: Rows, role: Role, units: Units) -> float:
+    """The largest absolute difference of a file's outputs from JAX's, with actions in [-1, 1].
+
+    Args:
+        task: the agent's.
+        function: what the file computes.
+        rows: where it is compared.
+        role: of the file.
+        units: of its actions.
+    """
+    found = function(inputs(task, rows, role, units))
+    if units == "task" and "action" in found:
+        found["action"] = normalized(task, found["action"])
+    return max(float(np.abs(found[name] - getattr(rows, name)).max()) for name in OUTPUTS[role])
+
+
+def inputs(task: Task, rows: Rows, role: Role, units: Units) -> Mapping[str, np.ndarray]:
+    """What a file of this role is given in these states, by name."""
+    action = in_task_units(task, rows.action) if units == "task" else rows.action
+    given = {"observation": rows.observation, "goal": rows.goal, "action": action}
+    return {name: given[name] for name in INPUTS[role]}
+
+
+def _values(agent: Agent, recording: Recording) -> Float[np.ndarray, "time env"]:
+    """f(s, a, g) of every step."""
+    steps = len(recording.observation)
+    goal = np.broadcast_to(recording.goal, (steps, *recording.goal.shape))
+    critic = jax.jit(agent.networks.critic)
+    return np.asarray(critic(agent.params, recording.observation, goal, recording.action))
+
+
+def _kept(
+    task: Task,
+    functions: Mapping[Role, Function],
+    reference: Recording,
+    form: Form,
+    least: float,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """What the policy does in another precision, on the episodes of the reference."""
+    role = form.roles[0]
+
+    def act(observation: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        action = functions[role]({"observation": observation, "goal": goal})["action"]
+        return normalized(task, action) if form.units == "task" else action
+
+    played = outcomes(task, play_in_c(task, act, len(reference.goal), seed, progress).distance)
+    whole = outcomes(task, reference.distance)
+    kept, interval = retention(played.time_at_goal, whole.time_at_goal)
+    if kept is not None and kept < least:
+        raise InputError(
+            f"in {form.precision} the policy keeps {kept:.3f} of its time at goal, less than --min-retention {least:g}; "
+            "export in float32, or accept less (nothing was written)"
+        )
+    return {**summary(played), "retention": kept, "retention_ci95": interval}

@@ -1,0 +1,199 @@
+"""Hostile and damaged files: each is refused in one line, before ONNX Runtime sees it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto
+
+from export.admission import admitted, read_contract, read_model
+from export.session import opened
+from teachers import InputError
+
+
+@pytest.fixture(scope="module")
+def raw(export_folder) -> bytes:
+    return (export_folder / "policy.onnx").read_bytes()
+
+
+def admit(raw: bytes) -> onnx.ModelProto:
+    model = admitted(raw, "policy.onnx")
+    read_contract(model, "policy.onnx")
+    return model
+
+
+def test_what_we_write_is_let_in(export_folder) -> None:
+    for name in ("policy", "critic"):
+        model = read_model(export_folder / f"{name}.onnx")
+        assert read_contract(model, name).role == name
+
+
+def external(model: onnx.ModelProto) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "../../secret"
+
+
+def huge(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].dims[:] = [2**31, 2**31]
+
+
+def negative(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].dims[0] = -1
+
+
+def not_a_number(model: onnx.ModelProto) -> None:
+    tensor = next(t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT)
+    size = len(onnx.numpy_helper.to_array(tensor).ravel())
+    tensor.raw_data = np.full(size, np.nan, np.float32).tobytes()
+
+
+def foreign_operator(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "Expand"
+
+
+def foreign_domain(model: onnx.ModelProto) -> None:
+    model.graph.node[0].domain = "com.example"
+
+
+def own_function(model: onnx.ModelProto) -> None:
+    model.functions.add().name = "F"
+
+
+def later_opset(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 999
+
+
+def loop(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "Loop"
+
+
+def other_size(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 9
+
+
+def without_contract(model: onnx.ModelProto) -> None:
+    del model.metadata_props[:]
+
+
+def wrong_contract(model: onnx.ModelProto) -> None:
+    entry = next(p for p in model.metadata_props if p.key == "crl_distill.control_period")
+    entry.value = "-1"
+
+
+def text_contract(model: onnx.ModelProto) -> None:
+    model.metadata_props[0].value = "{"
+
+
+def other_role(model: onnx.ModelProto) -> None:
+    next(p for p in model.metadata_props if p.key == "crl_distill.role").value = '"critic"'
+
+
+HOSTILE: dict[Callable[[onnx.ModelProto], None], str] = {
+    external: "in another file",
+    huge: "numbers but holds",
+    negative: "of a negative size",
+    not_a_number: "that are not finite",
+    foreign_operator: "has the operator 'Expand'",
+    foreign_domain: "has the operator",
+    own_function: "defines operators of its own",
+    later_opset: "needs operator sets",
+    loop: "has a loop of no fixed length",
+    other_size: "",
+    without_contract: "did not export it",
+    wrong_contract: r"crl_distill\.control_period",
+    text_contract: "damaged metadata",
+    other_role: "not those of a critic",
+}
+
+
+@pytest.mark.parametrize("harm", HOSTILE, ids=lambda harm: harm.__name__)
+def test_a_hostile_file_is_refused(raw, harm) -> None:
+    model = onnx.load_from_string(raw)
+    harm(model)
+    with pytest.raises(InputError, match=HOSTILE[harm]) as refused:
+        admit(model.SerializeToString())
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_is_none_is_refused(tmp_path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        read_model(tmp_path / "none.onnx")
+    with pytest.raises(InputError, match="is a folder"):
+        read_model(tmp_path)
+    for content in (b"", b"text", b"\0" * 100):
+        (tmp_path / "x.onnx").write_bytes(content)
+        with pytest.raises(InputError, match="is not an ONNX file"):
+            read_model(tmp_path / "x.onnx")
+
+
+def survives(raw: bytes) -> None:
+    """Refused in one line, or whole enough to be run."""
+    try:
+        model = admit(raw)
+    except InputError as error:
+        said = str(error)
+    else:
+        sizes = {v.name: v.type.tensor_type.shape.dim[1].dim_value for v in model.graph.input}
+        opened(model)({name: np.zeros((1, size), np.float32) for name, size in sizes.items()})
+        return
+    assert "\n" not in said
+
+
+def mutated(raw: bytes, random: np.random.Generator) -> bytes:
+    """Some bytes changed, a part left out, doubled or moved, or the rest cut off."""
+    changed = bytearray(raw)
+    for _ in range(random.integers(1, 5)):
+        at, length = random.integers(len(changed) + 1), random.integers(1, 64)
+        match random.integers(5):
+            case 0:
+                changed[at : at + 1] = random.bytes(1)
+            case 1:
+                del changed[at : at + length]
+            case 2:
+                changed[at:at] = changed[at : at + length]
+            case 3:
+                changed[at : at + length] = random.bytes(int(length))
+            case _:
+                del changed[at:]
+    return bytes(changed)
+
+
+def fuzz(raw: bytes, count: int) -> None:
+    random = np.random.default_rng(0)
+    for _ in range(count):
+        survives(mutated(raw, random))
+
+
+def test_mutated_files_do_no_harm(raw) -> None:
+    fuzz(raw, 300)
+
+
+@pytest.mark.slow
+def test_ten_thousand_mutated_files_do_no_harm(raw) -> None:
+    fuzz(raw, 10_000)
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(content=st.binary(max_size=200))
+def test_any_bytes_do_no_harm(content) -> None:
+    survives(content)
+
+
+def test_no_other_file_is_read(raw, tmp_path: Path, monkeypatch) -> None:
+    """Weights that lie beside the file, where ONNX Runtime itself would read them."""
+    monkeypatch.chdir(tmp_path)
+    model = onnx.load_from_string(raw)
+    onnx.save(
+        model, tmp_path / "p.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
+    )
+    with pytest.raises(InputError, match="in another file"):
+        read_model(tmp_path / "p.onnx")
