@@ -14,7 +14,7 @@ def in_task_units(task: Task, action: Any) -> Any:
     Raises:
         InputError: a field of the task's action does not say what -1 and 1 stand for.
     """
-    low, high = _limits(task)
+    low, high = limits(task)
     xp = namespace(action)
     inside = low + (action + 1.0) / 2.0 * (high - low)
     # Rounding would let it pass a limit by a last digit.
@@ -23,7 +23,7 @@ def in_task_units(task: Task, action: Any) -> Any:
 
 def normalized(task: Task, action: Any) -> Any:
     """The inverse of `in_task_units`; errors as there."""
-    low, high = _limits(task)
+    low, high = limits(task)
     return (action - low) * (2.0 / (high - low)) - 1.0
 
 

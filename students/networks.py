@@ -109,13 +109,18 @@ def _cut(shape: MLPConfig) -> tuple[MLPConfig, MLPConfig]:
     )
 
 
-def describe_networks(config: StudentConfig, params: Params) -> dict[str, dict[str, Any]]:
-    """For an artefact's metadata: of each network its shape and number of parameters."""
+def layers_of(config: StudentConfig) -> dict[str, MLPConfig]:
+    """The hidden layers of each network, by its name among parameters."""
     shapes = {"actor": config.policy, "phi": config.critic, "psi": config.critic}
     if config.heads:
         before, last = _cut(config.policy)
         shapes |= {"actor": last, "phi": last, ENCODER: before}
+    return shapes
+
+
+def describe_networks(config: StudentConfig, params: Params) -> dict[str, dict[str, Any]]:
+    """For an artefact's metadata: of each network its shape and number of parameters."""
     return {
         name: {**shape.model_dump(), "parameters": count_parameters(params[name])}
-        for name, shape in shapes.items()
+        for name, shape in layers_of(config).items()
     }

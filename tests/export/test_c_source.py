@@ -1,0 +1,103 @@
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from export.c_source import export_c, header
+from students import StudentConfig, load_student, student_networks
+from students.config import MLPConfig
+from students.networks import layers_of
+from teachers import InputError, load_teacher
+from teachers.agent import Agent
+from teachers.tasks import get_task
+
+CC = shutil.which("cc")
+FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2")
+
+pytestmark = pytest.mark.skipif(CC is None, reason="there is no C compiler")
+
+
+def compiled(folder: Path):
+    """The function in `policy.c`, as one of numpy arrays."""
+    library = folder / "policy.so"
+    assert CC
+    subprocess.run(
+        [CC, *FLAGS, "-shared", "-fPIC", "policy.c", "-o", library, "-lm"], cwd=folder, check=True
+    )
+    act = ctypes.CDLL(str(library)).policy_act
+    array = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
+    act.argtypes, act.restype = [array] * 3, None
+
+    def call(observation: np.ndarray, goal: np.ndarray, size: int) -> np.ndarray:
+        actions = np.zeros((len(observation), size), np.float32)
+        for row, goals, action in zip(observation, goal, actions, strict=True):
+            act(row, goals, action)
+        return actions
+
+    return call
+
+
+def student_of(student_run: Path, task: str, shape: MLPConfig, *, heads: bool) -> Agent:
+    config = StudentConfig(policy=shape, critic=shape, heads=heads, embedding=4)
+    networks = student_networks(get_task(task), config, 4)
+    metadata = load_student(student_run).metadata
+    described = {**metadata.config, "student": config.model_dump(), "embedding": 4}
+    metadata = metadata.model_copy(update={"task": task, "config": described})
+    assert set(layers_of(config)) <= set(networks.shapes)
+    return Agent(networks, networks.init(jax.random.key(1)), metadata)
+
+
+@pytest.mark.parametrize("heads", [False, True])
+@pytest.mark.parametrize("normalisation", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "swish", "tanh"])
+def test_c_computes_what_jax_does(student_run, tmp_path, heads, normalisation, activation) -> None:
+    shape = MLPConfig(layers=2, width=12, activation=activation, normalisation=normalisation)
+    student = student_of(student_run, "reacher", shape, heads=heads)
+    export_c(student, tmp_path / "c", "normalized")
+    random = np.random.default_rng(0)
+    observation, goal = (random.normal(0, 2, (100, n)).astype(np.float32) for n in (8, 2))
+    expected = np.asarray(student.networks.policy(student.params, observation, goal))
+    assert np.abs(expected).max() > 0.1
+    found = compiled(tmp_path / "c")(observation, goal, 2)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_actions_are_in_task_units_and_within_their_limits(student_run, tmp_path) -> None:
+    student = student_of(student_run, "arm_reach", MLPConfig(layers=1, width=8), heads=False)
+    export_c(student, tmp_path / "c")
+    task = student.task
+    random = np.random.default_rng(0)
+    observation, goal = (
+        random.normal(0, 5, (100, n)).astype(np.float32)
+        for n in (task.observation_size, task.goal_size)
+    )
+    action = np.asarray(student.networks.policy(student.params, observation, goal))
+    low, high = (
+        np.array([getattr(field, end) for field in task.action], np.float32)
+        for end in ("low", "high")
+    )
+    found = compiled(tmp_path / "c")(observation, goal, task.action_size)
+    np.testing.assert_allclose(found, low + (action + 1) / 2 * (high - low), atol=1e-4)
+    assert (found >= np.minimum(low, high)).all()
+    assert (found <= np.maximum(low, high)).all()
+
+
+def test_the_header_says_which_number_goes_where(student_run) -> None:
+    said = header(load_student(student_run), "task")
+    for words in (
+        "observation[4..5]: joint_velocity",
+        "(N m, -0.1 to 0.1)",
+        "POLICY_ACTION 2",
+        "0.0199999996f /* s */",
+    ):
+        assert words in said
+
+
+def test_a_teacher_is_refused(teacher_run, tmp_path) -> None:
+    with pytest.raises(InputError, match="too deep for a microcontroller"):
+        export_c(load_teacher(teacher_run), tmp_path / "c")
+    assert not (tmp_path / "c").exists()
