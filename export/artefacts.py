@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import onnx
 from etils import epath
 
+from export.admission import read_contract, read_model
 from export.play import PolicyFunction, play_in_c
 from export.runtime import Policy, read_metadata
 from students.artefact import load_student
@@ -16,7 +16,7 @@ from teachers.checkpoint import Which, load_teacher, newest_readable
 from teachers.checkpoint import read_metadata as read_run
 from teachers.evaluate import Episodes, evaluate_agent, outcomes
 from teachers.metadata import Metadata, open_task, parse_metadata
-from teachers.paths import local_copy, reaching, require_reachable
+from teachers.paths import local_copy
 from teachers.progress import Progress
 from teachers.tasks import InputError, Task
 
@@ -89,26 +89,17 @@ def describe_artefact(path: epath.PathLike, checkpoint: Which = "newest") -> Met
     path = epath.Path(path)
     if path.suffix != ".onnx":
         return newest_readable(path, lambda step: read_run(path, step), checkpoint)
-    _require_file(path)
-    try:
-        model = onnx.load_from_string(path.read_bytes())
-    except Exception:  # protobuf's decoding errors share no public base class
-        raise InputError(f"{path} is not an ONNX file") from None
-    try:
-        entries = read_metadata({p.key: p.value for p in model.metadata_props}, str(path))
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    return _metadata(entries, path)
+    return _described(path)
 
 
 def _open_onnx(path: epath.Path, task: Task | None) -> OpenedPolicy:
-    _require_file(path)
+    described = _described(path)
     try:
         with local_copy(path) as copy:
             policy = Policy(copy, margin=None, normalized=True)  # no robot to protect
     except ValueError as error:
         raise InputError(str(error)) from None
-    opened, metadata = open_task(_metadata(policy.metadata, path), task, str(path))
+    opened, metadata = open_task(described, task, str(path))
     return OpenedPolicy(
         metadata,
         opened,
@@ -117,16 +108,18 @@ def _open_onnx(path: epath.Path, task: Task | None) -> OpenedPolicy:
     )
 
 
-def _require_file(path: epath.Path) -> None:
-    require_reachable(path)
-    with reaching(path):
-        is_folder, exists = path.is_dir(), path.exists()
-    if is_folder:
-        raise InputError(f"{path} is a folder; give a policy.onnx that crl-distill export wrote")
-    if not exists:
-        raise InputError(f"{path} does not exist; give a policy.onnx that crl-distill export wrote")
+def _described(path: epath.Path) -> Metadata:
+    """What an ONNX file says of itself, if its graph may be run: a contract, or, of an earlier version, less.
 
-
-def _metadata(entries: dict[str, object], path: epath.Path) -> Metadata:
+    Raises:
+        InputError: it is missing, damaged, or not ours.
+    """
+    model = read_model(path)
+    try:
+        entries = read_metadata({p.key: p.value for p in model.metadata_props}, str(path))
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if "contract_version" in entries:
+        return read_contract(model, str(path))
     known = {key: value for key, value in entries.items() if key in Metadata.model_fields}
     return parse_metadata(known, str(path))

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
+from export import card
 from export.card import (
     figures_section,
-    front_matter,
     limits_of,
     lineage_section,
     markdown_table,
@@ -14,19 +14,20 @@ from export.card import (
 from export.contract import Contract, Place, Role
 
 
-def onnx_card(described: Mapping[Role, Contract]) -> str:
+def onnx_card(described: Mapping[Role, Contract], *, front_matter: bool = True) -> str:
     """Describes the files of one export.
 
     Args:
         described: the contract of each file, by role.
+        front_matter: whether it begins with the hub's YAML.
 
     Returns:
-        Markdown with the hub's YAML front matter.
+        Markdown.
     """
     first = next(iter(described.values()))
     files = ", ".join(f"`{role}.onnx`" for role in described)
     lines = [
-        f"---\n{front_matter(first)}\n---",
+        f"---\n{card.front_matter(first)}\n---" if front_matter else "",
         f"# {first.task}: a policy for ONNX Runtime",
         f"{files}: made with crl-distill, to be run on a robot at {1 / first.control_period:g} Hz. "
         f"Each file needs nothing beside it; inputs and outputs are float32 `[batch, n]`.",

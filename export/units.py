@@ -27,7 +27,8 @@ def normalized(task: Task, action: Any) -> Any:
     return (action - low) * (2.0 / (high - low)) - 1.0
 
 
-def _limits(task: Task) -> tuple[np.ndarray, np.ndarray]:
+def limits(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """What -1 and 1 stand for, in each number of the action; errors as of `in_task_units`."""
     for field in task.action:
         if field.low is None or field.high is None:
             raise InputError(

@@ -453,6 +453,9 @@ def export(
     quantize: Annotated[
         str | None, typer.Option(help="Weights and arithmetic in integers: int8.")
     ] = None,
+    format: Annotated[
+        str, typer.Option(help="onnx, or c: a policy as one C99 file and header.")
+    ] = "onnx",
     min_retention: Annotated[
         float,
         typer.Option(min=0, help="Least time at goal in float16 or int8, as a share of float32's."),
@@ -470,13 +473,25 @@ def export(
     """
     prepare()
     from export.artefacts import load_agent
+    from export.c_source import export_c
+    from export.contract import Units
     from export.write import Form, export_student, precision_of
+    from teachers.tasks import InputError
 
-    form = Form(
-        combined, "normalized" if normalized else "task", opset, precision_of(dtype, quantize)
-    )
+    units: Units = "normalized" if normalized else "task"
+    form = Form(combined, units, opset, precision_of(dtype, quantize))
+    if format not in ("onnx", "c"):
+        raise InputError(f"there is no format {format!r}; choose onnx or c")
+    if format == "c" and form != Form(units=units):
+        raise InputError(
+            "a C file has the policy in float32; leave out --combined, --opset, --dtype and --quantize"
+        )
     opened = load_agent(student, _chosen(task), which(checkpoint))
     folder = out or f"runs/{opened.task.name}-export"
+    if format == "c":
+        written = export_c(opened, folder, units)
+        show(written, json, lambda: pair_table("exported", written))
+        return
     with progress("export") as report:
         result = export_student(
             opened, folder, form, min_retention=min_retention, seed=seed, progress=report
@@ -629,14 +644,23 @@ def info(
       crl-distill info runs/teacher
     """
     prepare()
+    from rich.markdown import Markdown
+
     from export.archive import ENDING, describe_archive
     from export.artefacts import describe_artefact
+    from export.contract import Contract
+    from export.onnx_card import onnx_card
 
     if path.endswith(ENDING):
-        described = describe_archive(path)
+        archive = describe_archive(path)
+        show(archive, json, lambda: pair_table(path, archive))
+        return
+    described = describe_artefact(path, which(checkpoint))
+    if isinstance(described, Contract):
+        card = onnx_card({described.role: described}, front_matter=False)
+        show(described.model_dump(), json, lambda: Markdown(card))
     else:
-        described = describe_artefact(path, which(checkpoint)).model_dump()
-    show(described, json, lambda: pair_table(path, described))
+        show(described.model_dump(), json, lambda: pair_table(path, described.model_dump()))
 
 
 @app.command()
