@@ -6,7 +6,10 @@ READY := $(VENV)/.ready
 # A test file at a time on each core, of which more than four would want too much memory.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: setup demo test test-slow check format bench lock clean-cache clean
+# Of onnxruntime-web.
+WEB := 1.30.0
+
+.PHONY: setup demo web test test-slow check format bench lock clean-cache clean
 
 setup: $(READY)
 
@@ -21,6 +24,10 @@ $(READY): requirements.lock pyproject.toml
 
 demo: setup
 	$(BIN)/crl-distill demo
+
+# The browser's runtime, for the test that compares with it; needs Node.
+web: setup
+	npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts --prefix $(VENV)/web onnxruntime-web@$(WEB)
 
 test: setup
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
