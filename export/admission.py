@@ -10,7 +10,15 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 from etils import epath
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+)
 from pydantic import ValidationError
 
 from export.contract import INPUTS, OUTPUTS, Contract, operators
@@ -22,7 +30,9 @@ from teachers.tasks import InputError
 LARGEST = 2**31 - 1  # bytes: what one protobuf message holds
 MOST_STEPS = 4096  # of a loop over a teacher's blocks
 MOST_NODES = 100_000
-DEEPEST = 4  # graphs within graphs
+DEEPEST = 1  # loops within loops: none
+INFERRED_BY = 15  # opset
+LARGEST_ROW = 2**16  # numbers for each row of a batch
 KINDS = {
     TensorProto.FLOAT: 4,
     TensorProto.FLOAT16: 2,
@@ -32,13 +42,13 @@ KINDS = {
     TensorProto.UINT8: 1,
     TensorProto.BOOL: 1,
 }
-# All that `convert` and `reduced` write: none makes an array larger than its inputs by more than its weights say.
+# All that `convert` and `reduced` write.
 BASIC = frozenset(
     (
-        *("Add", "Cast", "Clip", "Concat", "Constant", "DequantizeLinear", "Div", "Erf", "Exp", "Gather"),
-        *("Gemm", "Identity", "LayerNormalization", "Loop", "MatMul", "Max", "Min", "Mul", "Neg", "Pow"),
-        *("QuantizeLinear", "Reciprocal", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Shape", "Sigmoid"),
-        *("Slice", "Softplus", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze"),
+        *("Add", "Cast", "Clip", "Concat", "Constant", "DequantizeLinear", "Div", "Exp", "Expand", "Gather"),
+        *("Gemm", "Identity", "LayerNormalization", "Loop", "MatMul", "Max", "Mean", "Min", "Mul", "Neg"),
+        *("Pow", "QuantizeLinear", "Reciprocal", "ReduceMean", "ReduceSum", "ReduceSumSquare", "Relu"),
+        *("Reshape", "Shape", "Sigmoid", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze"),
     )
 )  # fmt: skip
 
@@ -73,7 +83,8 @@ def admitted(raw: bytes, source: str) -> ModelProto:
         model = onnx.load_from_string(raw)
     except Exception:  # protobuf's decoding errors share no public base class
         raise InputError(f"{source} is not an ONNX file") from None
-    if not model.graph.node:
+    said = [text for entry in model.metadata_props for text in (entry.key, entry.value)]
+    if not model.graph.node or not all(isinstance(text, str) for text in said):  # not UTF-8
         raise InputError(f"{source} is not an ONNX file")
     if model.functions or model.training_info:
         raise _refused(source, "defines operators of its own")
@@ -86,6 +97,7 @@ def admitted(raw: bytes, source: str) -> ModelProto:
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise _refused(source, f"is no valid graph ({reason:.120})") from None
+    _require_small(model, source)
     return model
 
 
@@ -121,12 +133,13 @@ def read_contract(model: ModelProto, source: str) -> Contract:
     return entries
 
 
-def require_file(path: epath.Path) -> None:
+def require_file(path: epath.PathLike) -> None:
     """Refuses what is no file.
 
     Raises:
         InputError: there is none, or a folder.
     """
+    path = epath.Path(path)
     require_reachable(path)
     with reaching(path):
         is_folder, exists = path.is_dir(), path.exists()
@@ -158,6 +171,75 @@ def _require_basic(model: ModelProto, source: str) -> None:
                 _require_attribute(attribute, source)
             if node.op_type == "Loop":
                 _require_short(node, weights, source)
+
+
+def _require_small(model: ModelProto, source: str) -> None:
+    """Refuses arrays of unknown size, and of more numbers than the largest of the weights.
+
+    What a file declares of its arrays may be wrong; their shapes are inferred without it.
+    """
+    bare = ModelProto()
+    bare.CopyFrom(model)
+    # Rules of older ones infer less, of operators that are the same.
+    bare.opset_import[0].version = max(bare.opset_import[0].version, INFERRED_BY)
+    for graph, _ in _graphs(bare.graph):
+        del graph.value_info[:]
+    try:
+        bare = onnx.shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
+    except Exception:
+        raise _refused(source, "has arrays of unknown size") from None
+    largest = LARGEST_ROW
+    for graph, _ in _graphs(bare.graph):
+        largest = max(largest, *(math.prod(tensor.dims) for tensor in graph.initializer), 0)
+    _require_plain_sizes(bare, largest, source)
+    for graph, _ in _graphs(bare.graph):
+        known = {value.name: value.type.tensor_type for value in graph.value_info}
+        known |= {value.name: value.type.tensor_type for value in graph.output}
+        for node in graph.node:
+            if node.op_type != "Loop":  # which gives what its graph gives
+                for name in filter(None, node.output):
+                    _require_small_array(node, known.get(name), largest, source)
+
+
+def _require_small_array(
+    node: NodeProto, kind: TypeProto.Tensor | None, largest: int, source: str
+) -> None:
+    if kind is None or not kind.HasField("shape"):
+        raise _refused(source, "has arrays of unknown size")
+    sizes = [each.dim_value if each.HasField("dim_value") else None for each in kind.shape.dim]
+    known = [size for size in sizes if size is not None]
+    batches = len(sizes) - len(known)
+    if batches > 1 or math.prod(known) > (LARGEST_ROW if batches else largest):
+        raise _refused(source, "has arrays that are larger than a policy's")
+    if node.op_type == "Concat":
+        axis = next(each.i for each in node.attribute if each.name == "axis")
+        if sizes[axis] is None:  # again and again, it would double a batch
+            raise _refused(source, "joins batches")
+
+
+def _require_plain_sizes(model: ModelProto, largest: int, source: str) -> None:
+    """Refuses to give arrays other sizes than written ones, and those of arrays that are there."""
+    graphs = [graph for graph, _ in _graphs(model.graph)]
+    made = {name: node for graph in graphs for node in graph.node for name in node.output}
+    weights = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
+
+    def is_plain(name: str) -> bool:
+        if name in weights:
+            sizes = onnx.numpy_helper.to_array(weights[name])
+            return bool(sizes.dtype.kind == "i" and ((sizes > 0) & (sizes <= largest)).all())
+        node = made.get(name)
+        if node is None:
+            return False
+        if node.op_type == "Concat":
+            return all(is_plain(each) for each in node.input)
+        if node.op_type == "Gather":
+            node = made.get(node.input[0])
+        return node is not None and node.op_type == "Shape"
+
+    for graph in graphs:
+        for node in graph.node:
+            if node.op_type in ("Expand", "Reshape") and not is_plain(node.input[1]):
+                raise _refused(source, "gives arrays sizes that no policy needs")
 
 
 def _graphs(graph: GraphProto, depth: int = 0) -> Iterator[tuple[GraphProto, int]]:

@@ -103,9 +103,9 @@ def source(student: Agent, units: Units) -> str:
     """The C file: weights, and the function that computes an action with them."""
     task = student.task
     encoder, actor = _layers(student)
-    widest = max(len(layer.bias) for layer in [*encoder, *actor])
-    widest = max(widest, task.observation_size + task.goal_size)
     joined = len(encoder[-1].bias) if encoder else task.observation_size
+    hidden = max(len(layer.bias) for layer in [*encoder, *actor])
+    widest = max(hidden, task.observation_size, joined + task.goal_size)
     arrays = [
         *_array("observation_scale", task.observation_scale),
         *_array("goal_scale", task.goal_scale),
@@ -125,7 +125,7 @@ def source(student: Agent, units: Units) -> str:
         functions.append(_NORM)
     used = {layer.activation for layer in [*encoder, *actor] if layer.activation}
     functions += [
-        f"static void {name}(float *x, int size)\n{{\n    for (int i = 0; i < size; i++)\n"
+        f"static void apply_{name}(float *x, int size)\n{{\n    for (int i = 0; i < size; i++)\n"
         f"        x[i] = {ACTIVATIONS[name]};\n}}\n"
         for name in sorted(used)
     ]
@@ -184,7 +184,7 @@ def _calls(name: str, layers: list[Layer]) -> Iterator[str]:
         if layer.norm:
             yield f"normalise(y, {outputs}, {name}_{i}_norm_scale, {name}_{i}_norm_bias);"
         if layer.activation:
-            yield f"{layer.activation}(y, {outputs});"
+            yield f"apply_{layer.activation}(y, {outputs});"
         yield "swap = x, x = y, y = swap;"
 
 
@@ -197,7 +197,7 @@ def _finish(units: Units) -> Iterator[str]:
     yield "for (int i = 0; i < POLICY_ACTION; i++) {"
     yield "    const float squashed = tanhf(x[i]);"
     if units == "task":
-        yield "    const float inside = low[i] + (squashed + 1.0f) / 2.0f * (high[i] - low[i]);"
+        yield "    const float inside = low[i] + (squashed + 1.0f) * (0.5f * (high[i] - low[i]));"
         yield "    action[i] = low[i] < high[i] ? fminf(fmaxf(inside, low[i]), high[i])"
         yield "                                 : fminf(fmaxf(inside, high[i]), low[i]);"
     else:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from pydantic import Field as Described
 
+from distill.run import describe_teacher
 from export.runtime import CONTRACT_VERSION, PREFIX
 from students.networks import ENCODER
 from teachers.agent import Agent
@@ -153,7 +154,11 @@ def contract(
     networks = list(NETWORKS[role])
     if ENCODER in own.networks:  # which the heads in this file read
         networks.append(ENCODER)
-    made_from = {name: value for name, value in own.lineage.items() if name != "seen"}
+    lineage = {name: value for name, value in own.lineage.items() if name != "seen"}
+    if own.kind == "teacher":
+        lineage["teacher"] = describe_teacher(agent)
+    else:
+        lineage["student"] = {"digest": digest(agent.params)}
     outputs = {
         "action": places(task.action, None),
         "value": (Place(**VALUE, meaning=MEANING),),
@@ -165,7 +170,7 @@ def contract(
         networks={name: own.networks[name] for name in networks},
         config=own.config,
         metrics={**own.metrics, **metrics},
-        lineage={own.kind: {"digest": digest(agent.params)}, **made_from},
+        lineage=lineage,
         versions=library_versions(),
         role=role,
         inputs={name: places(getattr(task, name), seen.get(name)) for name in INPUTS[role]},

@@ -56,6 +56,7 @@ def convert(
             inputs=shapes,
             model_name=f"{task.name}_{role}",
             opset=opset,
+            normalization_mode="prefer_native",
             input_names=list(INPUTS[role]),
             output_names=list(OUTPUTS[role]),
         )

@@ -25,9 +25,13 @@ def reduced(
         rows: for each input of the graph, `[rows, n]` of real rollouts.
     """
     if precision == "float16":
+        from onnxruntime.quantization.onnx_model import ONNXModel
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
-        return convert_float_to_float16(model, keep_io_types=True)
+        found = ONNXModel(convert_float_to_float16(model, keep_io_types=True))
+        found.topological_sort()  # it appends the casts of inputs
+        del found.model.graph.value_info[:]  # of what is no longer float32
+        return found.model
     if precision == "int8":
         return _quantized(model, rows)
     return model

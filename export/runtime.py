@@ -104,7 +104,7 @@ class _Network:
             for name, array in arrays.items():
                 self._rows[name][0] = array
             self._session.run_with_iobinding(self._binding)
-            return {name: row[0] for name, row in self._results.items()}
+            return {name: row[0, ...] for name, row in self._results.items()}
         results = self._session.run(self._outputs, dict(arrays))
         return dict(zip(self._outputs, results, strict=True))
 
@@ -440,7 +440,9 @@ def _probability(value: np.ndarray, metadata: Mapping[str, Any]) -> np.ndarray:
     fitted = metadata.get("reachability")
     if fitted is None:
         raise ValueError("the file has no calibration of its values; export it again")
-    return 1.0 / (1.0 + np.exp(-(fitted["scale"] * value + fitted["offset"])))
+    return np.asarray(
+        1.0 / (1.0 + np.exp(-(fitted["scale"] * value + fitted["offset"]))), np.float32
+    )
 
 
 def _limits(fields: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:

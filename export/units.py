@@ -16,7 +16,7 @@ def in_task_units(task: Task, action: Any) -> Any:
     """
     low, high = limits(task)
     xp = namespace(action)
-    inside = low + (action + 1.0) / 2.0 * (high - low)
+    inside = low + (action + 1.0) * (0.5 * (high - low))
     # Rounding would let it pass a limit by a last digit.
     return xp.clip(inside, np.minimum(low, high), np.maximum(low, high))
 

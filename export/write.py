@@ -111,11 +111,16 @@ def export_student(
         policy did in MuJoCo C (see `teachers.evaluate.summary`); and of another precision its `retention` of float32.
 
     Raises:
-        InputError: `out` is taken, the opset cannot be written, or retention is too low; nothing is left in `out`.
+        InputError: `out` is taken, the opset cannot be written, retention is too low, or a teacher is wanted in another
+            precision; nothing is left in `out`.
         ParityError: a float32 file differs from JAX by more than 1e-4; nothing is left in `out`.
     """
     form, out, task = form or Form(), epath.Path(out), student.task
     if student.metadata.kind == "teacher":
+        if form.precision != "float32":
+            raise InputError(
+                f"a teacher is not written in {form.precision}; distill it, and export the student"
+            )
         parameters = student.metadata.networks["actor"]["parameters"]
         warnings.warn(
             f"a teacher reads {4e-6 * parameters:.3g} MB of weights for one action: distill it for a robot",

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
+from onnx.helper import make_node
 
 from export.admission import admitted, read_contract, read_model
+from export.convert import convert
 from export.session import opened
-from teachers import InputError
+from teachers import InputError, load_teacher
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,13 @@ def test_what_we_write_is_let_in(export_folder) -> None:
     for name in ("policy", "critic"):
         model = read_model(export_folder / f"{name}.onnx")
         assert read_contract(model, name).role == name
+
+
+@pytest.mark.parametrize("opset", [13, 17])
+def test_a_teacher_is_let_in(teacher_run, opset) -> None:
+    admitted(
+        convert(load_teacher(teacher_run), "combined", opset=opset).SerializeToString(), "teacher"
+    )
 
 
 def external(model: onnx.ModelProto) -> None:
@@ -55,7 +64,31 @@ def not_a_number(model: onnx.ModelProto) -> None:
 
 
 def foreign_operator(model: onnx.ModelProto) -> None:
-    model.graph.node[0].op_type = "Expand"
+    model.graph.node[0].op_type = "Tile"
+
+
+def followed(model: onnx.ModelProto, *nodes: onnx.NodeProto, **sizes: list[int]) -> None:
+    """Adds nodes, and constants that they take."""
+    for name, numbers in sizes.items():
+        model.graph.initializer.append(
+            onnx.numpy_helper.from_array(np.array(numbers, np.int64), name)
+        )
+    model.graph.node.extend(nodes)
+
+
+def expanded(model: onnx.ModelProto) -> None:
+    followed(model, make_node("Expand", ["goal", "huge"], ["many"]), huge=[2**20, 2**10, 2])
+
+
+def computed_size(model: onnx.ModelProto) -> None:
+    shape, many = make_node("Shape", ["goal"], ["s"]), make_node("Mul", ["s", "factor"], ["sizes"])
+    expand = make_node("Expand", ["goal", "sizes"], ["many"])
+    followed(model, shape, many, expand, factor=[2**20, 1])
+
+
+def every_pair_of_rows(model: onnx.ModelProto) -> None:
+    turned = make_node("Transpose", ["goal"], ["turned"])
+    followed(model, turned, make_node("MatMul", ["goal", "turned"], ["pairs"]))
 
 
 def foreign_domain(model: onnx.ModelProto) -> None:
@@ -95,17 +128,25 @@ def other_role(model: onnx.ModelProto) -> None:
     next(p for p in model.metadata_props if p.key == "crl_distill.role").value = '"critic"'
 
 
+def doubled(model: onnx.ModelProto) -> None:
+    followed(model, make_node("Concat", ["goal", "goal"], ["twice"], axis=0))
+
+
 HOSTILE: dict[Callable[[onnx.ModelProto], None], str] = {
     external: "in another file",
     huge: "numbers but holds",
     negative: "of a negative size",
     not_a_number: "that are not finite",
-    foreign_operator: "has the operator 'Expand'",
+    foreign_operator: "has the operator 'Tile'",
+    expanded: "gives arrays sizes",
+    computed_size: "gives arrays sizes",
+    doubled: "joins batches",
+    every_pair_of_rows: "larger than a policy's",
     foreign_domain: "has the operator",
     own_function: "defines operators of its own",
     later_opset: "needs operator sets",
     loop: "has a loop of no fixed length",
-    other_size: "",
+    other_size: "is no valid graph",
     without_contract: "did not export it",
     wrong_contract: r"crl_distill\.control_period",
     text_contract: "damaged metadata",

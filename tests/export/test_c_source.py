@@ -60,7 +60,7 @@ def test_c_computes_what_jax_does(student_run, tmp_path, heads, normalisation, a
     export_c(student, tmp_path / "c", "normalized")
     random = np.random.default_rng(0)
     observation, goal = (random.normal(0, 2, (100, n)).astype(np.float32) for n in (8, 2))
-    expected = np.asarray(student.networks.policy(student.params, observation, goal))
+    expected = np.asarray(jax.jit(student.networks.policy)(student.params, observation, goal))
     assert np.abs(expected).max() > 0.1
     found = compiled(tmp_path / "c")(observation, goal, 2)
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -75,7 +75,7 @@ def test_actions_are_in_task_units_and_within_their_limits(student_run, tmp_path
         random.normal(0, 5, (100, n)).astype(np.float32)
         for n in (task.observation_size, task.goal_size)
     )
-    action = np.asarray(student.networks.policy(student.params, observation, goal))
+    action = np.asarray(jax.jit(student.networks.policy)(student.params, observation, goal))
     low, high = (
         np.array([getattr(field, end) for field in task.action], np.float32)
         for end in ("low", "high")

@@ -143,7 +143,7 @@ FAULTS = {
     "nan": (np.full(8, np.nan), GOAL, r"observation\[0\] \(joint_cos, 1\) is nan; look for a broken"),
     "infinite": (OBSERVATION, np.array([0, np.inf]), r"goal\[1\] \(fingertip, m\) is inf"),
     "far": (OBSERVATION + 1e6 * (np.arange(8) == 4), GOAL, r"observation\[4\] \(joint_velocity, rad/s\) is 1e\+06, far"),
-    "batch": (np.ones((2, 8)), GOAL, r"observation has shape \(2, 8\) but goal \(2,\)"),
+    "batch": (np.stack([OBSERVATION] * 2), GOAL, r"observation has shape \(2, 8\) but goal \(2,\)"),
 }  # fmt: skip
 
 

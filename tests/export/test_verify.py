@@ -77,7 +77,7 @@ def test_both_heads_and_other_precisions_are_verified(student_run, tmp_path) -> 
 
 def test_the_command_says_a_line_a_check(export_folder, tmp_path) -> None:
     critic = export_folder / "critic.onnx"
-    said = run_json("verify", critic, "--json")
+    said = run_json("verify", critic)
     assert [row["name"] for row in said["checks"]][:2] == ["structure", "contract"]
     assert said["ok"]
     (tmp_path / "cut.onnx").write_bytes(critic.read_bytes()[:-100])

@@ -50,7 +50,7 @@ def test_parity_is_that_of_the_largest_difference(student_run) -> None:
     student = load_student(student_run)
     random = np.random.default_rng(0)
     observation, goal = (random.standard_normal((7, n)).astype(np.float32) for n in (8, 2))
-    action = np.asarray(student.networks.policy(student.params, observation, goal))
+    action = np.array(jax.jit(student.networks.policy)(student.params, observation, goal))
     rows = write.Rows(observation, goal, action, np.zeros(7, np.float32))
     function = opened(convert(student, "policy"))
     assert 0 < write.measure_parity(student.task, function, rows, "policy", "task") < 1e-5
@@ -116,6 +116,8 @@ def test_a_teacher_is_exported_with_a_warning(teacher_run, tmp_path) -> None:
     with pytest.warns(UserWarning, match="MB of weights for one action: distill it"):
         result = export_student(load_teacher(teacher_run), tmp_path / "out")
     assert result["parity_max_abs"] < 1e-4
+    with pytest.raises(InputError, match="a teacher is not written in int8; distill it"):
+        export_student(load_teacher(teacher_run), tmp_path / "int8", Form(precision="int8"))
     said = Policy(result["policy"]).metadata
     assert said["seen_in"] == "export"
     assert said["role"] == "policy"
