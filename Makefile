@@ -8,8 +8,10 @@ SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 
 # Of onnxruntime-web.
 WEB := 1.30.0
+# The oldest ONNX Runtime that there is for each Python, in an environment of its own.
+OLDEST := 'onnxruntime==1.15.0; python_version < "3.12"' 'onnxruntime==1.17.0; python_version >= "3.12"' 'numpy<2'
 
-.PHONY: setup demo web test test-slow check format bench lock clean-cache clean
+.PHONY: setup demo web oldest test test-slow check format bench lock clean-cache clean
 
 setup: $(READY)
 
@@ -29,7 +31,15 @@ demo: setup
 web: setup
 	npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts --prefix $(VENV)/web onnxruntime-web@$(WEB)
 
-test: setup
+# The oldest runtime, for the test that compares with it.
+oldest: $(VENV)/oldest/.ready
+
+$(VENV)/oldest/.ready: Makefile | setup
+	$(BIN)/python -m venv $(VENV)/oldest
+	$(VENV)/oldest/bin/python -m pip install --quiet --disable-pip-version-check $(OLDEST)
+	touch $@
+
+test: setup oldest
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-slow: setup
