@@ -17,7 +17,7 @@ from teachers.agent import Agent
 from teachers.tasks import InputError
 
 OPSET = 17  # ONNX Runtime reads it since 2022; the first with LayerNormalization
-OLDEST, NEWEST = 13, 23  # what the converter writes
+OLDEST, NEWEST = 13, 26  # what the converter writes
 
 
 def convert(
@@ -30,7 +30,7 @@ def convert(
         role: `policy`, `(observation, goal) -> action`; `critic`, `(observation, goal, action) -> value`; or
             `combined`, `(observation, goal) -> (action, value of that action)`.
         units: of actions: those of the task, or normalized to [-1, 1].
-        opset: whose operators are used, from 13 to 23.
+        opset: whose operators are used, from 13 to 26.
 
     Raises:
         InputError: an opset that the converter does not write.

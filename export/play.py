@@ -12,10 +12,13 @@ from teachers.evaluate import evaluation_starts
 from teachers.progress import Progress, silent
 from teachers.tasks import State, Task
 from teachers.tasks.disturbance import Disturbances
-from teachers.tasks.twin import twins
+from teachers.tasks.twin import Twin, twins
 
 # observation [batch, obs], goal [batch, goal] -> action [batch, act], all float32 numpy arrays
 PolicyFunction = Callable[[Any, Any], np.ndarray]
+
+# what is done with a robot and its goal after each control step
+Watch = Callable[[Twin, np.ndarray], None]
 
 SIDE_BY_SIDE = 256  # each simulation of the C engine holds memory of its own
 
@@ -37,6 +40,7 @@ def play_in_c(
     seed: int = 0,
     progress: Progress = silent,
     disturbances: Disturbances | None = None,
+    watch: Watch | None = None,
 ) -> Recording:
     """Plays whole episodes of a task in MuJoCo C.
 
@@ -47,17 +51,26 @@ def play_in_c(
         seed: of initial states and goals. `teachers.evaluate_agent` gives the same ones in MJX.
         progress: called after each control step of all episodes.
         disturbances: what the same episodes are disturbed by, as in `teachers.evaluate_agent`.
+        watch: called with the robot after each of its control steps; episodes are then played one after the other.
     """
     starts = evaluation_starts(task, episodes, seed, disturbances)
     total = task.episode_steps * episodes
     parts: list[Recording] = []
-    for first in range(0, episodes, SIDE_BY_SIDE):
-        some = jax.tree.map(itemgetter(slice(first, first + SIDE_BY_SIDE)), starts)
+    together = SIDE_BY_SIDE if watch is None else 1
+    for first in range(0, episodes, together):
+        some = jax.tree.map(itemgetter(slice(first, first + together)), starts)
 
-        def advanced(steps: int, before: int = first * task.episode_steps) -> None:
+        def stepped(
+            steps: int,
+            robots: list[Twin],
+            goal: np.ndarray,
+            before: int = first * task.episode_steps,
+        ) -> None:
             progress(before + steps, total, {})
+            if watch is not None:
+                watch(robots[0], goal[0])
 
-        parts.append(_play(task, policy, some, np.random.default_rng((seed, first)), advanced))
+        parts.append(_play(task, policy, some, np.random.default_rng((seed, first)), stepped))
     return Recording(
         goal=np.concatenate([part.goal for part in parts]),
         **{
@@ -72,7 +85,7 @@ def _play(
     policy: PolicyFunction,
     starts: State,
     random: np.random.Generator,
-    advanced: Callable[[int], None],
+    stepped: Callable[[int, list[Twin], np.ndarray], None],
 ) -> Recording:
     goal = np.asarray(starts.goal, np.float32)
     robots = twins(task, starts)
@@ -92,5 +105,5 @@ def _play(
         observation = np.stack([robot.observation for robot in robots])
         alive = alive & ~np.asarray(task.terminated(observation))
         rows["distance"].append(np.where(alive, task.distance(observation, goal), np.inf))
-        advanced(step * len(robots))
+        stepped(step * len(robots), robots, goal)
     return Recording(goal=goal, **{key: np.stack(values) for key, values in rows.items()})

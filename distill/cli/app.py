@@ -1,5 +1,6 @@
 """The commands. What they need is imported when they run, so that help and mistyped options answer at once."""
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -446,7 +447,7 @@ def export(
         bool,
         typer.Option("--normalized", help="Actions in [-1, 1], not in the task's own units."),
     ] = False,
-    opset: Annotated[int, typer.Option(help="Of ONNX, from 13 to 23.")] = 17,
+    opset: Annotated[int, typer.Option(help="Of ONNX, from 13 to 26.")] = 17,
     dtype: Annotated[str, typer.Option(help="Of weights and arithmetic: float32 or float16.")] = (
         "float32"
     ),
@@ -594,6 +595,12 @@ def play(
             min=0, help="m/s by which a push, once an episode, changes the robot's speed."
         ),
     ] = 0.0,
+    real_time: Annotated[
+        bool, typer.Option("--real-time", help="At the robot's pace, not as fast as possible.")
+    ] = False,
+    viewer: Annotated[
+        bool, typer.Option("--viewer", help="Show it in MuJoCo's viewer, in real time.")
+    ] = False,
     task: TaskOption = None,
     checkpoint: Checkpoint = "newest",
     json: Json = False,
@@ -608,6 +615,8 @@ def play(
     from export.animate import animate
     from export.artefacts import open_policy
     from export.play import play_in_c
+    from export.watch import RealTime
+    from export.watch import viewer as open_viewer
     from teachers.evaluate import outcomes
     from teachers.tasks.disturbance import Disturbances
     from teachers.tasks.files import require_new_file
@@ -617,11 +626,16 @@ def play(
         require_new_file(video, *ANIMATIONS)
     opened = open_policy(path, _chosen(task), which(checkpoint))
     disturbances = Disturbances(noise=noise, delay=(delay, delay), push=push)
-    with progress("play") as report:
-        recording = play_in_c(opened.task, opened.act, episodes, seed, report, disturbances)
+    with contextlib.ExitStack() as stack:
+        show_in = stack.enter_context(open_viewer(opened.task)) if viewer else None
+        pace = RealTime(opened.task, show_in) if viewer or real_time else None
+        report = stack.enter_context(progress("play"))
+        recording = play_in_c(opened.task, opened.act, episodes, seed, report, disturbances, pace)
     played = outcomes(opened.task, recording.distance)
     figures = _outcome_figures(opened.metadata, seed, played)
     figures["by_episode"] = [float(value) for value in played.time_at_goal]
+    if pace:
+        figures["missed"] = pace.missed
     if video:
         renderer = animate(opened.task, recording, video, shown)
         figures |= {"video": str(video), "renderer": renderer}

@@ -193,7 +193,7 @@ def _add_squares(spec: mujoco.MjSpec, edge: float) -> None:
             geom.material = name
 
 
-def _goal_marker(model: mujoco.MjModel) -> int:
+def goal_marker(model: mujoco.MjModel) -> int:
     """The goal's index among the bodies that are placed by hand."""
     return int(model.body(GOAL_MARKER).mocapid[0])
 
@@ -218,7 +218,7 @@ class _GlProcess:
             **camera._asdict(),
             "size": size,
             "model_bytes": content.size,
-            "goal": _goal_marker(model),
+            "goal": goal_marker(model),
         }
         self._shape = (size, size, 3)
         try:
@@ -291,7 +291,7 @@ class _Outlines:
         half = camera.distance * np.tan(np.radians(model.vis.global_.fovy / 2))
         self._axes.set(xlim=(-half, half), ylim=(-half, half))
         self._model, self._camera = model, camera
-        self._data, self._goal = mujoco.MjData(model), _goal_marker(model)
+        self._data, self._goal = mujoco.MjData(model), goal_marker(model)
         self._shapes = [_surface(model, geom) for geom in range(model.ngeom)]
 
     def draw(self, pose: Pose) -> Frame:

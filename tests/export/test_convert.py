@@ -90,7 +90,7 @@ def test_files_load_in_runtimes_that_are_years_old(export_folder) -> None:
         assert all(isinstance(shape[0], str) for shape in shapes)  # the batch is symbolic
 
 
-@pytest.mark.parametrize("opset", [13, 16, 17, 18, 23])
+@pytest.mark.parametrize("opset", [13, 16, 17, 18, 26])
 def test_every_opset_computes_the_same(student_run, opset) -> None:
     shape = MLPConfig(layers=1, width=8, normalisation=True)
     config = StudentConfig(policy=shape, critic=shape)
