@@ -134,22 +134,29 @@ def timed(act: Callable[[], Any], calls: int) -> np.ndarray:
 
 
 def in_onnx_runtime(agent: Agent, precision: Precision, calls: int) -> np.ndarray:
-    random = np.random.default_rng(0)
-    rows = {
-        name: random.standard_normal((256, agent.task.sizes[name])).astype(np.float32)
-        for name in ("observation", "goal")
-    }
-    model = reduced(convert(agent, "policy"), precision, rows)
+    with tempfile.TemporaryDirectory() as folder:
+        policy = Policy(written(agent, precision, Path(folder) / "policy.onnx"), margin=None)
+        observation, goal = (row[0] for row in drawn(agent).values())
+        action = np.zeros(agent.task.action_size, np.float32)
+        return timed(lambda: policy(observation, goal, out=action), calls)
+
+
+def written(agent: Agent, precision: Precision, file: Path) -> Path:
+    model = reduced(convert(agent, "policy"), precision, drawn(agent))
     entries = contract(
         agent, "policy", model, units="task", precision=precision, seen={}, seen_in="export"
     )
     attach(model, entries)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "policy.onnx"
-        path.write_bytes(model.SerializeToString())
-        policy = Policy(path, margin=None)
-        observation, goal = rows["observation"][0], rows["goal"][0]
-        return timed(lambda: policy(observation, goal), calls)
+    file.write_bytes(model.SerializeToString())
+    return file
+
+
+def drawn(agent: Agent) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    return {
+        name: random.standard_normal((256, agent.task.sizes[name])).astype(np.float32)
+        for name in ("observation", "goal")
+    }
 
 
 def in_c(agent: Agent, calls: int) -> np.ndarray:

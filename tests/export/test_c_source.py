@@ -1,12 +1,14 @@
 import ctypes
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+import export
 from export.c_source import export_c, header
 from students import StudentConfig, load_student, student_networks
 from students.config import MLPConfig
@@ -95,6 +97,25 @@ def test_the_header_says_which_number_goes_where(student_run) -> None:
         "0.0199999996f /* s */",
     ):
         assert words in said
+
+
+@pytest.mark.parametrize("compiler", [["cc", "-std=c99"], ["c++", "-std=c++17", "-x", "c++"]])
+def test_the_example_runs_at_the_control_period(student_run, tmp_path, compiler) -> None:
+    if shutil.which(compiler[0]) is None:
+        pytest.skip(f"there is no {compiler[0]}")
+    export_c(load_student(student_run), tmp_path / "c")
+    example = Path(export.__file__).parent / "examples" / "control_loop.c"
+    shutil.copy(example, tmp_path / "c")
+    files = ["control_loop.c", "policy.c", "-o", "loop", "-lm"]
+    flags = [flag for flag in FLAGS if not flag.startswith("-std")]
+    language = [*compiler[2:], *files[:2], *(["-x", "none"] if compiler[2:] else []), *files[2:]]
+    subprocess.run([*compiler[:2], *flags, *language], cwd=tmp_path / "c", check=True)
+    begun = time.monotonic()
+    done = subprocess.run(
+        ["./loop", "25"], cwd=tmp_path / "c", check=True, capture_output=True, text=True
+    )
+    assert time.monotonic() - begun >= 25 * 0.02
+    assert done.stdout.startswith("25 steps")
 
 
 def test_a_teacher_is_refused(teacher_run, tmp_path) -> None:

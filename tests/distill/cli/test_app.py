@@ -167,7 +167,23 @@ def test_bad_input_is_refused_in_one_line(arguments, words) -> None:
 
 def test_the_wrong_kind_of_artefact_is_refused(teacher_run, student_run, tmp_path) -> None:
     assert_refused(run("distill", student_run, "--out", tmp_path / "x"), "a student, not a teacher")
-    assert_refused(run("export", teacher_run, "--out", tmp_path / "x"), "a teacher, not a student")
+    result = run("export", teacher_run, "--format", "c", "--out", tmp_path / "x")
+    assert_refused(result, "a teacher is too deep for a microcontroller")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--opset", 12], ["opset 12", "from 13 to"]),
+        (["--dtype", "float64"], ["'float64'", "float32 or float16"]),
+        (["--dtype", "float16", "--quantize", "int8"], ["cannot be written"]),
+        (["--format", "tflite"], ["'tflite'", "onnx or c"]),
+        (["--format", "c", "--combined"], ["leave out --combined"]),
+    ],
+)
+def test_files_that_cannot_be_written_are_refused(student_run, tmp_path, options, said) -> None:
+    assert_refused(run("export", student_run, *options, "--out", tmp_path / "x"), *said)
     assert not (tmp_path / "x").exists()
 
 
