@@ -270,10 +270,13 @@ def _require_tensor(tensor: TensorProto, source: str) -> None:
     if any(size < 0 for size in tensor.dims):
         raise _refused(source, f"has weights {name} of a negative size")
     count = math.prod(tensor.dims)
-    held = len(tensor.raw_data) // KINDS[tensor.data_type] if tensor.raw_data else _typed(tensor)
+    held = len(tensor.raw_data) / KINDS[tensor.data_type] if tensor.raw_data else _typed(tensor)
     if count != held:
-        raise _refused(source, f"has weights {name} of {count:,} numbers but holds {held:,}")
-    array = onnx.numpy_helper.to_array(tensor)
+        raise _refused(source, f"has weights {name} of {count:,} numbers but holds {held:,g}")
+    try:
+        array = onnx.numpy_helper.to_array(tensor)
+    except Exception:  # of numbers in the field of another type
+        raise _refused(source, f"has weights {name} that are none") from None
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise _refused(source, f"has weights {name} that are not finite")
 

@@ -66,6 +66,7 @@ def verify(
     """
     try:
         model = read_model(path)
+        opened(model, str(path))
     except InputError as error:
         yield Check("structure", False, str(error))
         return
