@@ -9,7 +9,8 @@ SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 # Of onnxruntime-web.
 WEB := 1.30.0
 # The oldest ONNX Runtime that there is for each Python, in an environment of its own.
-OLDEST := 'onnxruntime==1.15.0; python_version < "3.12"' 'onnxruntime==1.17.0; python_version >= "3.12"' 'numpy<2'
+OLDEST := 'onnxruntime==1.15.0; python_version < "3.12"' 'onnxruntime==1.17.0; python_version == "3.12"' \
+	'onnxruntime==1.20.0; python_version == "3.13"' 'onnxruntime; python_version > "3.13"' 'numpy<2; python_version < "3.13"'
 
 .PHONY: setup demo web oldest test test-slow check format bench lock clean-cache clean
 

@@ -1,27 +1,47 @@
-"""Does a policy's memory grow while it acts? Calls it ten million times and looks at the process's memory as it goes. On
-Linux.
+"""Does a policy's memory grow while it acts? Calls it ten million times and looks at the process's memory as it goes.
 
+On Linux.
 Of `Policy` with `out=`, through ONNX Runtime, and of the C file. A row each, in MiB: `begin`, after the first of the equal
 parts into which the calls are divided, and `end`, after the last.
 """
 
 import resource
 import subprocess
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from common import parser, report
 from latency import FLAGS, student, written
 
+import export.runtime
 from export.c_source import export_c
-from export.runtime import Policy
 
 CALLS = 10_000_000
 PARTS = 10
 PAGE = resource.getpagesize() / 2**20  # MiB
 
-MAIN = """
+IN_PYTHON = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from runtime import Policy
+
+policy = Policy(sys.argv[2], margin=None)
+sizes = [policy.metadata["inputs"][name][-1]["stop"] for name in policy.inputs]
+observation, goal = (np.zeros(size, np.float32) for size in sizes)
+action = np.zeros(policy.metadata["outputs"]["action"][-1]["stop"], np.float32)
+for part in range(%d):
+    for _ in range(%d):
+        policy(observation, goal, out=action)
+        observation[0] = 0.1 * action[0]
+    print(Path("/proc/self/statm").read_text().split()[1])
+"""
+
+IN_C = """
 #include "policy.h"
 #include <stdio.h>
 int main(void)
@@ -32,36 +52,37 @@ int main(void)
             policy_act(observation, goal, action);
             observation[0] = 0.1f * action[0];
         }
-        getrusage(RUSAGE_SELF, &usage);
-        printf("%%ld\\n", usage.ru_maxrss);
+        FILE *memory = fopen("/proc/self/statm", "r");
+        long all, resident;
+        if (!memory || fscanf(memory, "%%ld %%ld", &all, &resident) != 2)
+            return 1;
+        fclose(memory);
+        printf("%%ld\\n", resident);
     }
     return 0;
 }
 """
 
 
+def said(command: Sequence[str | Path], folder: Path) -> list[float]:
+    """MiB that a program says it holds after each part."""
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return [int(line) * PAGE for line in done.stdout.split()]
+
+
 def in_onnx_runtime(file: Path, calls: int) -> list[float]:
-    """MiB of this process after each part."""
-    policy = Policy(file, margin=None)
-    sizes = [policy.metadata["inputs"][name][-1]["stop"] for name in policy.inputs]
-    observation, goal = (np.zeros(size, np.float32) for size in sizes)
-    action = np.zeros(policy.metadata["outputs"]["action"][-1]["stop"], np.float32)
-    found = []
-    for _ in range(PARTS):
-        for _ in range(calls // PARTS):
-            policy(observation, goal, out=action)
-            observation[0] = 0.1 * action[0]
-        found.append(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE)
-    return found
+    """Of a process that has numpy and ONNX Runtime alone."""
+    script = IN_PYTHON % (PARTS, calls // PARTS)
+    home = Path(export.runtime.__file__).parent
+    return said([sys.executable, "-c", script, home, file], file.parent)
 
 
 def in_c(folder: Path, calls: int) -> list[float]:
-    """MiB of a C program after each part."""
-    (folder / "main.c").write_text(MAIN % (PARTS, calls // PARTS))
+    """Of a C program."""
+    (folder / "main.c").write_text(IN_C % (PARTS, calls // PARTS))
     command = ["cc", *FLAGS, "policy.c", "main.c", "-o", "main", "-lm"]
     subprocess.run(command, cwd=folder, check=True)
-    said = subprocess.run([folder / "main"], check=True, capture_output=True, text=True).stdout
-    return [int(line) * PAGE for line in said.split()]
+    return said([folder / "main"], folder)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """How long one action takes on one thread: sizes of students by what runs them, and beside them the deepest teacher.
 
 Parameters are drawn at random; how long they take does not depend on what they are. The bound is the time in which a C
-program sums up as many floats as the policy has parameters, over and over: no runtime that reads each weight once, from
-wherever they stay between two actions, is faster.
+program sums up as many floats as the policy has parameters, over and over: what reads each float32 weight once, from
+wherever they stay between two actions, takes no less.
 """
 
 import shutil
@@ -143,9 +143,7 @@ def in_onnx_runtime(agent: Agent, precision: Precision, calls: int) -> np.ndarra
 
 def written(agent: Agent, precision: Precision, file: Path) -> Path:
     model = reduced(convert(agent, "policy"), precision, drawn(agent))
-    entries = contract(
-        agent, "policy", model, units="task", precision=precision, seen={}, seen_in="export"
-    )
+    entries = contract(agent, "policy", model, units="task", seen={}, seen_in="export")
     attach(model, entries)
     file.write_bytes(model.SerializeToString())
     return file

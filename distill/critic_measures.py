@@ -70,9 +70,9 @@ def measure_critic(student: Agent, teacher: Agent, episodes: int, seed: int) -> 
         values(agent, student, states[:, None], goals[None]) for agent in (student, teacher)
     )
     result: dict[str, Any] = {
-        "spearman": _spearman(own.ravel(), theirs.ravel()),
+        "spearman": spearman(own.ravel(), theirs.ravel()),
         "spearman_within_goal": _mean(
-            [_spearman(own[:, goal], theirs[:, goal]) for goal in range(GOALS)]
+            [spearman(own[:, goal], theirs[:, goal]) for goal in range(GOALS)]
         ),
     }
     accuracies = {"top1": student, "teacher_top1": teacher}
@@ -166,6 +166,13 @@ def auroc(scores: Float[np.ndarray, "rows"], outcomes: Bool[np.ndarray, "rows"])
     return float(larger / (len(positives) * len(negatives)))
 
 
+def spearman(one: np.ndarray, other: np.ndarray) -> float | None:
+    """The rank correlation of two arrays of one shape; None where one of them is constant."""
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    return float(stats.spearmanr(one, other).statistic)
+
+
 def _pairs(
     played: Played,
     at: tuple[np.ndarray, np.ndarray],
@@ -226,12 +233,6 @@ def _logits(networks: Networks) -> Callable[..., Float[Array, "batch batch"]]:
 def _padded(rows: np.ndarray, at: int, size: int) -> np.ndarray:
     part = rows[at : at + size]
     return np.pad(part, ((0, size - len(part)), (0, 0)), mode="edge")
-
-
-def _spearman(one: np.ndarray, other: np.ndarray) -> float | None:
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
-        return None
-    return float(stats.spearmanr(one, other).statistic)
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -5,7 +5,7 @@ of what is refused here has been given to ONNX Runtime.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -16,12 +16,11 @@ from onnx import (
     ModelProto,
     NodeProto,
     TensorProto,
-    TypeProto,
     ValueInfoProto,
 )
 from pydantic import ValidationError
 
-from export.contract import INPUTS, OUTPUTS, Contract, operators
+from export.contract import INPUTS, OUTPUTS, Contract, operators, precision_of
 from export.convert import NEWEST, OLDEST
 from export.runtime import PREFIX, read_metadata
 from teachers.paths import reaching, require_reachable
@@ -29,7 +28,10 @@ from teachers.tasks import InputError
 
 LARGEST = 2**31 - 1  # bytes: what one protobuf message holds
 MOST_STEPS = 4096  # of a loop over a teacher's blocks
-MOST_NODES = 100_000
+MOST_NODES = 2000
+MOST_JOINTS = 8  # of arrays that are no sizes: of observations, actions and goals
+MOST_JOINED = 8  # arrays at a time
+WORK = 2**26, 8  # multiplications for each row of a batch: these, and so many for each weight
 DEEPEST = 1  # loops within loops: none
 INFERRED_BY = 15  # opset
 LARGEST_ROW = 2**16  # numbers for each row of a batch
@@ -52,6 +54,9 @@ BASIC = frozenset(
     )
 )  # fmt: skip
 
+PRODUCTS = frozenset(("Gemm", "MatMul"))
+Shapes = Mapping[str, list[int | None]]
+
 
 def read_model(path: epath.PathLike) -> ModelProto:
     """Reads a file's graph, if it is one that may be run.
@@ -64,6 +69,8 @@ def read_model(path: epath.PathLike) -> ModelProto:
     """
     path = epath.Path(path)
     require_file(path)
+    if path.stat().length > LARGEST:
+        raise _refused(str(path), "is larger than an ONNX file can be")
     return admitted(path.read_bytes(), str(path))
 
 
@@ -77,8 +84,6 @@ def admitted(raw: bytes, source: str) -> ModelProto:
     Raises:
         InputError: it is damaged, or asks for more than a policy does.
     """
-    if len(raw) > LARGEST:
-        raise _refused(source, "is larger than an ONNX file can be")
     try:
         model = onnx.load_from_string(raw)
     except Exception:  # protobuf's decoding errors share no public base class
@@ -128,8 +133,13 @@ def read_contract(model: ModelProto, source: str) -> Contract:
             )
         for value in given:
             _require_array(value, declared[value.name][-1].stop, source)
-    if entries.operators != operators(model):
-        raise _refused(source, "has other operators than its contract lists")
+    for name, said, found in (
+        ("operators", entries.operators, operators(model)),
+        ("opset", entries.opset, model.opset_import[0].version),
+        ("precision", entries.precision, precision_of(model)),
+    ):
+        if said != found:
+            raise _refused(source, f"says {name} {said!r}, but has {found!r}")
     return entries
 
 
@@ -170,11 +180,11 @@ def _require_basic(model: ModelProto, source: str) -> None:
             for attribute in node.attribute:
                 _require_attribute(attribute, source)
             if node.op_type == "Loop":
-                _require_short(node, weights, source)
+                _require_short(node, graph, source)
 
 
 def _require_small(model: ModelProto, source: str) -> None:
-    """Refuses arrays of unknown size, and of more numbers than the largest of the weights.
+    """Refuses arrays of unknown size, or of more numbers than the largest of the weights, and more work than a policy's.
 
     What a file declares of its arrays may be wrong; their shapes are inferred without it.
     """
@@ -184,29 +194,50 @@ def _require_small(model: ModelProto, source: str) -> None:
     bare.opset_import[0].version = max(bare.opset_import[0].version, INFERRED_BY)
     for graph, _ in _graphs(bare.graph):
         del graph.value_info[:]
+    counts = [math.prod(t.dims) for graph, _ in _graphs(bare.graph) for t in graph.initializer]
+    largest = max(LARGEST_ROW, *counts, 0)
+    _require_plain_sizes(bare, largest, source)
     try:
         bare = onnx.shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
     except Exception:
         raise _refused(source, "has arrays of unknown size") from None
-    largest = LARGEST_ROW
-    for graph, _ in _graphs(bare.graph):
-        largest = max(largest, *(math.prod(tensor.dims) for tensor in graph.initializer), 0)
-    _require_plain_sizes(bare, largest, source)
-    for graph, _ in _graphs(bare.graph):
-        known = {value.name: value.type.tensor_type for value in graph.value_info}
-        known |= {value.name: value.type.tensor_type for value in graph.output}
-        for node in graph.node:
-            if node.op_type != "Loop":  # which gives what its graph gives
-                for name in filter(None, node.output):
-                    _require_small_array(node, known.get(name), largest, source)
+    if _work(bare.graph, {}, largest, source) > WORK[0] + WORK[1] * sum(counts):
+        raise _refused(source, "computes more than a policy does")
+
+
+def _work(graph: GraphProto, outer: Shapes, largest: int, source: str) -> int:
+    """Multiplications for each row of a batch; every array is looked at on the way."""
+    shapes = {**outer, **{tensor.name: list(tensor.dims) for tensor in graph.initializer}}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        if value.type.tensor_type.HasField("shape"):
+            shapes[value.name] = [
+                each.dim_value if each.HasField("dim_value") else None
+                for each in value.type.tensor_type.shape.dim
+            ]
+    total = 0
+    for node in graph.node:
+        if node.op_type == "Loop":  # it gives what its graph gives
+            body = next(each.g for each in node.attribute if each.name == "body")
+            total += (_trips(node, graph) or 0) * _work(body, shapes, largest, source)
+            continue
+        for name in filter(None, node.output):
+            _require_small_array(node, shapes.get(name), largest, source)
+        if node.op_type != "Identity":
+            numbers = sum(math.prod(filter(None, shapes[name])) for name in node.output if name)
+            total += numbers * (_summed(node, shapes) if node.op_type in PRODUCTS else 1)
+    return total
+
+
+def _summed(node: NodeProto, shapes: Shapes) -> int:
+    """How many products, at most, each number of a matrix product is the sum of."""
+    return max([1, *filter(None, shapes.get(node.input[0]) or shapes.get(node.input[1]) or ())])
 
 
 def _require_small_array(
-    node: NodeProto, kind: TypeProto.Tensor | None, largest: int, source: str
+    node: NodeProto, sizes: list[int | None] | None, largest: int, source: str
 ) -> None:
-    if kind is None or not kind.HasField("shape"):
+    if sizes is None:
         raise _refused(source, "has arrays of unknown size")
-    sizes = [each.dim_value if each.HasField("dim_value") else None for each in kind.shape.dim]
     known = [size for size in sizes if size is not None]
     batches = len(sizes) - len(known)
     if batches > 1 or math.prod(known) > (LARGEST_ROW if batches else largest):
@@ -223,23 +254,29 @@ def _require_plain_sizes(model: ModelProto, largest: int, source: str) -> None:
     made = {name: node for graph in graphs for node in graph.node for name in node.output}
     weights = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
 
-    def is_plain(name: str) -> bool:
+    def is_size(name: str) -> bool:
         if name in weights:
             sizes = onnx.numpy_helper.to_array(weights[name])
             return bool(sizes.dtype.kind == "i" and ((sizes > 0) & (sizes <= largest)).all())
         node = made.get(name)
-        if node is None:
-            return False
-        if node.op_type == "Concat":
-            return all(is_plain(each) for each in node.input)
-        if node.op_type == "Gather":
+        if node is not None and node.op_type == "Gather":
             node = made.get(node.input[0])
         return node is not None and node.op_type == "Shape"
 
-    for graph in graphs:
-        for node in graph.node:
-            if node.op_type in ("Expand", "Reshape") and not is_plain(node.input[1]):
-                raise _refused(source, "gives arrays sizes that no policy needs")
+    def is_plain(name: str) -> bool:
+        node = made.get(name)
+        if node is not None and node.op_type == "Concat":
+            return all(is_size(each) for each in node.input)
+        return is_size(name)
+
+    joints = 0
+    for node in (node for graph in graphs for node in graph.node):
+        if node.op_type in ("Expand", "Reshape") and not is_plain(node.input[1]):
+            raise _refused(source, "gives arrays sizes that no policy needs")
+        if node.op_type == "Concat":
+            joints += not is_plain(node.output[0])
+            if joints > MOST_JOINTS or len(node.input) > MOST_JOINED:
+                raise _refused(source, "joins more arrays than a policy does")
 
 
 def _graphs(graph: GraphProto, depth: int = 0) -> Iterator[tuple[GraphProto, int]]:
@@ -286,19 +323,29 @@ def _typed(tensor: TensorProto) -> int:
     return max(len(tensor.float_data), len(tensor.int32_data), len(tensor.int64_data))
 
 
-def _require_short(node: NodeProto, weights: dict[str, TensorProto], source: str) -> None:
-    trips = weights.get(node.input[0]) if node.input else None
-    if trips is None or trips.data_type != TensorProto.INT64 or math.prod(trips.dims) != 1:
+def _require_short(node: NodeProto, graph: GraphProto, source: str) -> None:
+    trips = _trips(node, graph)
+    if trips is None:
         raise _refused(source, "has a loop of no fixed length")
-    if not 0 <= int(onnx.numpy_helper.to_array(trips).reshape(())) <= MOST_STEPS:
+    if not 0 <= trips <= MOST_STEPS:
         raise _refused(source, f"has a loop of more than {MOST_STEPS:,} steps")
+    if len(node.output) != len(node.input) - 2:  # it would keep something of every step
+        raise _refused(source, "has a loop that gives more than it carries")
+
+
+def _trips(node: NodeProto, graph: GraphProto) -> int | None:
+    """How often a loop runs, if that stands beside it."""
+    for tensor in graph.initializer:
+        if node.input and tensor.name == node.input[0] and math.prod(tensor.dims) == 1:
+            return int(onnx.numpy_helper.to_array(tensor).reshape(()))
+    return None
 
 
 def _require_array(value: ValueInfoProto, size: int, source: str) -> None:
     kind = value.type.tensor_type
     dims = [each.dim_value if each.HasField("dim_value") else None for each in kind.shape.dim]
-    fitting = [[None, size]] if value.name != "value" else [[None], [None, 1]]
-    if kind.elem_type != TensorProto.FLOAT or dims not in fitting:
+    fitting = [None] if value.name == "value" else [None, size]
+    if kind.elem_type != TensorProto.FLOAT or dims != fitting:
         raise _refused(source, f"has {value.name} of shape {dims}, not float32 [batch, {size}]")
 
 

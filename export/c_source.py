@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from etils import epath
 from jaxtyping import Float
@@ -23,7 +24,7 @@ from teachers.tasks.base import slices
 EPSILON = 1e-6  # of flax.linen.LayerNorm
 PER_LINE = 6
 ACTIVATIONS: dict[Activation, str] = {
-    "relu": "x[i] > 0.0f ? x[i] : 0.0f",
+    "relu": "x[i] < 0.0f ? 0.0f : x[i]",
     "swish": "x[i] / (1.0f + expf(-x[i]))",
     "tanh": "tanhf(x[i])",
 }
@@ -50,12 +51,14 @@ def export_c(student: Agent, out: epath.PathLike, units: Units = "task") -> dict
         The paths of `source` and `header`.
 
     Raises:
-        InputError: it is a teacher, or `out` is taken.
+        InputError: it is a teacher, has weights that are not finite, or `out` is taken.
     """
     if student.metadata.kind != "student":
         raise InputError(
             "a teacher is too deep for a microcontroller; distill it, and export the student"
         )
+    if not all(np.isfinite(each).all() for each in jax.tree.leaves(student.params)):
+        raise InputError("the student has weights that are not finite; distill it again")
     out = epath.Path(out)
     require_new(out)
     make_folder(out)
@@ -88,6 +91,7 @@ extern "C" {{
 {_fields("action", task.action)}
  *
  * Actions are {"in these units, within their limits" if units == "task" else "in [-1, 1], which stand for their limits"}.
+ * Inputs are not checked: of a NaN comes a NaN, of numbers far from those in training come any actions.
  */
 void policy_act(const float *observation, const float *goal, float *action);
 
@@ -113,6 +117,7 @@ def source(student: Agent, units: Units) -> str:
     if units == "task":
         low, high = limits(task)
         arrays += [*_array("low", low), *_array("high", high)]
+        arrays += [*_array("least", np.minimum(low, high)), *_array("most", np.maximum(low, high))]
     for name, layers in (("encoder", encoder), ("actor", actor)):
         for i, layer in enumerate(layers):
             arrays += _array(f"{name}_{i}_kernel", layer.kernel.ravel())
@@ -198,8 +203,7 @@ def _finish(units: Units) -> Iterator[str]:
     yield "    const float squashed = tanhf(x[i]);"
     if units == "task":
         yield "    const float inside = low[i] + (squashed + 1.0f) * (0.5f * (high[i] - low[i]));"
-        yield "    action[i] = low[i] < high[i] ? fminf(fmaxf(inside, low[i]), high[i])"
-        yield "                                 : fminf(fmaxf(inside, high[i]), low[i]);"
+        yield "    action[i] = inside < least[i] ? least[i] : inside > most[i] ? most[i] : inside;"
     else:
         yield "    action[i] = squashed;"
     yield "}"
@@ -278,4 +282,4 @@ def _notice(student: Agent) -> str:
 
 def _comment(text: str) -> str:
     """Text that does not end the comment in which it stands."""
-    return " ".join(text.replace("*/", "* /").split())
+    return " ".join(text.replace("*/", "* /").replace("/*", "/ *").split())

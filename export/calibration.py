@@ -70,8 +70,10 @@ def fit_reachability(task: Task, recording: Recording, value: np.ndarray) -> Rea
         return float(total), np.array([np.sum(rest * standard), np.sum(rest)])
 
     scale, offset = (
-        minimize(loss, np.zeros(2), jac=True, method="BFGS").x if len(scores) else (0, 0)
+        minimize(loss, np.zeros(2), jac=True, method="BFGS").x if len(scores) else (0.0, 0.0)
     )
+    if scale < 0:  # values that say nothing: how often it is reached
+        scale, offset = 0.0, np.log((yes + 1) / (no + 1))
     return Reachability(
         scale=float(scale / spread),
         offset=float(offset - scale * centre / spread),

@@ -47,7 +47,7 @@ def model_card(metadata: Metadata, step: int, repo: str | None = None) -> str:
         _task(metadata),
         networks_section(metadata),
         figures_section(metadata),
-        lineage_section(metadata.lineage),
+        lineage_section(metadata),
         _usage(metadata, repo or REPO),
         versions_section(metadata.versions),
     ]
@@ -131,7 +131,8 @@ def limits_of(field: Mapping[str, Any]) -> str:
     """A field's `low` and `high` in words."""
     if field["low"] is None and field["high"] is None:
         return "-"
-    return f"{_text(field['low'])} to {_text(field['high'])}"
+    ends = ("any" if field[end] is None else f"{field[end]:g}" for end in ("low", "high"))
+    return " to ".join(ends)
 
 
 def networks_section(metadata: Metadata) -> str:
@@ -163,7 +164,7 @@ def figures_section(metadata: Metadata) -> str:
         for name, title in measured.items()
     ]
     steps = metadata.metrics.get("steps")
-    made = "distilled over" if metadata.lineage else "learned from"
+    made = "distilled over" if is_distilled(metadata) else "learned from"
     after = f", {made} {steps:,} control steps" if isinstance(steps, int) else ""
     return f"## Figures\n\nMeasured in MJX{after}.\n\n" + markdown_table(
         ("figure", "value", "bootstrap 95% interval", "meaning"), rows
@@ -178,26 +179,33 @@ def _measured(metadata: Metadata) -> dict[str, str]:
     }
 
 
-def _interval(ends: Sequence[float | None] | None) -> str:
-    if not ends:
+def _interval(ends: Any) -> str:
+    if not isinstance(ends, list | tuple) or not all(isinstance(e, float | None) for e in ends):
         return "-"
     return " to ".join("-" if end is None else f"{end:.3f}" for end in ends)
 
 
-def lineage_section(lineage: Mapping[str, Any]) -> str:
-    """The section on a student's teacher; empty if it has none."""
-    if "teacher" not in lineage:
+def is_distilled(metadata: Metadata) -> bool:
+    """Whether a student, or a file with one, has a teacher."""
+    is_student = metadata.kind == "student" or "student" in metadata.lineage
+    return is_student and "teacher" in metadata.lineage
+
+
+def lineage_section(metadata: Metadata) -> str:
+    """The section on the teacher, of a student or in a file; empty if there is none."""
+    if "teacher" not in metadata.lineage:
         return ""
-    teacher = lineage["teacher"]
+    teacher = metadata.lineage["teacher"]
     rows = [
-        ("policy's layers", teacher["networks"]["actor"]["depth"]),
+        ("policy's layers", teacher["networks"]["actor"].get("depth", "-")),
         ("policy's parameters", f"{teacher['networks']['actor']['parameters']:,}"),
-        ("control steps", f"{teacher['steps']:,}"),
+        ("control steps", f"{teacher['steps']:,}" if "steps" in teacher else "-"),
         ("success at end", _text(teacher.get("success_at_end"))),
         ("time at goal", _text(teacher.get("time_at_goal"))),
         ("parameters' digest", f"`{teacher['digest']}`"),
     ]
-    return "## Its teacher\n\n" + markdown_table(("what", "value"), rows)
+    title = "Its teacher" if is_distilled(metadata) else "The teacher"
+    return f"## {title}\n\n" + markdown_table(("what", "value"), rows)
 
 
 def _usage(metadata: Metadata, repo: str) -> str:

@@ -7,11 +7,13 @@ beside this file is the same as a JSON schema.
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NotRequired
 
 import numpy as np
 import onnx
+from pydantic import ConfigDict, field_validator, model_validator
 from pydantic import Field as Described
+from typing_extensions import TypedDict
 
 from distill.run import describe_teacher
 from export.runtime import CONTRACT_VERSION, PREFIX
@@ -54,7 +56,9 @@ class Place(Config):
     stop: int
     unit: str
     meaning: str
-    scale: float = Described(1.0, description="usual magnitude in `unit`; the file divides by it")
+    scale: float = Described(
+        1.0, description="usual magnitude in `unit`; the file divides observations and goals by it"
+    )
     low: float | None = Described(
         None, description="physical limit; of an action, what -1 stands for"
     )
@@ -67,6 +71,58 @@ class Place(Config):
     seen_high: tuple[float, ...] | None = Described(
         None, description="largest values in training, one for each number of the field"
     )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "Place":
+        seen = [len(ends) for ends in (self.seen_low, self.seen_high) if ends is not None]
+        if self.size < 1 or self.start < 0 or self.stop - self.start != self.size:
+            raise ValueError(f"field {self.name!r} is not {self.size} numbers")
+        if seen not in ([], [self.size, self.size]):
+            raise ValueError(f"field {self.name!r} has not {self.size} ranges")
+        lows, highs = np.array(self.seen_low or ()), np.array(self.seen_high or ())
+        most = np.finfo(np.float32).max
+        if not ((-most <= lows) & (lows <= highs) & (highs <= most)).all():
+            raise ValueError(f"field {self.name!r} has ranges that are none")
+        return self
+
+
+class Network(TypedDict):
+    """Its shape, and the number of its parameters."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    parameters: int
+    width: NotRequired[int]
+    depth: NotRequired[int]  # of a teacher's
+    layers: NotRequired[int]  # of a student's
+
+
+class Origin(TypedDict):
+    """What was exported."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    digest: str  # SHA-256 of the checkpoint's parameters
+
+
+class Teacher(Origin):
+    """Who taught it, or what was exported."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    networks: dict[str, Network]
+    steps: NotRequired[int]  # control steps of its training
+    success_at_end: NotRequired[float | None]
+    time_at_goal: NotRequired[float | None]
+
+
+class Lineage(TypedDict, total=False):
+    """Where a file comes from."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    student: Origin
+    teacher: Teacher
 
 
 class Parity(Config):
@@ -94,6 +150,8 @@ class Reachability(Config):
 class Contract(Metadata):
     """Everything that an exported file says of itself; see `teachers.metadata.Metadata` for the first keys."""
 
+    networks: dict[str, Network]
+    lineage: Lineage  # type: ignore[assignment]
     contract_version: int = CONTRACT_VERSION
     kind: Literal["onnx"] = "onnx"
     role: Role = Described(description="what the file computes")
@@ -115,6 +173,15 @@ class Contract(Metadata):
     parity: Parity | None
     reachability: Reachability | None = Described(description="of files with a value")
 
+    @field_validator("inputs", "outputs")
+    @classmethod
+    def _have_fields(cls, arrays: dict[str, tuple[Place, ...]]) -> dict[str, tuple[Place, ...]]:
+        for name, fields in arrays.items():
+            ends = [0, *(field.stop for field in fields)]
+            if not fields or [field.start for field in fields] != ends[:-1]:
+                raise ValueError(f"the fields of {name} do not follow each other")
+        return arrays
+
 
 class Ranges(NamedTuple):
     """The smallest and the largest of every number of an array, `[n]` each."""
@@ -131,7 +198,6 @@ def contract(
     units: Units,
     seen: Mapping[str, Ranges],
     seen_in: SeenIn,
-    precision: Precision = "float32",
     parity: Parity | None = None,
     reachability: Reachability | None = None,
     metrics: Mapping[str, Any] = MappingProxyType({}),
@@ -145,7 +211,6 @@ def contract(
         units: of the actions that go in and out.
         seen: ranges of `observation` and `goal`.
         seen_in: where they come from.
-        precision: of its arithmetic.
         parity: of this file, if it was measured.
         reachability: of its values, if it gives any.
         metrics: figures to add to the agent's own.
@@ -181,7 +246,7 @@ def contract(
         success_radius=task.success_radius,
         embedding_size=own.config["embedding"],
         opset=model.opset_import[0].version,
-        precision=precision,
+        precision=precision_of(model),
         operators=operators(model),
         seen_in=seen_in,
         parity=parity,
@@ -202,6 +267,14 @@ def places(fields: tuple[Field, ...], seen: Ranges | None) -> tuple[Place, ...]:
         )
         for row in rows
     )
+
+
+def precision_of(model: onnx.ModelProto) -> Precision:
+    """Of a model's arithmetic, as its weights and operators show it."""
+    if "QuantizeLinear" in operators(model):
+        return "int8"
+    halves = any(each.data_type == onnx.TensorProto.FLOAT16 for each in model.graph.initializer)
+    return "float16" if halves else "float32"
 
 
 def operators(model: onnx.ModelProto) -> tuple[str, ...]:

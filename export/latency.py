@@ -43,8 +43,9 @@ def agent_latency(agent: Agent) -> dict[str, float]:
     """That of the policy of a teacher or student, exported for the purpose; see `measure_latency`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "policy.onnx"
-        model = convert(agent, "policy")
-        entries = contract(agent, "policy", model, units="task", seen={}, seen_in="export")
+        # Not every task says in which units its actuators are.
+        model = convert(agent, "policy", units="normalized")
+        entries = contract(agent, "policy", model, units="normalized", seen={}, seen_in="export")
         attach(model, entries)
         path.write_bytes(model.SerializeToString())
         return measure_latency(path)

@@ -1,6 +1,7 @@
 """The model card beside exported files: which number goes where, for those who wire them to a robot."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from export import card
 from export.card import (
@@ -12,6 +13,13 @@ from export.card import (
     versions_section,
 )
 from export.contract import Contract, Place, Role
+
+EXPORTED = {
+    "success_at_end": "success at end, these files in MuJoCo C",
+    "time_at_goal": "time at goal, likewise",
+    "retention": "time at goal over that of JAX, same episodes",
+    "critic_spearman": "rank correlation of values with JAX's",
+}
 
 
 def onnx_card(described: Mapping[Role, Contract], *, front_matter: bool = True) -> str:
@@ -35,7 +43,7 @@ def onnx_card(described: Mapping[Role, Contract], *, front_matter: bool = True) 
         _promises(described),
         networks_section(first),
         figures_section(first),
-        lineage_section(first.lineage),
+        lineage_section(first),
         _usage(described),
         versions_section(first.versions),
     ]
@@ -88,10 +96,23 @@ def _promises(described: Mapping[Role, Contract]) -> str:
             for role, each in described.items()
             if each.parity
         ),
+        *((name, _number(first.metrics.get(f"exported_{key}"))) for key, name in EXPORTED.items()),
+        *(
+            (
+                f"reachability, {role}",
+                f"within {each.reachability.horizon:g} s; AUROC {_number(each.reachability.auroc)}",
+            )
+            for role, each in described.items()
+            if each.reachability
+        ),
         ("embedding size", first.embedding_size),
         ("contract version", first.contract_version),
     ]
     return "## What the files promise\n\n" + markdown_table(("what", "value"), rows)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else "-"
 
 
 def _usage(described: Mapping[Role, Contract]) -> str:

@@ -90,7 +90,6 @@ def _play(
     goal = np.asarray(starts.goal, np.float32)
     robots = twins(task, starts)
     alive = np.ones(len(robots), bool)
-    observation = np.stack([robot.observation for robot in robots])
     rows: dict[str, list[np.ndarray]] = {
         key: [] for key in ("observation", "action", "qpos", "distance")
     }

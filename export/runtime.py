@@ -12,7 +12,7 @@ A `Policy` or `Critic` is for one thread at a time.
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +23,7 @@ PREFIX = "crl_distill."  # of our keys among an ONNX file's metadata
 FORMAT_VERSION = 4  # the newest artefacts that this file reads
 CONTRACT_VERSION = 1  # of what exported files promise; files before it have none
 MARGIN = 0.5  # how far beyond what training saw an input may lie, as a share of the range seen
+LEAST = 0.1  # of a field's scale: the range that counts for what hardly varied in training
 SPIN = 200e-6  # s before a deadline in which the loop no longer sleeps: schedulers wake up late by about as much
 
 Fault = Literal["raise", "hold"]
@@ -43,6 +44,7 @@ class _Network:
 
     roles: tuple[str, ...]
     inputs: tuple[str, ...]
+    _guards: dict[str, "_Guard"]
 
     def __init__(
         self, path: str | Path, *, threads: int = 1, spin: bool = False, warm_up: int = 20
@@ -75,9 +77,14 @@ class _Network:
         found = self.metadata.get("role")
         if found not in self.roles:
             raise ValueError(
-                f"{path} is a {found}, not a {self.roles[0]}; give the {self.roles[0]}.onnx beside it"
+                f"{path} is a {found}, not a {self.roles[0]}; give a {' or '.join(self.roles)}.onnx"
             )
         self._outputs = [output.name for output in self._session.get_outputs()]
+        arrays = self.metadata.get("inputs"), self.metadata.get("outputs")
+        if not all(
+            _is_described(*each) for each in zip(arrays, (self.inputs, self._outputs), strict=True)
+        ):
+            raise ValueError(f"{path} has damaged metadata; export it again")
         self._bind()
         for _ in range(warm_up):
             self._session.run_with_iobinding(self._binding)
@@ -97,6 +104,20 @@ class _Network:
             self._binding.bind_input(name, "cpu", 0, np.float32, row.shape, row.ctypes.data)
         for name, row in self._results.items():
             self._binding.bind_output(name, "cpu", 0, np.float32, row.shape, row.ctypes.data)
+
+    def _checked(self, *given: Any) -> dict[str, np.ndarray]:
+        """The inputs as arrays; `FaultError` if one is at fault."""
+        arrays = {
+            name: self._guards[name](each) for name, each in zip(self.inputs, given, strict=True)
+        }
+        first, *others = arrays.items()
+        for name, array in others:
+            if array.shape[:-1] != first[1].shape[:-1]:
+                raise FaultError(
+                    f"{first[0]} has shape {first[1].shape} but {name} {array.shape}; give all single or all in "
+                    "batches of one size"
+                )
+        return arrays
 
     def _run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs, of a single row in arrays that the next call writes over."""
@@ -148,6 +169,8 @@ class Policy(_Network):
         Raises:
             ValueError: as `Critic` says.
         """
+        if on_fault not in ("raise", "hold"):
+            raise ValueError(f'on_fault is {on_fault!r}; give "raise" or "hold"')
         super().__init__(path, threads=threads, spin=spin, warm_up=warm_up)
         self._guards = {
             name: _Guard(name, self.metadata["inputs"][name], margin) for name in self.inputs
@@ -176,34 +199,51 @@ class Policy(_Network):
         Args:
             observation: `[obs]` or `[batch, obs]`, floating-point, in the units of the metadata.
             goal: `[goal]` or `[batch, goal]`.
-            out: `[act]` float32, to write a single action to, so that nothing is allocated.
+            out: `[act]` float32, to write a single action to and return.
 
         Returns:
             `[act]` or `[batch, act]`, float32, in the units of its fields, or in [-1, 1] where the policy was opened so
             or the metadata's `action_units` says `normalized`.
 
         Raises:
-            FaultError: an input is at fault, unless the policy holds; then still, if it has not acted yet, and of a
-                batch.
+            FaultError: an input is at fault, or what comes of it, unless the policy holds; then still, if it has not
+                acted yet, and of a batch.
+            ValueError: `out` is no such array, or given for a batch.
         """
+        if out is not None:
+            self._require_fitting(out)
         try:
-            arrays = self._checked(observation, goal)
+            action = self._acted(observation, goal)
         except FaultError as error:
-            if self._on_fault == "raise" or self._safe is None or np.ndim(goal) > 1:
+            if self._on_fault == "raise" or self._safe is None or _is_batch(goal):
                 raise
             self.held, self.fault = self.held + 1, str(error)
             return _written(self._safe, out)
-        action = self._run(arrays)["action"]
-        if self._normalized:
-            low, high = self._limits
-            action = (action - low) * (2.0 / (high - low)) - 1.0
         if action.ndim > 1:
+            if out is not None:
+                raise ValueError("out is for a single action; leave it out for a batch")
             return action
         if self._safe is None:
             self._safe = action.copy()
         else:
             self._safe[:] = action
         return _written(action, out)
+
+    def _acted(self, observation: Any, goal: Any) -> np.ndarray:
+        action = self._run(self._checked(observation, goal))["action"]
+        if not np.isfinite(action).all():
+            raise FaultError(
+                "the action is not finite: the observation or goal is too large for the network; check its units"
+            )
+        if self._normalized:
+            low, high = self._limits
+            action = (action - low) * (2.0 / (high - low)) - 1.0
+        return action
+
+    def _require_fitting(self, out: np.ndarray) -> None:
+        shape = self._results["action"].shape[1:]
+        if out.dtype != np.float32 or out.shape != shape:
+            raise ValueError(f"out is {out.dtype} {out.shape}; give a float32 array {shape}")
 
     def reachability(self, observation: Any, goal: Any) -> np.ndarray:
         """How likely the policy is to reach the goal, from 0 to 1, calibrated on episodes in simulation.
@@ -230,18 +270,6 @@ class Policy(_Network):
         value = self._critic(arrays["observation"], arrays["goal"], outputs["action"])
         return _probability(value, self._critic.metadata)
 
-    def _checked(self, observation: Any, goal: Any) -> dict[str, np.ndarray]:
-        arrays = {
-            "observation": self._guards["observation"](observation),
-            "goal": self._guards["goal"](goal),
-        }
-        if arrays["observation"].shape[:-1] != arrays["goal"].shape[:-1]:
-            raise FaultError(
-                f"observation has shape {arrays['observation'].shape} but goal {arrays['goal'].shape}; give both "
-                "single or both in batches of one size"
-            )
-        return arrays
-
 
 class Critic(_Network):
     """An exported critic: `Critic("critic.onnx")(observation, goal, action)`."""
@@ -249,20 +277,29 @@ class Critic(_Network):
     roles = ("critic",)
     inputs = ("observation", "goal", "action")
 
+    def __init__(
+        self, path: str | Path, *, threads: int = 1, spin: bool = False, warm_up: int = 20
+    ) -> None:
+        """Opens an exported critic; arguments and errors as of `Policy`. Values are given anywhere: it has no margin."""
+        super().__init__(path, threads=threads, spin=spin, warm_up=warm_up)
+        fields = self.metadata["inputs"]
+        self._guards = {name: _Guard(name, fields[name], None) for name in self.inputs}
+
     def __call__(self, observation: Any, goal: Any, action: Any) -> np.ndarray:
         """The value f(s, a, g), at most 0: the nearer to 0, the sooner the goal can be reached.
 
         Args:
             observation: `[obs]` or `[batch, obs]`, in the units of the metadata.
             goal: `[goal]` or `[batch, goal]`.
-            action: `[act]` or `[batch, act]`, as the policy gives it.
+            action: `[act]` or `[batch, act]`, in the units that the metadata's `action_units` says.
 
         Returns:
             a scalar array or `[batch]`, float32.
+
+        Raises:
+            FaultError: an input has a wrong shape or type, or is not finite.
         """
-        given = zip(self.inputs, (observation, goal, action), strict=True)
-        arrays = {name: np.asarray(array, np.float32) for name, array in given}
-        value = self._run(arrays)["value"]
+        value = self._run(self._checked(observation, goal, action))["value"]
         return value.copy() if value.ndim == 0 else value
 
     def reachability(self, observation: Any, goal: Any, action: Any) -> np.ndarray:
@@ -279,7 +316,10 @@ class _Guard:
             np.concatenate([field.get(key) or [math.nan] * field["size"] for field in fields])
             for key in ("seen_low", "seen_high")
         )
-        reach = math.inf if margin is None else margin * np.maximum(high - low, 1e-6)
+        least = np.concatenate(
+            [[LEAST * field.get("scale", 1.0)] * field["size"] for field in fields]
+        )
+        reach = math.inf if margin is None else margin * np.maximum(high - low, least)
         # What was never seen has no range: NaN.
         most = np.finfo(np.float32).max
         self._low = np.fmax(low - reach, -most).astype(np.float32)
@@ -370,12 +410,14 @@ class ControlLoop:
             sleep: waits so many s.
 
         Raises:
-            ValueError: the period is not positive.
+            ValueError: the period or the history is not positive.
         """
         if period is None:
             period = policy.metadata["control_period"] if isinstance(policy, Policy) else 0.0
         if not period > 0:
             raise ValueError(f"a control period of {period} s; give a positive one")
+        if history < 1:
+            raise ValueError(f"a history of {history} steps; give at least one")
         self.period = period
         self._policy, self._sense, self._act = policy, sense, act
         self._clock, self._sleep = clock, sleep
@@ -429,6 +471,13 @@ def _times(seconds: np.ndarray) -> Times:
     return Times(*(float(value) for value in np.percentile(seconds, (50, 99, 100))))
 
 
+def _is_batch(given: Any) -> bool:
+    try:
+        return np.ndim(given) > 1
+    except ValueError:  # of rows of different lengths
+        return False
+
+
 def _written(action: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     if out is None:
         return action.copy()
@@ -453,6 +502,20 @@ def _limits(fields: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
+def _is_described(arrays: Any, names: Sequence[str]) -> bool:
+    """Whether there are fields for each of these arrays, with sizes and places."""
+    return isinstance(arrays, dict) and all(
+        isinstance(fields := arrays.get(name), list)
+        and bool(fields)
+        and all(
+            isinstance(field, dict)
+            and all(isinstance(field.get(key), int) for key in ("size", "start", "stop"))
+            for field in fields
+        )
+        for name in names
+    )
+
+
 def _size(fields: list[dict[str, Any]]) -> int:
     return int(fields[-1]["stop"])
 
@@ -474,7 +537,7 @@ def read_metadata(properties: dict[str, str], source: str) -> dict[str, Any]:
         )
     try:
         metadata = {key: json.loads(value) for key, value in ours.items()}
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{source} has damaged metadata; export it again") from None
     for key, newest in (("format_version", FORMAT_VERSION), ("contract_version", CONTRACT_VERSION)):
         version = metadata.get(key)

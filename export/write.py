@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
+from distill.critic_measures import spearman
 from export.calibration import fit_reachability, ranges
 from export.contract import (
     INPUTS,
@@ -94,21 +95,23 @@ def export_student(
 ) -> dict[str, Any]:
     """Writes `policy.onnx` and `critic.onnx`, or `combined.onnx`, and a model card beside them.
 
-    They are compared with JAX on the observations of episodes that the student plays in MuJoCo C. In a precision other
-    than float32 the policy plays the same episodes itself, and has to keep its time at goal.
+    They are compared with JAX on the observations of episodes that the student plays in MuJoCo C, and play the same
+    episodes themselves. In a precision other than float32 the policy has to keep its time at goal, and the critic the
+    order of its values.
 
     Args:
         student: as `load_student` or `distill_teacher` gives it, or a teacher.
         out: a new folder.
         form: of the files.
-        min_retention: of a policy in another precision: its time at goal over that in float32.
+        min_retention: of another precision: the least time at goal over JAX's, and the least rank correlation of values.
         seed: of the episodes.
         progress: called as they advance.
 
     Returns:
         The files' paths by role, and `card`, that of the model card; `parity`, the largest absolute difference from JAX
         over 4,096 observations, by role, actions in [-1, 1], and `parity_max_abs`, the largest of these; what the
-        policy did in MuJoCo C (see `teachers.evaluate.summary`); and of another precision its `retention` of float32.
+        file did in MuJoCo C (see `teachers.evaluate.summary`), its `retention` of what JAX did on the same episodes, and
+        `critic_spearman`, the rank correlation of its values with JAX's.
 
     Raises:
         InputError: `out` is taken, the opset cannot be written, retention is too low, or a teacher is wanted in another
@@ -126,10 +129,10 @@ def export_student(
             f"a teacher reads {4e-6 * parameters:.3g} MB of weights for one action: distill it for a robot",
             stacklevel=2,
         )
+    require_new(out)
     models = {
         role: convert(student, role, units=form.units, opset=form.opset) for role in form.roles
     }
-    require_new(out)
     make_folder(out)
     episodes = max(LEAST_EPISODES, -(-OBSERVATIONS // task.episode_steps))
     recording = record(student, episodes, seed, progress)
@@ -143,30 +146,34 @@ def export_student(
         role: measure_parity(task, function, rows, role, form.units)
         for role, function in functions.items()
     }
-    worst = max(parity.values())
-    if form.precision == "float32" and not worst <= TOLERANCE:  # also refuses NaN
+    worst = float(np.max(list(parity.values())))
+    if not worst <= (TOLERANCE if form.precision == "float32" else np.inf):  # also of NaN
         raise ParityError(
             f"the exported files differ from JAX by {worst:.2g}, more than {TOLERANCE:g}; nothing was written"
         )
-    figures: dict[str, Any] = summary(outcomes(task, recording.distance))
-    if form.precision != "float32":
-        figures = _kept(task, functions, recording, form, min_retention, seed, progress)
+    figures = _played(task, functions, recording, form, seed, progress)
+    values = _values(task, functions, recording, form)
+    figures["critic_spearman"] = spearman(
+        values.ravel(), _values_in_jax(student, recording).ravel()
+    )
+    _require_kept(figures, form, min_retention)
     seen, seen_in = ranges(student.metadata, recording)
-    fitted = fit_reachability(task, recording, _values(student, recording))
-    described: dict[Role, Contract] = {}
-    for role, model in models.items():
-        described[role] = contract(
+    fitted = fit_reachability(task, recording, values)
+    described: dict[Role, Contract] = {
+        role: contract(
             student,
             role,
             model,
             units=form.units,
-            precision=form.precision,
             seen=seen,
             seen_in=seen_in,
             parity=Parity(max_abs=parity[role], inputs=len(rows.value), seed=seed),
             reachability=None if role == "policy" else fitted,
             metrics={f"exported_{name}": value for name, value in figures.items()},
         )
+        for role, model in models.items()
+    }
+    for role, model in models.items():
         attach(model, described[role])
         write_whole(out / f"{role}.onnx", model.SerializeToString())
     write_whole(out / CARD, onnx_card(described))
@@ -219,7 +226,8 @@ def measure_parity(task: Task, function: Function, rows: Rows, role: Role, units
     found = function(inputs(task, rows, role, units))
     if units == "task" and "action" in found:
         found["action"] = normalized(task, found["action"])
-    return max(float(np.abs(found[name] - getattr(rows, name)).max()) for name in OUTPUTS[role])
+    worst = [np.abs(found[name] - getattr(rows, name)).max() for name in OUTPUTS[role]]
+    return float(np.max(worst))  # NaN, if any is
 
 
 def inputs(task: Task, rows: Rows, role: Role, units: Units) -> Mapping[str, np.ndarray]:
@@ -229,36 +237,69 @@ def inputs(task: Task, rows: Rows, role: Role, units: Units) -> Mapping[str, np.
     return {name: given[name] for name in INPUTS[role]}
 
 
-def _values(agent: Agent, recording: Recording) -> Float[np.ndarray, "time env"]:
+def _values_in_jax(agent: Agent, recording: Recording) -> Float[np.ndarray, "time env"]:
     """f(s, a, g) of every step."""
-    steps = len(recording.observation)
-    goal = np.broadcast_to(recording.goal, (steps, *recording.goal.shape))
     critic = jax.jit(agent.networks.critic)
+    goal = _goals(recording)
     return np.asarray(critic(agent.params, recording.observation, goal, recording.action))
 
 
-def _kept(
+def _values(
+    task: Task, functions: Mapping[Role, Function], recording: Recording, form: Form
+) -> Float[np.ndarray, "time env"]:
+    """What the files say of every step."""
+    role = form.roles[-1]
+    observation, goal, action = (
+        array.reshape(-1, array.shape[-1])
+        for array in (recording.observation, _goals(recording), recording.action)
+    )
+    rows = Rows(observation, goal, action, np.zeros(len(goal), np.float32))
+    found = functions[role](inputs(task, rows, role, form.units))["value"]
+    return found.reshape(recording.distance.shape)
+
+
+def _goals(recording: Recording) -> Float[np.ndarray, "time env goal"]:
+    return np.broadcast_to(recording.goal, (len(recording.observation), *recording.goal.shape))
+
+
+def _played(
     task: Task,
     functions: Mapping[Role, Function],
     reference: Recording,
     form: Form,
-    least: float,
     seed: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """What the policy does in another precision, on the episodes of the reference."""
-    role = form.roles[0]
+    """What the file does on the episodes of the reference, which JAX played."""
+    function = functions[form.roles[0]]
 
     def act(observation: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        action = functions[role]({"observation": observation, "goal": goal})["action"]
+        action = function({"observation": observation, "goal": goal})["action"]
         return normalized(task, action) if form.units == "task" else action
 
     played = outcomes(task, play_in_c(task, act, len(reference.goal), seed, progress).distance)
     whole = outcomes(task, reference.distance)
     kept, interval = retention(played.time_at_goal, whole.time_at_goal)
-    if kept is not None and kept < least:
+    return {**summary(played), "retention": kept, "retention_ci95": interval}
+
+
+def _require_kept(figures: Mapping[str, Any], form: Form, least: float) -> None:
+    kept, rank = figures["retention"], figures["critic_spearman"]
+    remedy = "export in float32, or accept less (nothing was written)"
+    if form.precision == "float32" or least == 0:
+        return
+    if kept is None:
+        raise InputError(
+            "the student never reaches a goal, so that it cannot be said what it keeps in "
+            f"{form.precision}; export in float32, or with --min-retention 0"
+        )
+    if kept < least:
         raise InputError(
             f"in {form.precision} the policy keeps {kept:.3f} of its time at goal, less than --min-retention {least:g}; "
-            "export in float32, or accept less (nothing was written)"
+            f"{remedy}"
         )
-    return {**summary(played), "retention": kept, "retention_ci95": interval}
+    if rank is None or rank < least:
+        raise InputError(
+            f"in {form.precision} the critic's values have a rank correlation of {rank or 0:.3f} with JAX's, less than "
+            f"--min-retention {least:g}; {remedy}"
+        )

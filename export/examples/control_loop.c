@@ -1,5 +1,5 @@
 /*
- * Runs an exported policy once every control period, on any POSIX system.
+ * Runs an exported policy once every control period, on Linux and other systems with clock_nanosleep.
  *
  *     crl-distill export runs/student --format c --out robot
  *     cp control_loop.c robot && cd robot

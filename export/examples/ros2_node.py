@@ -58,13 +58,14 @@ class PolicyNode(Node):
         held = self._policy.held
         try:
             action = self._policy(self._observation, self._goal)
-            chance = self._policy.reachability(self._observation, self._goal)
-        except FaultError as error:
+        except FaultError as error:  # before the first safe action
             self.get_logger().error(str(error), throttle_duration_sec=1)
             return
+        self._action.publish(Float32MultiArray(data=action.tolist()))
         if self._policy.held > held:
             self.get_logger().warning(self._policy.fault, throttle_duration_sec=1)
-        self._action.publish(Float32MultiArray(data=action.tolist()))
+            return
+        chance = self._policy.reachability(self._observation, self._goal)
         self._chance.publish(Float32(data=float(chance)))
 
 

@@ -25,6 +25,7 @@ class Twin:
         self.task = task
         self._disturbed = disturbed
         self._model = task.model if disturbed is None else changed_in_c(task.model, disturbed)
+        self._pushed = pushed_robot(self._model).body if disturbed else 0
         self._data = mujoco.MjData(self._model)
         self._steps = 0
         self._pending: list[np.ndarray] = []
@@ -54,7 +55,7 @@ class Twin:
             self._pending = [np.array(action), *self._pending[:MAX_DELAY]]
             action = self._pending[int(disturbed.delay)]
             pushed = self._steps == int(disturbed.push_step)
-            force = self._data.xfrc_applied[pushed_robot(self._model).body]
+            force = self._data.xfrc_applied[self._pushed]
             force[:2] = np.asarray(disturbed.push) if pushed else 0.0
         self._data.ctrl[:] = self.task.control(action)
         mujoco.mj_step(self._model, self._data, nstep=self.task.substeps)

@@ -10,6 +10,8 @@ import pytest
 
 import export
 from export.c_source import export_c, header
+from export.convert import convert
+from export.session import opened
 from students import StudentConfig, load_student, student_networks
 from students.config import MLPConfig
 from students.networks import layers_of
@@ -66,6 +68,9 @@ def test_c_computes_what_jax_does(student_run, tmp_path, heads, normalisation, a
     assert np.abs(expected).max() > 0.1
     found = compiled(tmp_path / "c")(observation, goal, 2)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+    in_onnx = opened(convert(student, "policy", units="normalized"))
+    given = {"observation": observation, "goal": goal}
+    np.testing.assert_allclose(found, in_onnx(given)["action"], atol=1e-5)
 
 
 def test_actions_are_in_task_units_and_within_their_limits(student_run, tmp_path) -> None:
@@ -84,6 +89,8 @@ def test_actions_are_in_task_units_and_within_their_limits(student_run, tmp_path
     )
     found = compiled(tmp_path / "c")(observation, goal, task.action_size)
     np.testing.assert_allclose(found, low + (action + 1) / 2 * (high - low), atol=1e-4)
+    observation[0] = np.nan
+    assert np.isnan(compiled(tmp_path / "c")(observation, goal, task.action_size)[0]).all()
     assert (found >= np.minimum(low, high)).all()
     assert (found <= np.maximum(low, high)).all()
 

@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -54,6 +55,12 @@ class Blocker:
             raise ImportError(name + " is not on the robot")
 sys.meta_path.insert(0, Blocker())
 from robot import Policy
+try:
+    Policy("policy.onnx", on_fault="rasie")
+except ValueError as error:
+    assert "give \\"raise\\" or \\"hold\\"" in str(error)
+else:
+    raise AssertionError("it took a fault for a fault")
 print(Policy("policy.onnx")([1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.1, 0.1], [0.05, 0.1]).tolist())
 """
     done = subprocess.run(
@@ -79,9 +86,9 @@ def test_a_foreign_or_broken_file_is_refused(tmp_path, export_folder) -> None:
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(ValueError, match="not a model that ONNX Runtime can load"):
         Policy(tmp_path / "text.onnx")
-    with pytest.raises(ValueError, match=r"is a critic, not a policy; give the policy\.onnx"):
+    with pytest.raises(ValueError, match=r"is a critic, not a policy; give a policy or combined"):
         Policy(export_folder / "critic.onnx")
-    with pytest.raises(ValueError, match=r"is a policy, not a critic; give the critic\.onnx"):
+    with pytest.raises(ValueError, match=r"is a policy, not a critic; give a critic\.onnx"):
         Critic(export_folder / "policy.onnx")
 
 
@@ -118,7 +125,10 @@ def test_an_action_is_written_where_it_is_wanted(export_folder) -> None:
 def test_reachability_is_the_same_from_two_files_and_from_one(export_folder, combined) -> None:
     two = Policy(export_folder / "policy.onnx", critic=export_folder / "critic.onnx")
     chance = two.reachability(OBSERVATION, GOAL)
-    assert 0 < chance < 1
+    value = Critic(export_folder / "critic.onnx")(OBSERVATION, GOAL, two(OBSERVATION, GOAL))
+    fitted = Critic(export_folder / "critic.onnx").metadata["reachability"]
+    logit = fitted["scale"] * value + fitted["offset"]
+    np.testing.assert_allclose(chance, 1 / (1 + np.exp(-logit)), rtol=1e-5)
     np.testing.assert_allclose(Policy(combined).reachability(OBSERVATION, GOAL), chance, atol=1e-4)
     many = two.reachability(np.tile(OBSERVATION, (3, 1)), np.tile(GOAL, (3, 1)))
     np.testing.assert_allclose(many, [chance] * 3, atol=1e-5)
@@ -128,9 +138,8 @@ def test_reachability_is_the_same_from_two_files_and_from_one(export_folder, com
 
 def test_two_files_of_different_exports_are_refused(export_folder, combined) -> None:
     folder = combined.parent.parent / "other"
-    if not folder.exists():
-        student = load_student(export_folder.parent / "student")
-        export_student(student, folder, Form(units="normalized"))
+    student = load_student(export_folder.parent / "student")
+    export_student(student, folder, Form(units="normalized"))
     with pytest.raises(ValueError, match="differ in action_units; give two files of one export"):
         Policy(export_folder / "policy.onnx", critic=folder / "critic.onnx")
 
@@ -143,6 +152,7 @@ FAULTS = {
     "nan": (np.full(8, np.nan), GOAL, r"observation\[0\] \(joint_cos, 1\) is nan; look for a broken"),
     "infinite": (OBSERVATION, np.array([0, np.inf]), r"goal\[1\] \(fingertip, m\) is inf"),
     "far": (OBSERVATION + 1e6 * (np.arange(8) == 4), GOAL, r"observation\[4\] \(joint_velocity, rad/s\) is 1e\+06, far"),
+    "ragged goal": (OBSERVATION, [[1.0], [1.0, 2.0]], "goal is not an array"),
     "batch": (np.stack([OBSERVATION] * 2), GOAL, r"observation has shape \(2, 8\) but goal \(2,\)"),
 }  # fmt: skip
 
@@ -176,6 +186,53 @@ def test_without_a_margin_any_finite_input_will_do(export_folder) -> None:
     policy(1e6 * OBSERVATION, GOAL)
     with pytest.raises(FaultError, match="broken sensor"):
         policy(np.full(8, np.inf), GOAL)
+
+
+def test_an_action_that_is_not_finite_is_a_fault(export_folder) -> None:
+    policy = Policy(export_folder / "policy.onnx", margin=None, on_fault="hold")
+    overflow = np.where(np.arange(8) % 2, -1.0, 1.0) * 3e38
+    with pytest.raises(FaultError, match="the action is not finite"):
+        policy(overflow, GOAL)
+    safe = policy(OBSERVATION, GOAL)
+    np.testing.assert_array_equal(policy(overflow, GOAL), safe)
+    np.testing.assert_array_equal(policy(np.full(8, np.nan), GOAL), safe)
+    assert policy.held == 2
+
+
+def test_what_hardly_varied_in_training_may_vary_a_little(export_folder, tmp_path) -> None:
+    model = onnx.load(export_folder / "policy.onnx")
+    entry = next(p for p in model.metadata_props if p.key == "crl_distill.inputs")
+    arrays = json.loads(entry.value)
+    arrays["goal"][0] |= {"seen_low": [0.05, 0.1], "seen_high": [0.05, 0.1]}
+    entry.value = json.dumps(arrays)
+    onnx.save(model, tmp_path / "policy.onnx")
+    policy = Policy(tmp_path / "policy.onnx")
+    policy(OBSERVATION, GOAL + 0.04 * arrays["goal"][0]["scale"])
+    with pytest.raises(FaultError, match=r"goal\[0\]"):
+        policy(OBSERVATION, GOAL + arrays["goal"][0]["scale"])
+
+
+def test_a_place_that_no_action_fits_in_is_refused(export_folder) -> None:
+    policy = Policy(export_folder / "policy.onnx")
+    for out in (np.zeros(2, int), np.zeros(3, np.float32), np.zeros((1, 2), np.float32)):
+        with pytest.raises(ValueError, match=r"give a float32 array \(2,\)"):
+            policy(OBSERVATION, GOAL, out)
+    with pytest.raises(ValueError, match="leave it out for a batch"):
+        policy(OBSERVATION[None], GOAL[None], np.zeros(2, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ((np.ones(1), GOAL, ACTION), r"observation has shape \(1,\)"),
+        ((OBSERVATION, GOAL[None], ACTION), r"goal \(1, 2\); give all single"),
+        ((OBSERVATION, GOAL, np.full(2, np.nan)), r"action\[0\]"),
+        ((OBSERVATION, GOAL, ACTION.astype(int)), "of type int64"),
+    ],
+)
+def test_a_critic_refuses_what_is_none_of_its_inputs(export_folder, arrays, said) -> None:
+    with pytest.raises(FaultError, match=said):
+        Critic(export_folder / "critic.onnx")(*arrays)
 
 
 class Clock:
@@ -227,3 +284,5 @@ def test_a_loop_takes_its_period_from_the_policy_and_counts_what_was_held(export
     np.testing.assert_array_equal(acted[0], acted[1])
     with pytest.raises(ValueError, match="give a positive one"):
         ControlLoop(policy, lambda: (OBSERVATION, GOAL), acted.append, period=0.0)
+    with pytest.raises(ValueError, match="give at least one"):
+        ControlLoop(policy, lambda: (OBSERVATION, GOAL), acted.append, history=0)

@@ -42,6 +42,11 @@ def test_another_checkpoint_is_told_by_its_digest(export_folder, teacher_run) ->
         ("control_period", 0.5, "contract"),
         ("task", "pusher_easy", "contract"),
         ("operators", ["Gemm"], "contract"),
+        ("opset", 13, "contract"),
+        ("precision", "int8", "contract"),
+        ("success_radius", 99.0, "contract"),
+        ("episode_steps", 7, "contract"),
+        ("sizes", {}, "contract"),
         ("action_units", "normalized", "parity_jax"),
     ],
 )

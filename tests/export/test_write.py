@@ -72,6 +72,23 @@ def test_a_file_that_computes_something_else_is_refused(student_run, tmp_path, m
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_file_that_computes_no_numbers_is_refused(student_run, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(
+        write,
+        "opened",
+        lambda model: (
+            lambda given: {
+                "action": np.zeros((len(given["goal"]), 2), np.float32),
+                "value": np.full(len(given["goal"]), np.nan, np.float32),
+            }
+        ),
+    )
+    for form in (Form(combined=True), Form(), Form(precision="float16")):
+        with pytest.raises(ParityError, match="differ from JAX by nan"):
+            export_student(load_student(student_run), tmp_path / "out", form)
+        assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_a_taken_folder_is_refused(student_run, export_folder) -> None:
     before = (export_folder / "policy.onnx").read_bytes()
     with pytest.raises(InputError, match="already holds files"):
@@ -86,7 +103,7 @@ def test_fewer_bits_are_played_before_they_are_written(student_run, tmp_path, pr
         student, tmp_path / "out", Form(combined=True, precision=precision), min_retention=0
     )
     assert result["parity_max_abs"] > 1e-5
-    assert "retention" in result
+    assert result["critic_spearman"] < 1
     policy = Policy(result["combined"], margin=None)
     assert policy.metadata["precision"] == precision
     assert policy(np.ones(8), np.ones(2)).shape == (2,)
@@ -95,8 +112,12 @@ def test_fewer_bits_are_played_before_they_are_written(student_run, tmp_path, pr
 
 
 def test_a_policy_that_loses_too_much_is_not_written(student_run, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(write, "retention", lambda *_: (0.5, (0.4, 0.6)))
+    monkeypatch.setattr(write, "retention", lambda *_: (1.0, (1.0, 1.0)))
     form = Form(combined=True, precision="float16")
+    monkeypatch.setattr(write, "spearman", lambda *_: 0.9)
+    with pytest.raises(InputError, match=r"a rank correlation of 0\.900 with JAX's, less than"):
+        export_student(load_student(student_run), tmp_path / "out", form)
+    monkeypatch.setattr(write, "retention", lambda *_: (0.5, (0.4, 0.6)))
     with pytest.raises(
         InputError, match=r"keeps 0\.500 of its time at goal, less than --min-retention 0\.95"
     ):
