@@ -25,29 +25,52 @@ def reduced(
         rows: for each input of the graph, `[rows, n]` of real rollouts.
     """
     if precision == "float16":
-        from onnxruntime.quantization.onnx_model import ONNXModel
-        from onnxruntime.transformers.float16 import convert_float_to_float16
-
-        found = ONNXModel(convert_float_to_float16(model, keep_io_types=True))
-        found.topological_sort()  # it appends the casts of inputs
-        del found.model.graph.value_info[:]  # of what is no longer float32
-        _keep_ends(found.model.graph)
-        return found.model
+        return _halved(model)
     if precision == "int8":
         return _quantized(model, rows)
     return model
 
 
-def _keep_ends(graph: onnx.GraphProto) -> None:
-    """Leaves out the rounding of outputs that are computed in float32 anyway: it would pass the actions' limits."""
+def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    from onnxruntime.quantization.onnx_model import ONNXModel
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    del whole.graph.value_info[:]  # it would cast constants that it leaves as they are
+    found = ONNXModel(
+        convert_float_to_float16(
+            whole, keep_io_types=True, node_block_list=_after_squashing(whole.graph)
+        )
+    )
+    found.topological_sort()  # it appends the casts of inputs
+    del found.model.graph.value_info[:]  # of what is no longer float32
+    _keep_float32(found.model.graph)
+    return found.model
+
+
+def _after_squashing(graph: onnx.GraphProto) -> list[str]:
+    """Names of the nodes between an action in [-1, 1] and its task units: rounded, they would pass its limits."""
     made = {name: node for node in graph.node for name in node.output}
-    for output in graph.output:
-        last = made[output.name]
-        rounded = made.get(last.input[0])
-        if last.op_type == "Cast" and rounded is not None and rounded.op_type == "Cast":
-            last.op_type, last.input[0] = "Identity", rounded.input[0]
-            del last.attribute[:]
-            graph.node.remove(rounded)
+    found, names = [], [output.name for output in graph.output if output.name == "action"]
+    while names:
+        node = made.get(names.pop())
+        if node is not None and node.op_type != "Tanh":
+            found.append(node.name)
+            names += node.input
+    return found
+
+
+def _keep_float32(graph: onnx.GraphProto) -> None:
+    """Leaves out that float32 is rounded to float16 and back on its way from one such node to the next."""
+    made = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        rounded = made.get(node.input[0]) if node.op_type == "Cast" else None
+        if rounded is not None and rounded.op_type == "Cast":
+            source = made.get(rounded.input[0])
+            if source is not None and source.op_type != "Cast":
+                node.op_type, node.input[0] = "Identity", rounded.input[0]
+                del node.attribute[:]
 
 
 def _quantized(model: onnx.ModelProto, rows: Mapping[str, np.ndarray]) -> onnx.ModelProto:
