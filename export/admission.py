@@ -50,7 +50,7 @@ BASIC = frozenset(
         *("Add", "Cast", "Clip", "Concat", "Constant", "DequantizeLinear", "Div", "Exp", "Expand", "Gather"),
         *("Gemm", "Identity", "LayerNormalization", "Loop", "MatMul", "Max", "Mean", "Min", "Mul", "Neg"),
         *("Pow", "QuantizeLinear", "Reciprocal", "ReduceMean", "ReduceSum", "ReduceSumSquare", "Relu"),
-        *("Reshape", "Shape", "Sigmoid", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze"),
+        *("Reshape", "Shape", "Sigmoid", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Swish", "Tanh", "Transpose", "Unsqueeze"),
     )
 )  # fmt: skip
 

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
@@ -15,9 +17,15 @@ from onnx import TensorProto
 from onnx.helper import make_node
 
 from export.admission import BASIC, admitted, read_contract, read_model
-from export.convert import convert
+from export.contract import operators
+from export.convert import NEWEST, convert
+from export.precision import reduced
 from export.session import opened
+from students import StudentConfig, load_student, student_networks
+from students.config import MLPConfig
 from teachers import InputError, load_teacher
+from teachers.agent import Agent
+from teachers.tasks import get_task
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +50,19 @@ def test_a_teacher_is_let_in(teacher_run, opset) -> None:
     admitted(
         convert(load_teacher(teacher_run), "combined", opset=opset).SerializeToString(), "teacher"
     )
+
+
+@pytest.mark.parametrize(
+    ("opset", "precision"), [(13, "float16"), (17, "int8"), (18, "float32"), (NEWEST, "float32")]
+)
+def test_all_that_is_written_is_let_in(student_run, opset, precision) -> None:
+    shape = MLPConfig(layers=2, width=8, activation="swish", normalisation=True)
+    config = StudentConfig(policy=shape, critic=shape, heads=True)
+    networks = student_networks(get_task("reacher"), config, 4)
+    student = Agent(networks, networks.init(jax.random.key(0)), load_student(student_run).metadata)
+    rows = {"observation": np.eye(8, dtype=np.float32), "goal": np.ones((8, 2), np.float32)}
+    model = reduced(convert(student, "combined", opset=opset), precision, rows)
+    assert operators(admitted(model.SerializeToString(), "combined.onnx")) == operators(model)
 
 
 def external(model: onnx.ModelProto) -> None:
@@ -386,7 +407,8 @@ def test_no_other_file_is_read(raw, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     model = onnx.load_from_string(raw)
     onnx.save(
-        model, tmp_path / "p.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
+        model, tmp_path / "p.onnx", save_as_external_data=True, location="w.bin", size_threshold=100
     )
+    onnxruntime.InferenceSession(tmp_path / "p.onnx")  # it reads them
     with pytest.raises(InputError, match="in another file"):
         read_model(tmp_path / "p.onnx")
