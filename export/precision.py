@@ -10,8 +10,7 @@ import onnx
 
 from export.contract import Precision
 
-QUANTIZED = ["Gemm", "MatMul"]  # where the weights are; the rest stays float32
-CALIBRATION = 512  # rows
+PRODUCTS = ("Gemm", "MatMul")  # where the weights are
 
 
 def reduced(
@@ -21,7 +20,9 @@ def reduced(
 
     Args:
         model: as `convert` gives it.
-        precision: `float16`; or `int8`, with scales from what the graph computes of `rows`.
+        precision: `float16`; or `int8`, with scales from what the graph computes of `rows`, of the policy's layers after
+            the first. That one's inputs differ too much in what they mean, and a critic in integers no longer tells which
+            goal is nearer: benchmarks/RESULTS.md.
         rows: for each input of the graph, `[rows, n]` of real rollouts.
     """
     if precision == "float16":
@@ -51,14 +52,19 @@ def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _after_squashing(graph: onnx.GraphProto) -> list[str]:
     """Names of the nodes between an action in [-1, 1] and its task units: rounded, they would pass its limits."""
+    return [node.name for node in _before("action", graph, until="Tanh")]
+
+
+def _before(name: str, graph: onnx.GraphProto, until: str = "") -> list[onnx.NodeProto]:
+    """The nodes that an array is computed by, and what they take, as far as operators of the type `until`."""
     made = {name: node for node in graph.node for name in node.output}
-    found, names = [], [output.name for output in graph.output if output.name == "action"]
+    found, names = {}, [name]
     while names:
         node = made.get(names.pop())
-        if node is not None and node.op_type != "Tanh":
-            found.append(node.name)
+        if node is not None and node.op_type != until and node.name not in found:
+            found[node.name] = node
             names += node.input
-    return found
+    return list(found.values())
 
 
 def _keep_float32(graph: onnx.GraphProto) -> None:
@@ -73,6 +79,15 @@ def _keep_float32(graph: onnx.GraphProto) -> None:
                 del node.attribute[:]
 
 
+def _later_layers(graph: onnx.GraphProto) -> list[str]:
+    """Names of the matrix products before an action, without those that nothing is multiplied before."""
+
+    def products(name: str) -> list[onnx.NodeProto]:
+        return [node for node in _before(name, graph) if node.op_type in PRODUCTS]
+
+    return [node.name for node in products("action") if products(node.input[0])]
+
+
 def _quantized(model: onnx.ModelProto, rows: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -83,13 +98,14 @@ def _quantized(model: onnx.ModelProto, rows: Mapping[str, np.ndarray]) -> onnx.M
 
     class Rows(CalibrationDataReader):
         def __init__(self) -> None:
-            self._batches: Iterator[dict[str, np.ndarray]] = iter(
-                [{name: array[:CALIBRATION] for name, array in rows.items()}]
-            )
+            self._batches: Iterator[dict[str, np.ndarray]] = iter([dict(rows)])
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self._batches, None)
 
+    layers = _later_layers(model.graph)
+    if not layers:
+        return model
     said = logging.getLogger().level
     with tempfile.TemporaryDirectory() as folder:
         whole, small = Path(folder) / "whole.onnx", Path(folder) / "small.onnx"
@@ -101,7 +117,8 @@ def _quantized(model: onnx.ModelProto, rows: Mapping[str, np.ndarray]) -> onnx.M
                 small,
                 Rows(),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=QUANTIZED,
+                op_types_to_quantize=list(PRODUCTS),
+                nodes_to_quantize=layers,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 per_channel=True,

@@ -70,13 +70,14 @@ def test_weights_that_were_changed_are_found_out(export_folder, student_run, tmp
     assert not checks["parity_jax"].ok
 
 
-def test_both_heads_and_other_precisions_are_verified(student_run, tmp_path) -> None:
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_both_heads_and_other_precisions_are_verified(student_run, tmp_path, precision) -> None:
     student = load_student(student_run)
     export_student(
-        student, tmp_path / "out", Form(combined=True, precision="float16"), min_retention=0
+        student, tmp_path / "out", Form(combined=True, precision=precision), min_retention=0
     )
     checks = found(tmp_path / "out" / "combined.onnx", student)
-    assert checks["parity_jax"].ok
+    assert all(check.ok for name, check in checks.items() if name != "latency"), checks
     assert checks["parity_jax"].value > 1e-5
 
 
