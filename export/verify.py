@@ -137,7 +137,9 @@ class _Subject(NamedTuple):
     def parity_reference(self) -> Check:
         given = self.inputs()
         found = opened(self.model)(given)
-        reference = ReferenceEvaluator(self.model, new_ops=[DequantizeLinear]).run(list(found), given)
+        reference = ReferenceEvaluator(self.model, new_ops=[DequantizeLinear]).run(
+            list(found), given
+        )
         worst = np.max(
             [
                 np.abs(self.unitless(name, found[name]) - self.unitless(name, other)).max()

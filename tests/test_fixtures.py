@@ -19,6 +19,7 @@ sys.path.append(str(FIXTURES))
 from make import answers, onnx_answers  # noqa: E402
 
 FORMATS = sorted(int(folder.name.partition("-")[2]) for folder in FIXTURES.glob("format-*"))
+CONTRACTS = sorted(int(folder.name.partition("-")[2]) for folder in FIXTURES.glob("contract-*"))
 UNPACKED_BY_HAND = 3  # before there were archives
 LOAD = {"teacher": load_teacher, "student": load_student}
 
@@ -45,6 +46,7 @@ def assert_same(found, said) -> None:
 def test_today_s_format_is_kept() -> None:
     assert FORMATS[-1] == FORMAT_VERSION, "run tests/fixtures/make.py once"
     assert runtime.FORMAT_VERSION == FORMAT_VERSION
+    assert CONTRACTS[-1] == runtime.CONTRACT_VERSION, "run tests/fixtures/make.py once"
 
 
 @pytest.mark.parametrize("kind", list(LOAD))
@@ -55,10 +57,16 @@ def test_a_kept_run_opens_and_says_what_it_said(kept, kind) -> None:
     assert_same(answers(agent), said[kind])
 
 
-def test_kept_onnx_files_open_and_say_what_they_said(kept) -> None:
-    version, artefacts, _, said = kept
-    assert describe_artefact(artefacts / "policy.onnx").format_version == version
-    assert_same(onnx_answers(artefacts), said["onnx"])
+ONNX = [f"format-{version}" for version in FORMATS if version < 5]  # later ones have a contract
+ONNX += [f"contract-{version}" for version in CONTRACTS]
+
+
+@pytest.mark.parametrize("folder", ONNX)
+def test_kept_onnx_files_open_and_say_what_they_said(folder) -> None:
+    for role in ("policy", "critic"):
+        assert describe_artefact(FIXTURES / folder / f"{role}.onnx").kind == "onnx"
+    said = json.loads((FIXTURES / folder / "answers.json").read_text())
+    assert_same(onnx_answers(FIXTURES / folder), said["onnx"])
 
 
 def test_a_kept_run_is_resumed_or_says_why_not(kept) -> None:
