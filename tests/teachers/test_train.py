@@ -289,6 +289,7 @@ def test_seeds_resume_at_the_newest_checkpoint_that_all_have(tmp_path) -> None:
     assert load_teacher(runs[0]).metadata.metrics["steps"] == 200
 
 
+@pytest.mark.slow
 def test_one_of_several_seeds_that_diverges_does_not_end_the_others(tmp_path, monkeypatch) -> None:
     honest = train._programs
 

@@ -92,6 +92,7 @@ def test_the_whole_path_of_a_task_in_a_file(cart, tmp_path, monkeypatch, new_pro
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_artefact_runs_no_file_that_it_brought(
     cart, tmp_path, new_process, named_nothing
 ) -> None:
