@@ -6,6 +6,7 @@ of what is refused here has been given to ONNX Runtime.
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 from export.contract import INPUTS, OUTPUTS, Contract, operators, precision_of
 from export.convert import NEWEST, OLDEST
 from export.runtime import PREFIX, read_metadata
-from teachers.paths import reaching, require_reachable
+from teachers.paths import is_local, reaching, require_reachable
 from teachers.tasks import InputError
 
 LARGEST = 2**31 - 1  # bytes: what one protobuf message holds
@@ -147,7 +148,7 @@ def require_file(path: epath.PathLike) -> None:
     """Refuses what is no file.
 
     Raises:
-        InputError: there is none, or a folder.
+        InputError: there is none, or a folder, or something that may never end.
     """
     path = epath.Path(path)
     require_reachable(path)
@@ -157,6 +158,8 @@ def require_file(path: epath.PathLike) -> None:
         raise InputError(f"{path} is a folder; give a policy.onnx that crl-distill export wrote")
     if not exists:
         raise InputError(f"{path} does not exist; give a policy.onnx that crl-distill export wrote")
+    if is_local(path) and not Path(path).is_file():  # epath calls a device or a pipe a file too
+        raise InputError(f"{path} is a device or a pipe; give a file that crl-distill export wrote")
 
 
 def _require_basic(model: ModelProto, source: str) -> None:

@@ -152,8 +152,8 @@ class Contract(Metadata):
 
     networks: dict[str, Network]
     lineage: Lineage  # type: ignore[assignment]
-    contract_version: int = CONTRACT_VERSION
-    kind: Literal["onnx"] = "onnx"
+    contract_version: int = Described(ge=1)
+    kind: Literal["onnx"]
     role: Role = Described(description="what the file computes")
     inputs: dict[str, tuple[Place, ...]] = Described(description="fields of each input")
     outputs: dict[str, tuple[Place, ...]] = Described(description="fields of each output")
@@ -229,6 +229,8 @@ def contract(
         "value": (Place(**VALUE, meaning=MEANING),),
     }
     return Contract(
+        contract_version=CONTRACT_VERSION,
+        kind="onnx",
         task=own.task,
         task_source=own.task_source,
         sizes=task.sizes,

@@ -1,5 +1,6 @@
 """Shared by all tests: checked array shapes, the compilation cache, and one tiny run of each kind."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,15 @@ jaxtyping.install_import_hook(
 ).__enter__()
 
 use_compilation_cache()
+
+UNOPTIMISED = "--xla_backend_optimization_level=0"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has LLVM optimise nothing: what is not slow runs for a moment, and takes much longer to compile."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if config.option.markexpr == "not slow" and UNOPTIMISED.partition("=")[0] not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {UNOPTIMISED}".strip()
 
 
 @pytest.fixture(autouse=True, scope="session")

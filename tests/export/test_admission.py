@@ -1,6 +1,7 @@
 """Hostile and damaged files: each is refused in one line, before ONNX Runtime sees it."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,10 @@ def other_precision(model: onnx.ModelProto) -> None:
     entry(model, "precision").value = '"int8"'
 
 
+def no_version(model: onnx.ModelProto) -> None:
+    entry(model, "contract_version").key = "contract_version"
+
+
 HOSTILE: dict[Callable[[onnx.ModelProto], None], str] = {
     external: "in another file",
     huge: "numbers but holds",
@@ -273,6 +278,7 @@ HOSTILE: dict[Callable[[onnx.ModelProto], None], str] = {
     gaps_between_fields: "the fields of observation do not follow",
     other_opset: "says opset 13, but has 17",
     other_precision: "says precision 'int8', but has 'float32'",
+    no_version: r"crl_distill\.contract_version",
     without_contract: "did not export it",
     wrong_contract: r"crl_distill\.control_period",
     text_contract: "damaged metadata",
@@ -298,6 +304,10 @@ def test_a_file_that_is_none_is_refused(tmp_path) -> None:
         (tmp_path / "x.onnx").write_bytes(content)
         with pytest.raises(InputError, match="is not an ONNX file"):
             read_model(tmp_path / "x.onnx")
+    os.mkfifo(tmp_path / "pipe.onnx")
+    for endless in (tmp_path / "pipe.onnx", Path("/dev/zero")):
+        with pytest.raises(InputError, match="is a device or a pipe"):
+            read_model(endless)
 
 
 def survives(raw: bytes) -> None:
