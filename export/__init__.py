@@ -1,4 +1,4 @@
-"""Students as ONNX files: conversion, the deployment contract, parity, and the runtime of a robot; runs to share.
+"""Students as ONNX and C files: conversion, the deployment contract, parity, and the runtime of a robot; runs to share.
 
 The names below are loaded on first use, so that `export.runtime` can be imported where there is no JAX.
 """
@@ -8,6 +8,7 @@ from typing import Any
 
 _HOMES = {
     "export_student": "export.write",
+    "export_c": "export.c_source",
     "Form": "export.write",
     "play_in_c": "export.play",
     "animate": "export.animate",
