@@ -1,5 +1,6 @@
 """The files that a robot gets: written, and proved to compute what JAX does."""
 
+import time
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -119,15 +120,10 @@ def export_student(
         ParityError: a float32 file differs from JAX by more than 1e-4; nothing is left in `out`.
     """
     form, out, task = form or Form(), epath.Path(out), student.task
-    if student.metadata.kind == "teacher":
-        if form.precision != "float32":
-            raise InputError(
-                f"a teacher is not written in {form.precision}; distill it, and export the student"
-            )
-        parameters = student.metadata.networks["actor"]["parameters"]
-        warnings.warn(
-            f"a teacher reads {4e-6 * parameters:.3g} MB of weights for one action: distill it for a robot",
-            stacklevel=2,
+    is_teacher = student.metadata.kind == "teacher"
+    if is_teacher and form.precision != "float32":
+        raise InputError(
+            f"a teacher is not written in {form.precision}; distill it, and export the student"
         )
     require_new(out)
     models = {
@@ -142,6 +138,14 @@ def export_student(
         for role, model in models.items()
     }
     functions = {role: opened(model) for role, model in models.items()}
+    if is_teacher:
+        one = Rows(*(array[:1] for array in rows))
+        took = _milliseconds(functions[form.roles[0]], inputs(task, one, form.roles[0], form.units))
+        warnings.warn(
+            f"a teacher: an action takes {took:.3g} ms here, and {1000 * task.control_period:g} ms lie between two; "
+            "distill it for a robot",
+            stacklevel=2,
+        )
     parity = {
         role: measure_parity(task, function, rows, role, form.units)
         for role, function in functions.items()
@@ -184,6 +188,15 @@ def export_student(
         "parity_max_abs": worst,
         **figures,
     }
+
+
+def _milliseconds(function: Function, given: Mapping[str, np.ndarray], calls: int = 20) -> float:
+    took = []
+    for _ in range(calls):
+        begun = time.perf_counter()
+        function(given)
+        took.append(time.perf_counter() - begun)
+    return 1000 * float(np.median(took))
 
 
 def record(agent: Agent, episodes: int, seed: int, progress: Progress = silent) -> Recording:

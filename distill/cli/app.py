@@ -12,7 +12,6 @@ from distill.cli import share
 from distill.cli.console import (
     Checkpoint,
     Json,
-    figure,
     pair_table,
     prepare,
     print_json,
@@ -534,7 +533,8 @@ def verify(
         ):
             rows.append(check._asdict())
             if not json:
-                print(f"{'ok' if check.ok else 'FAILED':6} {check.name}: {text(check.value)}")
+                unit = " µs" if check.name == "latency" and isinstance(check.value, dict) else ""
+                print(f"{'ok' if check.ok else 'FAILED':6} {check.name}: {text(check.value)}{unit}")
     if json:
         print_json({"file": path, "ok": all(row["ok"] for row in rows), "checks": rows})
     if not all(row["ok"] for row in rows):
@@ -738,9 +738,5 @@ def _show_run(folder: str, metadata: Any, json: bool) -> None:
 
 
 def _figures_table(title: str, figures: Mapping[str, Any]) -> Any:
-    rows = {
-        name: figure(figures, name) if f"{name}_ci95" in figures else text(value)
-        for name, value in figures.items()
-        if not name.endswith("_ci95") and name != "by_episode"
-    }
+    rows = {name: value for name, value in figures.items() if name != "by_episode"}
     return pair_table(title, rows)

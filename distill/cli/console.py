@@ -161,10 +161,10 @@ def print_json(result: Any) -> None:
 
 
 def pair_table(title: str, rows: Mapping[str, Any]) -> Table:
-    """A table of names and values."""
+    """A table of names and values, figures with their 95% intervals."""
     table = Table(title=title, show_header=False, title_justify="left")
-    for name, value in rows.items():
-        table.add_row(name, text(value))
+    for name, value in _readable(rows):
+        table.add_row(name, value)
     return table
 
 
@@ -185,10 +185,23 @@ def text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {text(item)}" for key, item in value.items()) or "-"
+        nested = {name for name, item in value.items() if isinstance(item, Mapping)}
+        return (
+            ", ".join(
+                f"{name} ({item})" if name in nested else f"{name} {item}"
+                for name, item in _readable(value)
+            )
+            or "-"
+        )
     if isinstance(value, list | tuple):
         return ", ".join(text(item) for item in value)
     return str(value)
+
+
+def _readable(rows: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in rows.items():
+        if not (name.endswith("_ci95") and name.removesuffix("_ci95") in rows):
+            yield name, figure(rows, name) if f"{name}_ci95" in rows else text(value)
 
 
 def _note(figures: Mapping[str, Any]) -> str:
@@ -223,6 +236,8 @@ def prepare() -> None:
     for library in ("absl", "gcsfs", "s3fs", "fsspec"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.showwarning = _one_line
+    # JAX warns of every fork; ours, such as an encoder of videos, are other programs at once.
+    warnings.filterwarnings("ignore", r"os\.fork\(\)", RuntimeWarning)
     use_compilation_cache()
 
 

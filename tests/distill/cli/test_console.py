@@ -107,3 +107,8 @@ def test_where_interruptions_are_ignored_they_stay_so() -> None:
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_figures_are_read_with_their_intervals() -> None:
+    figures = {"x": 0.5, "x_ci95": (0.4, 0.6), "inner": {"y": 1.0, "y_ci95": None}, "z_ci95": 2}
+    assert console.text(figures) == "x 0.500 [0.400, 0.600], inner (y 1.000), z_ci95 2"
