@@ -49,13 +49,7 @@ class _Network:
     def __init__(
         self, path: str | Path, *, threads: int = 1, spin: bool = False, warm_up: int = 20
     ) -> None:
-        """Opens an exported file.
-
-        Args:
-            path: of the `.onnx` file.
-            threads: that compute one call. One is fastest for a student, and leaves the other cores alone.
-            spin: whether further threads wait for work busily: faster, at the cost of their cores.
-            warm_up: calls made now, so that the first real one is as fast as the rest.
+        """Opens an exported file; arguments as of `Policy`.
 
         Raises:
             ValueError: it is not an ONNX file, or not one that crl-distill exported for this use.
@@ -163,9 +157,9 @@ class Policy(_Network):
                 that training saw: raise `FaultError`, or hold the last action that was safe.
             margin: how far beyond what training saw an input may lie, as a share of the range seen; None: anywhere.
             normalized: give actions in [-1, 1], as simulations take them, also where the file gives physical ones.
-            threads: see `Critic`; so are `spin` and `warm_up`.
-            spin: whether threads wait busily.
-            warm_up: calls made now.
+            threads: that compute one call. One is fastest for a student, and leaves the other cores alone.
+            spin: whether further threads wait for work busily: faster, at the cost of their cores.
+            warm_up: calls made now, so that the first real one is as fast as the rest.
 
         Raises:
             ValueError: as `Critic` says.
