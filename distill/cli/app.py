@@ -1,6 +1,7 @@
 """The commands. What they need is imported when they run, so that help and mistyped options answer at once."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -108,7 +109,15 @@ def root(context: typer.Context) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    app(prog_name="crl-distill")
+    try:
+        app(prog_name="crl-distill")
+    except SystemExit as ended:
+        if ended.code != INTERRUPTED:
+            raise
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        # Python's own way out crashes at times, presumably with what JAX is still computing; nothing is left to do there.
+        os._exit(INTERRUPTED)
 
 
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
