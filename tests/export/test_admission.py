@@ -48,9 +48,8 @@ def test_what_we_write_is_let_in(export_folder) -> None:
 
 @pytest.mark.parametrize("opset", [13, 17])
 def test_a_teacher_is_let_in(teacher_run, opset) -> None:
-    admitted(
-        convert(load_teacher(teacher_run), "combined", opset=opset).SerializeToString(), "teacher"
-    )
+    model = convert(load_teacher(teacher_run), "combined", opset=opset)
+    assert admitted(model.SerializeToString(), "teacher") == model
 
 
 @pytest.mark.parametrize(
@@ -390,6 +389,7 @@ def replaced(value: Any, random: np.random.Generator) -> Any:
 
 
 def fuzz(raw: bytes, count: int) -> None:
+    """Each of so many is refused, or computes something."""
     random = np.random.default_rng(0)
     for i in range(count):
         survives((cut if i % 2 else rewired)(raw, random))
