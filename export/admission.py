@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from export.contract import INPUTS, OUTPUTS, Contract, operators, precision_of
 from export.convert import NEWEST, OLDEST
+from export.precision import PRODUCTS
 from export.runtime import PREFIX, read_metadata
 from teachers.paths import is_local, reaching, require_reachable
 from teachers.tasks import InputError
@@ -55,7 +56,6 @@ BASIC = frozenset(
     )
 )  # fmt: skip
 
-PRODUCTS = frozenset(("Gemm", "MatMul"))
 Shapes = Mapping[str, list[int | None]]
 
 
@@ -172,8 +172,7 @@ def _require_basic(model: ModelProto, source: str) -> None:
         nodes += len(graph.node)
         if nodes > MOST_NODES:
             raise _refused(source, f"has more than {MOST_NODES:,} operators")
-        weights = {tensor.name: tensor for tensor in graph.initializer}
-        for tensor in weights.values():
+        for tensor in graph.initializer:
             _require_tensor(tensor, source)
         for node in graph.node:
             if node.op_type not in BASIC or node.domain:

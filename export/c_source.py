@@ -252,7 +252,7 @@ def _array(name: str, values: np.ndarray) -> list[str]:
 
 
 def _number(value: float) -> str:
-    """A float's shortest exact decimal as a C literal."""
+    """A C literal with digits enough to be the same float again."""
     text = f"{np.float32(value):.9g}"
     return f"{text if set('.en') & set(text) else text + '.0'}f"
 

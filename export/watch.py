@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from export.play import Watch
 from teachers.tasks import InputError, Task
 from teachers.tasks.render import goal_marker, scene
 from teachers.tasks.twin import Twin
 
 CLOSING = 5.0  # s that a window may take to close
-
-Show = Callable[[Twin, np.ndarray], None]
 
 
 class RealTime:
@@ -29,7 +28,7 @@ class RealTime:
     def __init__(
         self,
         task: Task,
-        show: Show | None = None,
+        show: Watch | None = None,
         *,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
@@ -62,7 +61,7 @@ class RealTime:
 
 
 @contextlib.contextmanager
-def viewer(task: Task) -> Iterator[Show]:
+def viewer(task: Task) -> Iterator[Watch]:
     """MuJoCo's viewer in a window of its own: gives a function that shows a robot and its goal in it.
 
     Raises:

@@ -60,7 +60,7 @@ class Form(NamedTuple):
         return ("combined",) if self.combined else ("policy", "critic")
 
 
-def precision_of(dtype: str, quantize: str | None) -> Precision:
+def chosen_precision(dtype: str, quantize: str | None) -> Precision:
     """The precision that a user asks for.
 
     Raises:

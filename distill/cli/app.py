@@ -484,11 +484,11 @@ def export(
     from export.artefacts import load_agent
     from export.c_source import export_c
     from export.contract import Units
-    from export.write import Form, export_student, precision_of
+    from export.write import Form, chosen_precision, export_student
     from teachers.tasks import InputError
 
     units: Units = "normalized" if normalized else "task"
-    form = Form(combined, units, opset, precision_of(dtype, quantize))
+    form = Form(combined, units, opset, chosen_precision(dtype, quantize))
     if format not in ("onnx", "c"):
         raise InputError(f"there is no format {format!r}; choose onnx or c")
     if format == "c" and form != Form(units=units):

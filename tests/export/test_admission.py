@@ -73,6 +73,13 @@ def external(model: onnx.ModelProto) -> None:
     entry.key, entry.value = "location", "../../secret"
 
 
+def shadowed(model: onnx.ModelProto) -> None:
+    whole = TensorProto()
+    whole.CopyFrom(model.graph.initializer[0])
+    external(model)
+    model.graph.initializer.append(whole)  # of the same name, and harmless
+
+
 def huge(model: onnx.ModelProto) -> None:
     model.graph.initializer[0].dims[:] = [2**31, 2**31]
 
@@ -252,6 +259,7 @@ def no_version(model: onnx.ModelProto) -> None:
 
 HOSTILE: dict[Callable[[onnx.ModelProto], None], str] = {
     external: "in another file",
+    shadowed: "in another file",
     huge: "numbers but holds",
     negative: "of a negative size",
     not_a_number: "that are not finite",

@@ -13,7 +13,7 @@ from export import Form, Policy, export_student, write
 from export.contract import Contract, operators, schema
 from export.convert import convert
 from export.session import opened
-from export.write import ParityError, precision_of
+from export.write import ParityError, chosen_precision
 from students import load_student
 from teachers import InputError, load_teacher
 
@@ -130,7 +130,7 @@ def test_a_policy_that_loses_too_much_is_not_written(student_run, tmp_path, monk
 )
 def test_a_precision_that_there_is_not_is_refused(dtype, quantize) -> None:
     with pytest.raises(InputError, match="cannot be written; give --dtype float32 or float16"):
-        precision_of(dtype, quantize)
+        chosen_precision(dtype, quantize)
 
 
 def test_a_teacher_is_exported_with_a_warning(teacher_run, tmp_path) -> None:
