@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from common import parser, report
 
 from teachers import teacher_config
-from teachers.checkpoint_writer import CheckpointWriter
-from teachers.iteration import init_training, placement
+from teachers.crl.iteration import init_training, placement
 from teachers.resume import restore, saved_items
+from teachers.runs.checkpoint_writer import CheckpointWriter
 from teachers.train import describe
 
 REPEATS = 3

@@ -15,14 +15,13 @@ from etils import epath
 
 from distill import distill_config, distill_teacher
 from distill.scratch import ScratchConfig, train_from_scratch
-from students.artefact import kept_student
+from students.artefact import load_finished_student
 from teachers import evaluate_agent, load_teacher, summary, teacher_config, train_teacher
 from teachers.agent import Agent
-from teachers.checkpoint import checkpoint_steps
 from teachers.config import TeacherConfig
-from teachers.evaluate import bootstrap_interval
-from teachers.sweep import interquartile_mean
-from teachers.tasks import get_task
+from teachers.measures import bootstrap_interval, interquartile_mean
+from teachers.runs.checkpoints import checkpoint_steps
+from teachers.tasks.registry import get_task
 
 EPISODES = 1024
 MEASURED = 1000  # added to the seed of the episodes on which all are measured
@@ -47,7 +46,7 @@ EXPERIMENTS = {
         shared={
             "steps": 102_400,
             "rollout.steps": 25,
-            "learning.updates": 32,
+            "learning.gradient_steps": 32,
             "logging.evaluate_every": 1,
             "logging.checkpoint_every": 1,
         },
@@ -108,12 +107,14 @@ def main() -> None:
 
     def scratch(run: epath.Path, config: TeacherConfig) -> Agent:
         own = ScratchConfig(teacher=config, student=distill_config().student)
-        return kept_student(run, own) or train_from_scratch(get_task(given.task), own, run)
+        return load_finished_student(run, own) or train_from_scratch(get_task(given.task), own, run)
 
     def distill(run: epath.Path, teacher: Agent, seed: int) -> Agent:
         settings = {"seed": seed, "steps": share, "episodes": 8}
         config = distill_config(overrides=settings).for_teacher(taken)
-        return kept_student(run, config) or distill_teacher(teacher, config, run, force=True)
+        return load_finished_student(run, config) or distill_teacher(
+            teacher, config, run, force=True
+        )
 
     deep = {**of_depth(experiment, experiment.depth), **experiment.deep}
     first = configured(deep, 0)

@@ -13,9 +13,9 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from distill.cache import use_compilation_cache
 from teachers import load_teacher
 from teachers.agent import Agent
+from teachers.process import use_compilation_cache
 
 
 def parser(description: str) -> argparse.ArgumentParser:

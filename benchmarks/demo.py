@@ -5,7 +5,7 @@ from pathlib import Path
 
 from common import parser, report
 
-from distill.cli.demo import run_demo
+from distill.demo import run_demo
 
 
 def main() -> None:

@@ -12,8 +12,10 @@ import optax
 from common import parser, report
 from flax import linen as nn
 
-from teachers.losses import info_nce
-from teachers.networks import LAYERS_PER_BLOCK, ResidualMLP, pairwise_energy
+from teachers.config import LAYERS_PER_BLOCK
+from teachers.crl.losses import info_nce
+from teachers.crl.networks import pairwise_logits
+from teachers.crl.residual_mlp import ResidualMLP
 
 STATE, ACTION, GOAL, EMBEDDING = 29, 8, 2, 64  # the ant's sizes
 SECONDS = 20.0  # of measuring, at each depth
@@ -67,7 +69,7 @@ def prepare(form: str, depth: int, width: int, data: tuple[jax.Array, ...]) -> R
 
     def objective(params: Any, state_action: jax.Array, goal: jax.Array) -> jax.Array:
         embeddings = phi.apply(params["phi"], state_action), psi.apply(params["psi"], goal)
-        return info_nce(pairwise_energy(*embeddings), 0.1)[0]
+        return info_nce(pairwise_logits(*embeddings), 0.1)[0]
 
     def update(state: Any, state_action: jax.Array, goal: jax.Array) -> Any:
         params, optimizer = state

@@ -13,11 +13,11 @@ import jax
 from common import parser, report
 
 from teachers import teacher_config
-from teachers.devices import whole
-from teachers.iteration import init_training, make_iteration, placement
+from teachers.crl.iteration import init_training, make_iteration, placement
+from teachers.runs.devices import replicated
 
 TASKS = ("reacher", "ant")
-FEW = {"ant": {"learning.updates": 16}}
+FEW = {"ant": {"learning.gradient_steps": 16}}
 ITERATIONS = 6
 
 
@@ -27,7 +27,7 @@ def measure(task: str) -> float:
     make = partial(init_training, config)
     place = placement(jax.eval_shape(make))
     state = jax.jit(make, out_shardings=place)()
-    iterate = jax.jit(make_iteration(config), donate_argnums=0, out_shardings=(place, whole()))
+    iterate = jax.jit(make_iteration(config), donate_argnums=0, out_shardings=(place, replicated()))
     seconds = []
     for _ in range(ITERATIONS):
         begun = time.perf_counter()

@@ -26,10 +26,11 @@ from students import StudentConfig, student_networks
 from students.config import MLPConfig
 from students.networks import describe_networks
 from teachers import teacher_config
-from teachers.agent import Agent, teacher_networks
-from teachers.metadata import Metadata, library_versions
-from teachers.networks import count_parameters
-from teachers.tasks import get_task
+from teachers.agent import Agent
+from teachers.crl.networks import teacher_networks
+from teachers.crl.parameters import count_parameters
+from teachers.runs.metadata import Metadata, library_versions
+from teachers.tasks.registry import get_task
 
 TASK = "pusher_easy"
 SIZES = ((2, 16), (2, 64), (2, 128), (2, 256), (4, 64))

@@ -5,11 +5,13 @@ import numpy as np
 from common import parser, report
 
 from teachers import teacher_config
-from teachers.agent import teacher_networks
-from teachers.evaluate import evaluation_starts, outcomes, player
-from teachers.iteration import init_training, make_iteration
-from teachers.tasks import TASKS
+from teachers.crl.iteration import init_training, make_iteration
+from teachers.crl.networks import teacher_networks
+from teachers.evaluate import player
+from teachers.measures import outcomes
+from teachers.simulation.rollout import evaluation_starts
 from teachers.tasks.reacher import Reacher
+from teachers.tasks.registry import TASKS
 
 
 class Unscaled(Reacher):

@@ -14,9 +14,9 @@ import optax.contrib
 from common import parsed_with_teacher, parser, report
 
 from distill import distill_config
-from distill.buffer import Labelled
 from distill.iteration import BIAS_RATE, make_stages
 from distill.retention import measure_retention
+from distill.ring import Labelled
 from students.networks import student_networks
 from teachers import evaluate_agent
 from teachers.agent import Agent

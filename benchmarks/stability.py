@@ -13,11 +13,13 @@ from common import parser, report
 from flax import linen as nn
 from matplotlib.figure import Figure
 
-from teachers import iteration, learner, teacher_config
-from teachers.agent import Networks, teacher_networks
-from teachers.config import LearningConfig
-from teachers.evaluate import evaluation_starts, outcomes, player
-from teachers.networks import LAYERS_PER_BLOCK
+from teachers import teacher_config
+from teachers.config import LAYERS_PER_BLOCK, LearningConfig
+from teachers.crl import iteration, learner
+from teachers.crl.networks import Networks, teacher_networks
+from teachers.evaluate import player
+from teachers.measures import outcomes
+from teachers.simulation.rollout import evaluation_starts
 
 CURVES = (
     "critic_loss",
@@ -145,7 +147,7 @@ def train(name: str, depth: int, width: int, seed: int, iterations: int) -> dict
         "variant": name,
         "depth": depth,
         "seed": seed,
-        "updates": iterations * config.learning.updates,
+        "updates": iterations * config.learning.gradient_steps,
         "critic_loss": curves["critic_loss"][-1],
         "accuracy": curves["contrastive_accuracy"][-1],
         "saturated": curves["saturated_actions"][-1],

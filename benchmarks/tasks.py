@@ -16,9 +16,10 @@ import numpy as np
 from common import parser, report
 
 from teachers import teacher_config
-from teachers.agent import teacher_networks
-from teachers.rollout import random_policy, reset, rollout
-from teachers.tasks import TASKS, Engine, get_task
+from teachers.crl.networks import teacher_networks
+from teachers.simulation.rollout import random_policy, reset, rollout
+from teachers.tasks import Engine
+from teachers.tasks.registry import TASKS, get_task
 
 CPU_BATCHES = (256, 1024)
 GPU_BATCHES = (256, 1024, 4096, 8192)

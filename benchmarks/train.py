@@ -8,15 +8,14 @@ import jax
 import jax.numpy as jnp
 from common import parser, report
 
-from teachers import replay as buffer
 from teachers import teacher_config
-from teachers.agent import teacher_networks
 from teachers.config import NetworkConfig, TeacherConfig
-from teachers.estimate import median_seconds
-from teachers.iteration import init_training, make_iteration
-from teachers.learner import actor_objective, critic_objective, make_optimizer
-from teachers.networks import sample_action
-from teachers.rollout import rollout
+from teachers.crl import replay as buffer
+from teachers.crl.estimate import median_seconds
+from teachers.crl.iteration import init_training, make_iteration
+from teachers.crl.learner import actor_objective, critic_objective, make_optimizer
+from teachers.crl.networks import sample_action, teacher_networks
+from teachers.simulation.rollout import rollout
 
 PEAK_SIZE = 2048  # of the square matrix product that stands for the device's peak
 
@@ -39,7 +38,7 @@ def measure(config: TeacherConfig) -> list[dict[str, Any]]:
     task, learning = networks.task, config.learning
     adam = make_optimizer(learning)
     state = jax.jit(lambda: init_training(config))()
-    keys = jax.random.split(jax.random.key(0), learning.updates)
+    keys = jax.random.split(jax.random.key(0), learning.gradient_steps)
     params = state.learner.params
     critic = {"phi": params["phi"], "psi": params["psi"]}
 
@@ -140,7 +139,7 @@ def measure(config: TeacherConfig) -> list[dict[str, Any]]:
     peak = peak_flops(learning.precision)
     rows: list[dict[str, Any]] = []
     for name, value in {**times, "sum": sum(times.values()), "iteration": whole}.items():
-        share = learning.updates * work[name] / value / peak if name in work else None
+        share = learning.gradient_steps * work[name] / value / peak if name in work else None
         rows.append(
             {
                 "part": name,

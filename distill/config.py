@@ -11,18 +11,24 @@ from distill.methods import method_settings
 from distill.policy_losses import PolicyLoss
 from distill.schedules import Schedule
 from students.config import StudentConfig
-from teachers.config import Config, resolve
+from teachers.runs.configuration import Config, resolve
 from teachers.tasks import Disturbances, Engine
 from teachers.tasks.disturbance import RANDOMIZED
 
 STEPS_SHARE = 0.08  # of the teacher's
-MOST_STEPS = 500_000
-UPDATES = 100  # in a round
-LEAST_UPDATES = 4_000  # in all rounds
+MAX_STEPS = 500_000
+GRADIENT_STEPS = 100  # in a round
+MIN_GRADIENT_STEPS = 4_000  # in all rounds
 
 
 class CollectConfig(Config):
     """The rollouts on which a student is taught."""
+
+    renamed = {
+        "handover": "beta_decay",
+        "goals": "goals_per_state",
+        "relabelled": "hindsight_share",
+    }
 
     environments: int = Field(64, ge=1, le=1_000_000, description="simulated at once")
     steps: int = Field(
@@ -32,19 +38,19 @@ class CollectConfig(Config):
         "linear",
         description="how the share of environments in which the teacher acts falls from 1 to 0; teacher: it does not",
     )
-    handover: float = Field(
+    beta_decay: float = Field(
         0.5,
         ge=0,
         le=1,
         description="share of the rounds over which the student takes over from the teacher",
     )
-    relabelled: float = Field(
+    hindsight_share: float = Field(
         0.25,
         ge=0,
         le=1,
         description="share of environments that head for a goal reached earlier instead of the task's own",
     )
-    goals: int = Field(
+    goals_per_state: int = Field(
         2,
         ge=1,
         le=1000,
@@ -112,7 +118,9 @@ class LearningConfig(Config):
         "joint",
         description="policy and critic together, or the critic afterwards, on what the policy has seen",
     )
-    updates: int | None = Field(
+    renamed = {"updates": "gradient_steps"}
+
+    gradient_steps: int | None = Field(
         None,
         ge=1,
         le=1_000_000,
@@ -139,18 +147,18 @@ class DistillConfig(Config):
     learning: LearningConfig = LearningConfig()
 
     def for_teacher(self, steps: int) -> "DistillConfig":
-        """The same, with its steps and updates settled for a teacher that was trained for so many steps."""
+        """Returns the configuration with steps and gradient steps filled in for a teacher of so many control steps."""
         own = self.steps
         if own is None:
             share = int(STEPS_SHARE * steps) // self.states_per_round * self.states_per_round
-            most = MOST_STEPS // self.states_per_round * self.states_per_round
+            most = MAX_STEPS // self.states_per_round * self.states_per_round
             own = max(self.states_per_round, min(share, most))
-        settled = self.model_copy(update={"steps": own})
-        updates = self.learning.updates
-        if updates is None:
-            updates = max(UPDATES, -(-LEAST_UPDATES // settled.rounds))
-        learning = self.learning.model_copy(update={"updates": updates})
-        return settled.model_copy(update={"learning": learning})
+        resolved = self.model_copy(update={"steps": own})
+        gradient_steps = self.learning.gradient_steps
+        if gradient_steps is None:
+            gradient_steps = max(GRADIENT_STEPS, -(-MIN_GRADIENT_STEPS // resolved.rounds))
+        learning = self.learning.model_copy(update={"gradient_steps": gradient_steps})
+        return resolved.model_copy(update={"learning": learning})
 
     @property
     def states_per_round(self) -> int:
@@ -160,21 +168,21 @@ class DistillConfig(Config):
     @property
     def rows_per_round(self) -> int:
         """Pairs of a state and a goal that are labelled in a round."""
-        return self.states_per_round * self.collect.goals
+        return self.states_per_round * self.collect.goals_per_state
 
     @property
     def rounds(self) -> int:
         """Rounds of rollout and gradient steps."""
         if self.steps is None:
-            raise ValueError("the steps are not settled; see `for_teacher`")
+            raise ValueError("the steps are not filled in; see `for_teacher`")
         return -(-self.steps // self.states_per_round)
 
     @property
-    def updates(self) -> int:
+    def gradient_steps(self) -> int:
         """Gradient steps in a round."""
-        if self.learning.updates is None:
-            raise ValueError("the updates are not settled; see `for_teacher`")
-        return self.learning.updates
+        if self.learning.gradient_steps is None:
+            raise ValueError("the gradient steps are not filled in; see `for_teacher`")
+        return self.learning.gradient_steps
 
     @property
     def buffer_rows(self) -> int:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from teachers.networks import pairwise_energy
+from teachers.crl.networks import pairwise_logits
 
 CriticLoss = Literal["embedding", "logits", "both"]
 
@@ -56,8 +56,8 @@ def logit_loss(
         basis: does not matter here.
         temperature: by which logits are divided.
     """
-    own = jax.nn.log_softmax(pairwise_energy(*student) / temperature)
-    target = jax.nn.log_softmax(pairwise_energy(*teacher) / temperature)
+    own = jax.nn.log_softmax(pairwise_logits(*student) / temperature)
+    target = jax.nn.log_softmax(pairwise_logits(*teacher) / temperature)
     return temperature**2 * jnp.mean((jnp.exp(target) * (target - own)).sum(-1))
 
 

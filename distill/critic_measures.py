@@ -2,19 +2,19 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
-from scipy import stats
+from jaxtyping import Array, Float
 
-from teachers.agent import Agent, Networks
-from teachers.evaluate import evaluation_starts
-from teachers.networks import Params, pairwise_energy
-from teachers.replay import geometric_offsets
-from teachers.rollout import Trajectory, rollout
+from teachers.agent import Agent
+from teachers.crl.networks import Networks, pairwise_logits
+from teachers.crl.parameters import Params
+from teachers.crl.replay import geometric_offsets
+from teachers.measures import Played, auroc, reached_within, spearman
+from teachers.simulation.rollout import Trajectory, evaluation_starts, rollout
 from teachers.tasks import State
 
 STATES = 256  # from which each goal is valued
@@ -22,17 +22,6 @@ GOALS = 64
 BATCH = 256  # pairs, of which the critic has to tell its own goal
 BATCHES = 16
 PART = 16_384  # states valued at once
-
-
-class Played(NamedTuple):
-    """Whole episodes of a policy."""
-
-    observation: Float[np.ndarray, "time env obs"]  # before the step
-    action: Float[np.ndarray, "time env act"]
-    goal: Float[np.ndarray, "env goal"]
-    start: Bool[np.ndarray, "env"]  # at the goal to begin with
-    within: Bool[np.ndarray, "time env"]  # at the goal after the step
-    length: Int[np.ndarray, "env"]  # steps until the episode ended early; else all
 
 
 def measure_critic(student: Agent, teacher: Agent, episodes: int, seed: int) -> dict[str, Any]:
@@ -137,42 +126,6 @@ def values(
     return np.concatenate(rows)[: len(observation)].reshape(shape)
 
 
-def reached_within(
-    played: Played, horizon: int
-) -> tuple[Bool[np.ndarray, "time env"], Bool[np.ndarray, "time env"]]:
-    """In which states the goal is reached within so many steps, and in which one can tell.
-
-    One cannot where the goal is reached already, nor where the recording ends before that many steps without it.
-    """
-    steps, at = len(played.within), np.arange(len(played.within))[:, None]
-    # The number of steps at the goal before each one.
-    count = np.concatenate([np.zeros_like(played.length)[None], played.within.cumsum(axis=0)])
-    later = np.minimum(np.arange(steps) + horizon, steps)
-    reached = count[later] > count[:-1]
-    before = np.concatenate([played.start[None], played.within[:-1]])
-    whole = (at + horizon <= steps) | (played.length < steps)  # an episode that ended early is over
-    return reached, ~before & (at < played.length) & (reached | whole)
-
-
-def auroc(scores: Float[np.ndarray, "rows"], outcomes: Bool[np.ndarray, "rows"]) -> float | None:
-    """The area under the receiver operating characteristic: how often a positive scores higher than a negative.
-
-    By the statistic of Mann and Whitney; None where there are not both.
-    """
-    positives, negatives = scores[outcomes], scores[~outcomes]
-    if not len(positives) or not len(negatives):
-        return None
-    larger = stats.mannwhitneyu(positives, negatives, method="asymptotic").statistic
-    return float(larger / (len(positives) * len(negatives)))
-
-
-def spearman(one: np.ndarray, other: np.ndarray) -> float | None:
-    """The rank correlation of two arrays of one shape; None where one of them is constant."""
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
-        return None
-    return float(stats.spearmanr(one, other).statistic)
-
-
 def _pairs(
     played: Played,
     at: tuple[np.ndarray, np.ndarray],
@@ -223,7 +176,7 @@ def _values(critic: Networks, actor: Networks) -> Callable[..., Float[Array, "ro
 @lru_cache(maxsize=4)
 def _logits(networks: Networks) -> Callable[..., Float[Array, "batch batch"]]:
     def logits(params: Params, observation: Array, action: Array, goal: Array) -> Array:
-        return pairwise_energy(
+        return pairwise_logits(
             networks.phi(params, observation, action), networks.psi(params, goal)
         )
 

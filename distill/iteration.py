@@ -13,16 +13,16 @@ import optax
 import optax.contrib
 from jaxtyping import Array, Float, Int, Key
 
-from distill import buffer
+from distill import ring as buffer
 from distill.config import DistillConfig
 from distill.critic_losses import CRITIC_LOSSES, Embeddings, fit_basis
 from distill.policy_losses import POLICY_LOSSES, Gaussian
 from distill.schedules import teacher_share
 from students.networks import ENCODER
-from teachers.agent import Networks
-from teachers.devices import constrain, spread, whole
-from teachers.networks import Params, energy
-from teachers.rollout import reset, rollout
+from teachers.crl.networks import Networks, similarity
+from teachers.crl.parameters import Params
+from teachers.runs.devices import replicated, shard_batch, sharded
+from teachers.simulation.rollout import reset, rollout
 from teachers.tasks import Disturbances, State
 
 Metrics = dict[str, Array]
@@ -72,7 +72,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
     """The functions of a distillation.
 
     `collect` rolls out `collect.steps` control steps; `label` has the teacher label every visited state, once for each of
-    `collect.goals`, and stores them in the ring; `learn` takes `learning.updates` gradient steps, if wanted
+    `collect.goals_per_state`, and stores them in the ring; `learn` takes `learning.gradient_steps` gradient steps, if wanted
     with the teacher's critic in the last of them. Of a sequential distillation, the second phase is `learn` alone.
 
     Args:
@@ -90,7 +90,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
     critic_loss = CRITIC_LOSSES[config.critic.loss]
 
     def labelled(params: Params, visited: Visited, key: Key[Array, ""]) -> buffer.Labelled:
-        count = collecting.goals
+        count = collecting.goals_per_state
         goals, chosen = with_goals(visited, key, count, task.achieved_goal)
         goal, observation = goals[chosen], jnp.tile(visited.observation, (count, 1))
         mean, log_std = in_parts(partial(teacher.actor, params), observation, goal)
@@ -135,7 +135,9 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
         state: DistillState, teacher_params: Params
     ) -> tuple[DistillState, Visited, Metrics]:
         key, who_key, goal_key, rollout_key = jax.random.split(state.key, 4)
-        share = teacher_share(state.round, collecting.schedule, collecting.handover * config.rounds)
+        share = teacher_share(
+            state.round, collecting.schedule, collecting.beta_decay * config.rounds
+        )
         # In each environment one of the two acts for the whole round.
         by_teacher = jax.random.uniform(who_key, (collecting.environments, 1)) < share
 
@@ -159,7 +161,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
         )
         visited = Visited(
             *(
-                constrain(x.reshape(-1, x.shape[-1]))
+                shard_batch(x.reshape(-1, x.shape[-1]))
                 for x in (seen.observation, seen.goal, seen.action)
             )
         )
@@ -223,7 +225,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
             )
             target = Embeddings(batch.phi, batch.psi)
             loss = critic_loss(fitted, target, basis, config.critic.temperature)
-            values = jnp.stack([energy(*fitted), energy(*target)])
+            values = jnp.stack([similarity(*fitted), similarity(*target)])
             metrics |= {"critic_loss": loss, "value_correlation": jnp.corrcoef(values)[0, 1]}
             total += loss
         return total, metrics
@@ -234,12 +236,14 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
         def learn(state: DistillState, teacher_params: Params) -> tuple[DistillState, Metrics]:
             key, update_key = jax.random.split(state.key)
             fixed = {name: p for name, p in state.params.items() if name not in phase}
-            steps = (state.round - 1) * config.updates + jnp.arange(config.updates)
-            counts = steps >= (1 - config.policy.value_share) * config.rounds * config.updates
+            steps = (state.round - 1) * config.gradient_steps + jnp.arange(config.gradient_steps)
+            counts = (
+                steps >= (1 - config.policy.value_share) * config.rounds * config.gradient_steps
+            )
 
             def value(action: Array, rows: buffer.Labelled) -> Array:
                 phi = teacher.phi(teacher_params, rows.observation, action)
-                return jnp.mean(energy(phi, rows.psi))
+                return jnp.mean(similarity(phi, rows.psi))
 
             def update(
                 carry: tuple[Params, Any], now: tuple[Array, Array]
@@ -263,7 +267,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
             (trained, optimizer), metrics = jax.lax.scan(
                 update,
                 (_part(state.params, phase), state.optimizers[number]),
-                (jax.random.split(update_key, config.updates), counts),
+                (jax.random.split(update_key, config.gradient_steps), counts),
             )
             optimizers = (*state.optimizers[:number], optimizer, *state.optimizers[number + 1 :])
             return (
@@ -289,7 +293,7 @@ def make_optimiser(config: DistillConfig) -> optax.GradientTransformation:
     12,500 steps of it as in 200,000 of Adam; a critic gains less by it than a step of it costs. Biases and LayerNorms take
     Optax's companion to Muon, Adam with Nesterov's momentum.
     """
-    steps = config.rounds * config.updates
+    steps = config.rounds * config.gradient_steps
 
     def falling(learning_rate: float) -> optax.Schedule:
         return optax.cosine_decay_schedule(learning_rate, steps)
@@ -316,7 +320,9 @@ def relabelled(
     """
     collect, environments = config.collect, state.environments
     drawn = buffer.sample(state.ring, key, collect.environments, config.rows_per_round)
-    chosen = jnp.arange(collect.environments) < round(collect.relabelled * collect.environments)
+    chosen = jnp.arange(collect.environments) < round(
+        collect.hindsight_share * collect.environments
+    )
     begun = environments.steps <= collect.steps  # since the last round
     # In the first round the ring is empty.
     replaced = chosen & begun & (state.round > 0)
@@ -355,8 +361,8 @@ def with_goals(
 
 def placement(state: DistillState) -> Any:
     """On which devices each array of a state lies: environments are spread, all else is small and on each."""
-    placed: Any = jax.tree.map(lambda _: whole(), state)
-    return placed._replace(environments=jax.tree.map(lambda _: spread(), state.environments))
+    placed: Any = jax.tree.map(lambda _: replicated(), state)
+    return placed._replace(environments=jax.tree.map(lambda _: sharded(), state.environments))
 
 
 def _part(params: Params, names: tuple[str, ...]) -> Params:

@@ -3,11 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-from teachers.tasks import InputError
+from teachers.runs.errors import InputError
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
-    # The teacher drives, the student watches.
-    "bc": {"collect.schedule": "teacher"},
+    # Plain behaviour cloning: the teacher acts without added noise, each state is labelled for its own goal alone.
+    "bc": {
+        "collect.schedule": "teacher",
+        "collect.noise": 0.0,
+        "collect.hindsight_share": 0.0,
+        "collect.goals_per_state": 1,
+    },
+    # Behaviour cloning with what the default adds to it: noise on actions, hindsight goals, two goals for each state.
+    "bc-augmented": {"collect.schedule": "teacher"},
     # The default: the student drives more and more, the teacher says what it would have done (Ross et al., arXiv
     # 1011.0686).
     "dagger": {},

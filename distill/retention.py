@@ -3,7 +3,8 @@
 from typing import Any
 
 from teachers.agent import Agent
-from teachers.evaluate import Episodes, evaluate_agent, retention, summary
+from teachers.evaluate import evaluate_agent
+from teachers.measures import Episodes, retention, summary
 
 
 def measure_retention(student: Agent, reference: Episodes, seed: int) -> dict[str, Any]:

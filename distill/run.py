@@ -10,22 +10,24 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 from etils import epath
 
-from distill.buffer import Labelled
 from distill.config import DistillConfig
 from distill.iteration import DistillState, Metrics, Stages, make_stages, placement
 from distill.retention import measure_retention
+from distill.ring import Labelled
 from students.artefact import save_student
-from students.networks import describe_networks, read_by, student_networks
-from teachers.agent import Agent, Networks
-from teachers.devices import require_even, spread, whole
-from teachers.evaluate import Episodes, evaluate_agent
-from teachers.folders import new_folder
-from teachers.memory import require_memory, total_bytes
-from teachers.metadata import Metadata, digest, finite, library_versions
-from teachers.networks import Params, count_parameters
-from teachers.progress import Progress, silent
-from teachers.runlog import RunLog
-from teachers.tasks import InputError
+from students.networks import describe_networks, parameters_used_by, student_networks
+from teachers.agent import Agent, describe_teacher
+from teachers.crl.memory import require_memory, total_bytes
+from teachers.crl.networks import Networks
+from teachers.crl.parameters import Params, count_parameters
+from teachers.evaluate import evaluate_agent
+from teachers.measures import Episodes
+from teachers.runs.devices import replicated, require_divisible, sharded
+from teachers.runs.errors import InputError
+from teachers.runs.metadata import Metadata, finite, library_versions
+from teachers.runs.outputs import new_folder
+from teachers.runs.progress import Progress, silent
+from teachers.runs.run_log import RunLog
 
 Tree = TypeVar("Tree")
 
@@ -65,7 +67,7 @@ def distill_teacher(
     out = epath.Path(out)
     if not force:
         require_able(teacher)
-    require_even(collect__environments=config.collect.environments)
+    require_divisible(collect__environments=config.collect.environments)
     config = config.for_teacher(teacher.metadata.metrics["steps"])
     begun = time.monotonic()
     key = _program_key(config), teacher.networks, teacher.metadata.config["embedding"]
@@ -83,7 +85,7 @@ def distill_teacher(
         warn_of_size(plan.shape.params, teacher)
         programs = _compiled(*key)
         seconds["compile"] = time.monotonic() - begun
-        params = jax.device_put(teacher.params, whole())
+        params = jax.device_put(teacher.params, replicated())
         state = timed("rollout", programs.init, jax.random.key(config.seed))
         total = config.rounds * config.states_per_round
         figures: dict[str, Any] = {}
@@ -149,11 +151,11 @@ def _compiled(config: DistillConfig, teacher: Networks, embedding: int) -> _Prog
     plan = _plan(config, teacher, embedding)
     stages, place = plan.stages, placement(plan.shape)
     state = _placed(plan.shape, place)
-    params = _placed(teacher.shapes, jax.tree.map(lambda _: whole(), teacher.shapes))
+    params = _placed(teacher.shapes, jax.tree.map(lambda _: replicated(), teacher.shapes))
     collect = jax.jit(
         stages.collect,
         donate_argnums=0,
-        out_shardings=(place, spread(), whole()),
+        out_shardings=(place, sharded(), replicated()),
         compiler_options=_optimised(1),
     )
     init = jax.jit(plan.init, out_shardings=place, compiler_options=_optimised(0))
@@ -164,7 +166,7 @@ def _compiled(config: DistillConfig, teacher: Networks, embedding: int) -> _Prog
         jax.jit(
             learn,
             donate_argnums=0,
-            out_shardings=(place, whole()),
+            out_shardings=(place, replicated()),
             compiler_options=_optimised(1),
         )
         for learn in stages.learn
@@ -177,7 +179,7 @@ def _compiled(config: DistillConfig, teacher: Networks, embedding: int) -> _Prog
         collecting = compiled(collect, state, params)  # which takes longest
         learning = [compiled(learn, state, params) for learn in learns]
         _, visited, _ = jax.eval_shape(collect, state, params)
-        visited = _placed(visited, jax.tree.map(lambda _: spread(), visited))
+        visited = _placed(visited, jax.tree.map(lambda _: sharded(), visited))
         labelling = compiled(label, state, params, visited)
         beginning = compiled(init, jax.random.key(0))
         return _Programs(
@@ -219,7 +221,7 @@ def require_able(teacher: Agent) -> None:
 def warn_of_size(student: Params, teacher: Agent) -> None:
     """Says of each network of a student with parameters of these shapes whether it is larger than its teacher's."""
     for name, theirs in teacher.params.items():
-        own, most = count_parameters(read_by(name, student)), count_parameters(theirs)
+        own, most = count_parameters(parameters_used_by(name, student)), count_parameters(theirs)
         if own > most:
             warnings.warn(
                 f"the student's {name} has {own:,} parameters, more than its teacher's {most:,}; a smaller one is "
@@ -273,20 +275,6 @@ def describe(
         lineage={"teacher": describe_teacher(teacher)},
         versions=library_versions(),
     )
-
-
-def describe_teacher(teacher: Agent) -> dict[str, Any]:
-    """What a student remembers of its teacher."""
-    metadata = teacher.metadata
-    figures = ("steps", "success_at_end", "time_at_goal")
-    return {
-        "task": metadata.task,
-        "networks": metadata.networks,
-        "seed": metadata.config["seed"],
-        **{name: metadata.metrics[name] for name in figures if name in metadata.metrics},
-        "digest": digest(teacher.params),
-        "versions": metadata.versions,
-    }
 
 
 def _seen(rows: Labelled) -> dict[str, dict[str, list[float]]]:

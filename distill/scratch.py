@@ -13,14 +13,17 @@ from students.artefact import save_student
 from students.config import StudentConfig
 from students.networks import describe_networks, student_networks
 from teachers.agent import Agent
-from teachers.config import Config, TeacherConfig
-from teachers.devices import whole
-from teachers.evaluate import evaluation_starts, outcomes, player, summary
-from teachers.folders import new_folder
-from teachers.iteration import init_training, make_iteration, placement
-from teachers.metadata import Metadata, library_versions
-from teachers.progress import Progress, silent
-from teachers.runlog import RunLog
+from teachers.config import TeacherConfig
+from teachers.crl.iteration import init_training, make_iteration, placement
+from teachers.evaluate import player
+from teachers.measures import outcomes, summary
+from teachers.runs.configuration import Config
+from teachers.runs.devices import replicated
+from teachers.runs.metadata import Metadata, library_versions
+from teachers.runs.outputs import new_folder
+from teachers.runs.progress import Progress, silent
+from teachers.runs.run_log import RunLog
+from teachers.simulation.rollout import evaluation_starts
 from teachers.tasks import Task
 
 SELECTION = 1_000_000  # added to the seed of evaluations by which the best is chosen
@@ -106,7 +109,7 @@ def _programs(task: Task, student: StudentConfig, config: TeacherConfig) -> Any:
         jax.jit(
             make_iteration(config, networks=networks),
             donate_argnums=0,
-            out_shardings=(place, whole()),
+            out_shardings=(place, replicated()),
         ),
         player(networks),
     )

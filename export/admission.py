@@ -25,8 +25,8 @@ from export.contract import INPUTS, OUTPUTS, Contract, operators, precision_of
 from export.convert import NEWEST, OLDEST
 from export.precision import PRODUCTS
 from export.runtime import PREFIX, read_metadata
-from teachers.paths import is_local, reaching, require_reachable
-from teachers.tasks import InputError
+from teachers.runs.errors import InputError
+from teachers.runs.paths import is_local, reaching, require_reachable
 
 LARGEST = 2**31 - 1  # bytes: what one protobuf message holds
 MOST_STEPS = 4096  # of a loop over a teacher's blocks

@@ -8,17 +8,20 @@ import numpy as np
 from etils import epath
 
 from export.admission import read_contract, read_model
-from export.play import PolicyFunction, play_in_c
 from export.runtime import Policy, read_metadata
 from students.artefact import load_student
-from teachers.agent import Agent
-from teachers.checkpoint import Which, load_teacher, newest_readable
-from teachers.checkpoint import read_metadata as read_run
-from teachers.evaluate import Episodes, evaluate_agent, outcomes
-from teachers.metadata import Metadata, open_task, parse_metadata
-from teachers.paths import local_copy
-from teachers.progress import Progress
-from teachers.tasks import InputError, Task
+from teachers.agent import Agent, load_teacher
+from teachers.evaluate import evaluate_agent
+from teachers.measures import Episodes, outcomes
+from teachers.runs.checkpoints import Which, newest_readable
+from teachers.runs.checkpoints import read_metadata as read_run
+from teachers.runs.errors import InputError
+from teachers.runs.metadata import Metadata, parse_metadata
+from teachers.runs.paths import local_copy
+from teachers.runs.progress import Progress
+from teachers.simulation.play import PolicyFunction, play_in_c
+from teachers.tasks import Task
+from teachers.tasks.registry import open_task
 
 
 class OpenedPolicy(NamedTuple):

@@ -12,13 +12,14 @@ from jaxtyping import Float
 from export.contract import Units
 from export.units import limits
 from students.config import Activation, MLPConfig, SavedStudentConfig
-from students.networks import ENCODER, layers_of
+from students.networks import ENCODER, layer_shapes
 from teachers.agent import Agent
-from teachers.config import stored_config
-from teachers.folders import make_folder, require_new
-from teachers.networks import Params
-from teachers.paths import write_whole
-from teachers.tasks import Field, InputError, Task
+from teachers.crl.parameters import Params
+from teachers.runs.configuration import stored_config
+from teachers.runs.errors import InputError
+from teachers.runs.outputs import make_folder, require_new
+from teachers.runs.paths import write_whole
+from teachers.tasks import Field, Task
 from teachers.tasks.base import slices
 
 EPSILON = 1e-6  # of flax.linen.LayerNorm
@@ -217,7 +218,7 @@ def _layers(student: Agent) -> tuple[list[Layer], list[Layer]]:
         {**raw.get("student", {}), "embedding": raw.get("embedding")},
         "the student",
     )
-    shapes = layers_of(config)
+    shapes = layer_shapes(config)
     encoder = (
         _of_mlp(student.params[ENCODER], shapes[ENCODER], head=False) if ENCODER in shapes else []
     )

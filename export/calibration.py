@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.optimize import minimize
 
-from distill.critic_measures import Played, auroc, reached_within
 from export.contract import Ranges, Reachability, SeenIn
-from export.play import Recording
-from teachers.metadata import Metadata
+from teachers.measures import Played, auroc, reached_within
+from teachers.runs.metadata import Metadata
+from teachers.simulation.play import Recording
 from teachers.tasks import Task
 
 

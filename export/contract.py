@@ -15,12 +15,11 @@ from pydantic import ConfigDict, field_validator, model_validator
 from pydantic import Field as Described
 from typing_extensions import TypedDict
 
-from distill.run import describe_teacher
 from export.runtime import CONTRACT_VERSION, PREFIX
 from students.networks import ENCODER
-from teachers.agent import Agent
-from teachers.config import Config
-from teachers.metadata import Metadata, digest, library_versions
+from teachers.agent import Agent, describe_teacher
+from teachers.runs.configuration import Config
+from teachers.runs.metadata import Metadata, digest, library_versions
 from teachers.tasks import Field, Task, slices
 
 Role = Literal["policy", "critic", "combined"]
@@ -148,7 +147,7 @@ class Reachability(Config):
 
 
 class Contract(Metadata):
-    """Everything that an exported file says of itself; see `teachers.metadata.Metadata` for the first keys."""
+    """Everything that an exported file says of itself; see `teachers.runs.metadata.Metadata` for the first keys."""
 
     networks: dict[str, Network]
     lineage: Lineage  # type: ignore[assignment]

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from export.contract import INPUTS, OUTPUTS, Role, Units
 from export.units import in_task_units, normalized
 from teachers.agent import Agent
-from teachers.tasks import InputError
+from teachers.runs.errors import InputError
 
 OPSET = 17  # ONNX Runtime reads it since 2022; the first with LayerNormalization
 OLDEST, NEWEST = 13, 26  # what the converter writes

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from export import card
-from export.card import (
+from export.contract import Contract, Place, Role
+from export.share import card
+from export.share.card import (
     figures_section,
     limits_of,
     lineage_section,
@@ -12,7 +13,6 @@ from export.card import (
     networks_section,
     versions_section,
 )
-from export.contract import Contract, Place, Role
 
 EXPORTED = {
     "success_at_end": "success at end, these files in MuJoCo C",

@@ -7,12 +7,12 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from teachers.tasks import InputError
+from teachers.runs.errors import InputError
 
 Function = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-def opened(model: onnx.ModelProto, source: str = "the model") -> Function:
+def open_session(model: onnx.ModelProto, source: str = "the model") -> Function:
     """A function from the graph's inputs, by name, to its outputs, by name, on one thread.
 
     Args:

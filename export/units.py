@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from teachers.tasks import InputError, Task
+from teachers.runs.errors import InputError
+from teachers.tasks import Task
 from teachers.tasks.base import namespace
 
 

@@ -13,17 +13,20 @@ from onnx.reference.ops.op_dequantize_linear import DequantizeLinear_25
 from export.admission import read_contract, read_model
 from export.contract import INPUTS, Contract, field_table
 from export.latency import measure_latency
-from export.play import play_in_c
 from export.runtime import Policy
-from export.session import opened
+from export.session import open_session
 from export.units import in_task_units, normalized
 from export.write import LEAST_EPISODES, TOLERANCE, measure_parity, record, rows_of
 from teachers.agent import Agent
-from teachers.evaluate import evaluate_agent, outcomes, retention, summary
-from teachers.metadata import digest, open_task
-from teachers.paths import local_copy
-from teachers.progress import Progress, silent
-from teachers.tasks import InputError, Task
+from teachers.evaluate import evaluate_agent
+from teachers.measures import outcomes, retention, summary
+from teachers.runs.errors import InputError
+from teachers.runs.metadata import digest
+from teachers.runs.paths import local_copy
+from teachers.runs.progress import Progress, silent
+from teachers.simulation.play import play_in_c
+from teachers.tasks import Task
+from teachers.tasks.registry import open_task
 
 LEAST_KEPT = (
     0.95  # time at goal in MuJoCo C over that in MJX, which the interval's upper end has to reach
@@ -72,7 +75,7 @@ def verify(
     """
     try:
         model = read_model(path)
-        opened(model, str(path))
+        open_session(model, str(path))
     except InputError as error:
         yield Check("structure", False, str(error))
         return
@@ -136,7 +139,7 @@ class _Subject(NamedTuple):
 
     def parity_reference(self) -> Check:
         given = self.inputs()
-        found = opened(self.model)(given)
+        found = open_session(self.model)(given)
         reference = ReferenceEvaluator(self.model, new_ops=[DequantizeLinear]).run(
             list(found), given
         )
@@ -151,14 +154,14 @@ class _Subject(NamedTuple):
     def parity_jax(self) -> Check:
         agent = self.checkpoint
         rows = rows_of(agent, record(agent, LEAST_EPISODES, self.seed), self.seed)
-        function, entries = opened(self.model), self.entries
+        function, entries = open_session(self.model), self.entries
         worst = measure_parity(self.task, function, rows, entries.role, entries.action_units)
         return Check("parity_jax", worst <= self.tolerance, worst)
 
     def determinism(self) -> Check:
         """Whether one row gives the same bits again and again, in two sessions, whatever came between."""
         given = self.inputs()
-        first, second = opened(self.model), opened(self.model)
+        first, second = open_session(self.model), open_session(self.model)
         ones = [{name: array[i : i + 1] for name, array in given.items()} for i in range(ROWS)]
         before = [first(one) for one in ones]
         first(given)

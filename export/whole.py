@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 from etils import epath
 
-from teachers.checkpoint import mark_finished
-from teachers.folders import require_new
-from teachers.paths import free_bytes, is_local, reaching, require_reachable
-from teachers.tasks import InputError
+from teachers.runs.checkpoints import mark_finished
+from teachers.runs.errors import InputError
+from teachers.runs.outputs import require_new
+from teachers.runs.paths import free_bytes, is_local, reaching, require_reachable
 
 
 def require_free(out: epath.Path) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from distill.critic_measures import spearman
 from export.calibration import fit_reachability, ranges
 from export.contract import (
     INPUTS,
@@ -25,16 +24,17 @@ from export.contract import (
 )
 from export.convert import OPSET, convert
 from export.onnx_card import onnx_card
-from export.play import Recording, play_in_c
 from export.precision import reduced
-from export.session import Function, opened
+from export.session import Function, open_session
 from export.units import in_task_units, normalized
 from teachers.agent import Agent
-from teachers.evaluate import outcomes, retention, summary
-from teachers.folders import make_folder, require_new
-from teachers.paths import write_whole
-from teachers.progress import Progress, silent
-from teachers.tasks import InputError, Task
+from teachers.measures import outcomes, retention, spearman, summary
+from teachers.runs.errors import InputError
+from teachers.runs.outputs import make_folder, require_new
+from teachers.runs.paths import write_whole
+from teachers.runs.progress import Progress, silent
+from teachers.simulation.play import Recording, play_in_c
+from teachers.tasks import Task
 
 OBSERVATIONS = 4096  # on which parity is measured
 LEAST_EPISODES = 64  # that reachability is fitted to
@@ -137,7 +137,7 @@ def export_student(
         role: reduced(model, form.precision, inputs(task, rows, role, form.units))
         for role, model in models.items()
     }
-    functions = {role: opened(model) for role, model in models.items()}
+    functions = {role: open_session(model) for role, model in models.items()}
     if is_teacher:
         one = Rows(*(array[:1] for array in rows))
         took = _milliseconds(functions[form.roles[0]], inputs(task, one, form.roles[0], form.units))

@@ -5,13 +5,20 @@ from etils import epath
 from students.config import SavedStudentConfig
 from students.networks import student_networks
 from teachers.agent import Agent
-from teachers.checkpoint import Which, checkpoint_steps, newest_readable, read_params, require_kind
-from teachers.checkpoint_writer import CheckpointWriter
-from teachers.config import Config, stored_config
-from teachers.metadata import open_task
-from teachers.paths import reaching
-from teachers.runlog import remove_run
-from teachers.tasks import InputError, Task
+from teachers.runs.checkpoint_writer import CheckpointWriter
+from teachers.runs.checkpoints import (
+    Which,
+    checkpoint_steps,
+    newest_readable,
+    read_params,
+    require_kind,
+)
+from teachers.runs.configuration import Config, stored_config
+from teachers.runs.errors import InputError
+from teachers.runs.paths import reaching
+from teachers.runs.run_log import remove_run
+from teachers.tasks import Task
+from teachers.tasks.registry import open_task
 
 
 def save_student(student: Agent, run: epath.PathLike) -> None:
@@ -50,7 +57,9 @@ def load_student(
     return newest_readable(run, read, checkpoint)
 
 
-def kept_student(run: epath.Path, config: Config, task: Task | None = None) -> Agent | None:
+def load_finished_student(
+    run: epath.Path, config: Config, task: Task | None = None
+) -> Agent | None:
     """The student that an earlier call left in `run`, if any; what is left of one that was interrupted is removed.
 
     Args:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from teachers.config import Config
+from teachers.runs.configuration import Config
 
 Activation = Literal["relu", "swish", "tanh"]
 

@@ -9,8 +9,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
 from students.config import Activation, MLPConfig, StudentConfig
-from teachers.agent import Networks
-from teachers.networks import Params, apply, count_parameters
+from teachers.crl.networks import Networks
+from teachers.crl.parameters import Params, apply_module, count_parameters
 from teachers.tasks import Task
 
 ENCODER = "encoder"  # the name of what two heads share, among parameters
@@ -73,7 +73,7 @@ class TwoHeaded(Networks):
 
     def _encoded(self, params: Params, observation: Array) -> Array:
         scaled = super()._encoded(params, observation)
-        return apply(self._encoder, params[ENCODER], scaled)
+        return apply_module(self._encoder, params[ENCODER], scaled)
 
 
 def student_networks(task: Task, config: StudentConfig, embedding: int) -> Networks:
@@ -95,7 +95,7 @@ def student_networks(task: Task, config: StudentConfig, embedding: int) -> Netwo
     )
 
 
-def read_by(name: str, params: Params) -> Params:
+def parameters_used_by(name: str, params: Params) -> Params:
     """The parameters that a network's outputs depend on: its own and, of a head, the encoder's."""
     names = (name, ENCODER) if name in HEADS and ENCODER in params else (name,)
     return {each: params[each] for each in names}
@@ -109,7 +109,7 @@ def _cut(shape: MLPConfig) -> tuple[MLPConfig, MLPConfig]:
     )
 
 
-def layers_of(config: StudentConfig) -> dict[str, MLPConfig]:
+def layer_shapes(config: StudentConfig) -> dict[str, MLPConfig]:
     """The hidden layers of each network, by its name among parameters."""
     shapes = {"actor": config.policy, "phi": config.critic, "psi": config.critic}
     if config.heads:
@@ -122,5 +122,5 @@ def describe_networks(config: StudentConfig, params: Params) -> dict[str, dict[s
     """For an artefact's metadata: of each network its shape and number of parameters."""
     return {
         name: {**shape.model_dump(), "parameters": count_parameters(params[name])}
-        for name, shape in layers_of(config).items()
+        for name, shape in layer_shapes(config).items()
     }

@@ -1,10 +1,12 @@
 """Deep contrastive-RL teachers: `from teachers import train_teacher, load_teacher, evaluate_agent`."""
 
-from teachers.agent import Agent
-from teachers.checkpoint import load_teacher
+from teachers.agent import Agent, load_teacher
 from teachers.config import TeacherConfig, teacher_config
-from teachers.evaluate import Episodes, evaluate_agent, retention, summary
-from teachers.tasks import InputError, Task, get_task
+from teachers.evaluate import evaluate_agent
+from teachers.measures import Episodes, retention, summary
+from teachers.runs.errors import InputError
+from teachers.tasks import Task
+from teachers.tasks.registry import get_task
 from teachers.train import train_teacher
 
 __all__ = [

@@ -3,35 +3,21 @@
 Precedence, low to high: the model's defaults, the task's defaults, a preset, a TOML file, overrides by dotted key.
 """
 
-import difflib
-import tomllib
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import tomli_w
 from etils import epath
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from teachers import presets
-from teachers.networks import LAYERS_PER_BLOCK
-from teachers.paths import reaching, require_reachable
-from teachers.tasks import Engine, InputError, absolute_reference, get_task
+from teachers.runs.configuration import Config, resolve
+from teachers.runs.errors import InputError
+from teachers.tasks import Engine, absolute_reference
+from teachers.tasks.registry import get_task
 
 Residual = Literal["auto", "published", "zero"]
 # With more than one block, those that start at zero learn faster: benchmarks/stability.py, sweeps/cpu/limits.
 PUBLISHED_DEPTH = 4
-
-ConfigType = TypeVar("ConfigType", bound="Config")
-
-
-class Config(BaseModel):
-    """Base of every configuration: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def to_toml(self) -> str:
-        """The whole configuration as TOML, which `--config` reads back."""
-        return tomli_w.dumps(self.model_dump(exclude_none=True))
 
 
 class NetworkConfig(Config):
@@ -78,7 +64,11 @@ class RolloutConfig(Config):
 class LearningConfig(Config):
     """How the networks learn."""
 
-    updates: int = Field(64, ge=1, le=1_000_000, description="gradient steps in an iteration")
+    renamed = {"updates": "gradient_steps"}
+
+    gradient_steps: int = Field(
+        64, ge=1, le=1_000_000, description="gradient steps in an iteration"
+    )
     batch: int = Field(256, ge=2, le=1_000_000, description="pairs in a gradient step")
     learning_rate: float = Field(
         1e-3, gt=0, le=1, description="Adam's, of actor, critic and temperature"
@@ -185,142 +175,4 @@ def teacher_config(
     return config
 
 
-def stored_config(model: type[ConfigType], raw: Any, source: str) -> ConfigType:
-    """The configuration inside an artefact.
-
-    Raises:
-        InputError: it does not fit this version's.
-    """
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        raise InputError(
-            f"the configuration inside {source} does not fit this crl-distill ({_explain(error)}); "
-            "install the version that `crl-distill info` names for it"
-        ) from None
-
-
-def resolve(
-    model: type[ConfigType],
-    defaults: Mapping[str, Any],
-    file: epath.PathLike | None,
-    overrides: Mapping[str, Any] | None,
-    source: str = "--set",
-) -> ConfigType:
-    """A configuration from defaults, a TOML file and overrides by dotted key; the later ones win.
-
-    Raises:
-        InputError: one line that names the key, the value and the remedy.
-    """
-    tree: dict[str, Any] = {}
-    _merge(tree, _nested(model, defaults, "the defaults"))
-    if file is not None:
-        _merge(tree, _checked_keys(model, read_toml(file), str(file)))
-    _merge(tree, _nested(model, overrides or {}, source))
-    try:
-        return model.model_validate(tree)
-    except ValidationError as error:
-        raise InputError(_explain(error)) from None
-
-
-def read_toml(file: epath.PathLike) -> dict[str, Any]:
-    """The contents of a TOML file.
-
-    Raises:
-        InputError: there is no such file, or it is not TOML.
-    """
-    require_reachable(file)
-    try:
-        with reaching(file):
-            content = epath.Path(file).read_bytes()
-        return tomllib.loads(content.decode())
-    except OSError as error:
-        reason = error.strerror or "there is no such file"  # from a cloud
-        raise InputError(f"cannot read configuration {file}: {reason}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not valid TOML: {error}") from None
-
-
-def parse_assignments(assignments: list[str]) -> dict[str, str]:
-    """`["section.key=value", ...]` as overrides.
-
-    Raises:
-        InputError: an assignment without `=`.
-    """
-    pairs = [assignment.partition("=") for assignment in assignments]
-    for assignment, (key, equals, _) in zip(assignments, pairs, strict=True):
-        if not (key and equals):
-            raise InputError(f"--set {assignment!r}: write it as section.key=value")
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    return f"{key} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
-
-
-def _keys(model: type[BaseModel], prefix: str = "") -> dict[str, type[BaseModel] | None]:
-    """Every dotted key, with the model behind it where it is a section."""
-    keys: dict[str, type[BaseModel] | None] = {}
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        section = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-        keys[prefix + name] = section
-        if section:
-            keys |= _keys(section, f"{prefix}{name}.")
-    return keys
-
-
-def _require_key(model: type[Config], key: str, source: str, *, leaf: bool = False) -> None:
-    keys = _keys(model)
-    if key not in keys:
-        leaves = [name for name, section in keys.items() if section is None]
-        near = difflib.get_close_matches(key, leaves, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(leaves)}"
-        raise InputError(f"unknown key {key!r} in {source}; {hint}")
-    if keys[key] is not None and leaf:
-        raise InputError(
-            f"{key!r} is a section; set one of its keys, such as {_first_leaf(keys, key)!r}"
-        )
-
-
-def _first_leaf(keys: Mapping[str, Any], section: str) -> str:
-    return next(key for key in keys if key.startswith(f"{section}."))
-
-
-def _checked_keys(model: type[Config], tree: dict[str, Any], source: str) -> dict[str, Any]:
-    keys = _keys(model)
-
-    def check(node: dict[str, Any], prefix: str) -> None:
-        for name, value in node.items():
-            _require_key(model, prefix + name, source)
-            if keys[prefix + name] is not None:
-                if not isinstance(value, dict):
-                    raise InputError(
-                        f"{prefix + name!r} in {source} is a section; write [{prefix + name}]"
-                    )
-                check(value, f"{prefix}{name}.")
-
-    check(tree, "")
-    return tree
-
-
-def _nested(model: type[Config], flat: Mapping[str, Any], source: str) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for key, value in flat.items():
-        _require_key(model, key, source, leaf=True)
-        *sections, leaf = key.split(".")
-        node = tree
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[leaf] = value
-    return tree
-
-
-def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
-    for key, value in new.items():
-        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
+LAYERS_PER_BLOCK = 4

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from teachers.tasks import InputError
+from teachers.runs.errors import InputError
 
 # Wang et al. (arXiv 2503.14858), table of hyper-parameters, and the defaults of the code they released. Theirs are the same
 # for every task; runs are of 50 to 100 million steps. Shallow networks (depth 4) had a batch of 256.
@@ -16,7 +16,7 @@ _PAPER: Mapping[str, Any] = {
     "rollout.environments": 512,
     "rollout.steps": 62,
     "rollout.replay_steps": 10_000,
-    "learning.updates": 800,
+    "learning.gradient_steps": 800,
     "learning.batch": 512,
     "learning.learning_rate": 3e-4,
     "learning.discount": 0.99,

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from etils import epath
 from jaxtyping import Array
 
-from teachers.checkpoint import (
+from teachers.config import TeacherConfig
+from teachers.crl.iteration import TrainingState, init_training, placement
+from teachers.runs.checkpoints import (
     DamagedError,
     checkpoint_steps,
     drop_later,
@@ -22,12 +24,13 @@ from teachers.checkpoint import (
     set_aside,
     warn,
 )
-from teachers.config import TeacherConfig, stored_config
-from teachers.devices import alone
-from teachers.iteration import TrainingState, init_training, placement
-from teachers.metadata import FORMAT_VERSION, Metadata, open_task
-from teachers.paths import require_reachable
-from teachers.tasks import InputError, Physics, State, get_task
+from teachers.runs.configuration import stored_config
+from teachers.runs.devices import on_main_process
+from teachers.runs.errors import InputError
+from teachers.runs.metadata import FORMAT_VERSION, Metadata
+from teachers.runs.paths import require_reachable
+from teachers.tasks import Physics, State
+from teachers.tasks.registry import get_task, open_task
 
 
 class _Undisturbed(NamedTuple):
@@ -86,7 +89,7 @@ def resumed(
     for out, config in configs.items():
         if step >= config.steps:
             raise InputError(f"{out} already has {step} steps; ask for more with --steps")
-    alone(lambda: _tidy(configs, step, damaged))
+    on_main_process(lambda: _tidy(configs, step, damaged))
     place = placement(_like(next(iter(configs.values()))), len(configs))
     return jax.device_put(_stack(states), place), figures
 

@@ -12,31 +12,39 @@ import numpy as np
 from etils import epath
 from jaxtyping import Array, Float
 
-from teachers.agent import Agent, teacher_networks
-from teachers.checkpoint import checkpoint_steps, remove_unfinished, warn
-from teachers.checkpoint_writer import CheckpointWriter
+from teachers.agent import Agent
 from teachers.config import TeacherConfig
-from teachers.devices import agreed, alone, require_agreement, whole
-from teachers.diagnose import make_diagnosis
-from teachers.evaluate import evaluation_starts, outcomes, player, summary
-from teachers.folders import new_folder
-from teachers.iteration import (
+from teachers.crl.diagnosis import make_diagnosis
+from teachers.crl.iteration import (
     TrainingState,
     init_training,
     make_iteration,
     placement,
     simulated_task,
 )
-from teachers.learner import Metrics
-from teachers.memory import require_memory, total_bytes, training_memory
-from teachers.metadata import Metadata, library_versions
-from teachers.networks import Params, count_parameters
-from teachers.paths import free_bytes
-from teachers.progress import Progress, silent
+from teachers.crl.learner import Metrics
+from teachers.crl.memory import require_memory, total_bytes, training_memory
+from teachers.crl.networks import teacher_networks
+from teachers.crl.parameters import Params, count_parameters
+from teachers.evaluate import player
+from teachers.measures import outcomes, summary
 from teachers.resume import resumed, saved_items
-from teachers.runlog import RunLog, remove_run
-from teachers.stopping import stop_requests
-from teachers.tasks import get_task
+from teachers.runs.checkpoint_writer import CheckpointWriter
+from teachers.runs.checkpoints import checkpoint_steps, remove_unfinished, warn
+from teachers.runs.devices import (
+    all_processes_agree,
+    on_main_process,
+    replicated,
+    require_same_settings,
+)
+from teachers.runs.metadata import Metadata, library_versions
+from teachers.runs.outputs import new_folder
+from teachers.runs.paths import free_bytes
+from teachers.runs.progress import Progress, silent
+from teachers.runs.run_log import RunLog, remove_run
+from teachers.runs.stopping import stop_requests
+from teachers.simulation.rollout import evaluation_starts
+from teachers.tasks.registry import get_task
 
 Tree = TypeVar("Tree")
 
@@ -100,14 +108,14 @@ def train_seeds(
         epath.Path(out): config.model_copy(update={"seed": seed}) for seed, out in runs.items()
     }
     simulated_task(config)  # refused before anything is written
-    require_agreement(f"{config.to_toml()} {[str(out) for out in configs]}")
+    require_same_settings(f"{config.to_toml()} {[str(out) for out in configs]}")
     require_fitting(config, len(runs))
     if resume and (point := resumed(configs)):
         return _train(configs, *point, progress)
     with ExitStack() as folders:
         for out in configs:
             if resume:
-                alone(partial(_clear, out))
+                on_main_process(partial(_clear, out))
                 warn(f"{out} holds no checkpoint: the run begins")
             folders.enter_context(new_folder(out))
         init = _programs(_program_key(config), len(runs)).init
@@ -156,9 +164,9 @@ def _programs(config: TeacherConfig, seeds: int) -> _Programs:
         iterate=jax.jit(
             together(make_iteration(config, seeds)),
             donate_argnums=0,
-            out_shardings=(place, whole()),
+            out_shardings=(place, replicated()),
         ),
-        diagnose=jax.jit(together(make_diagnosis(config)), out_shardings=whole()),
+        diagnose=jax.jit(together(make_diagnosis(config)), out_shardings=replicated()),
         play=player(teacher_networks(config, simulated_task(config))),
     )
 
@@ -288,7 +296,7 @@ def _saves_replay(config: TeacherConfig, state: TrainingState, out: epath.Path) 
     # While one is written, those before it are still there; so are those of before a run is resumed.
     checkpoints = config.logging.keep_checkpoints + config.logging.keep_best + 1
     checkpoints -= min(checkpoints - 1, len(checkpoint_steps(out)))
-    fits = agreed(free is None or checkpoints * total_bytes(state) < free)
+    fits = all_processes_agree(free is None or checkpoints * total_bytes(state) < free)
     if not fits:
         warn(
             f"{out} has too little room for the replay in {checkpoints} checkpoints: it is left out, and a resumed "

@@ -12,18 +12,18 @@ from hub_server import Hub, served_hub
 from huggingface_hub import constants
 from tiny import DISTILL, TEACHER
 
-from distill.cache import use_compilation_cache
-
 # Every annotated array of the packages is checked against its shape and type while tests run.
 # Not those of the command line, whose annotations Typer reads.
 DISTILLATION = (
-    *("buffer", "critic_losses", "critic_measures", "iteration", "policy_losses"),
+    *("ring", "critic_losses", "critic_measures", "iteration", "policy_losses"),
     *("retention", "run", "schedules", "scratch"),
 )
 jaxtyping.install_import_hook(
     ["teachers", "students", *(f"distill.{name}" for name in DISTILLATION), "export"],
     "typecheck.checker",
 ).__enter__()
+
+from teachers.process import use_compilation_cache  # noqa: E402 - after the hook, which checks this package too
 
 use_compilation_cache()
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 
-from teachers.checkpoint import checksum
+from teachers.runs.checkpoints import checksum
 
 
 def edited(run, folder, remove=(), **changes):

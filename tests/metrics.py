@@ -2,7 +2,7 @@
 
 import pytest
 
-from teachers.runlog import read_metrics
+from teachers.runs.run_log import read_metrics
 
 
 def without_clock(rows):

@@ -14,14 +14,14 @@ from etils import epath
 from metrics import without_clock
 from tiny import DISTILL, TEACHER
 
-from distill.cli import demo
-from distill.cli.compare import DEFAULT, QUICK, run_compare
+from distill import demo
+from distill.compare import DEFAULT, QUICK, run_compare
 from export import Policy
 from teachers import load_teacher, teacher_config, train_teacher
-from teachers.checkpoint import CheckpointWarning, checkpoint_steps
-from teachers.errors import SaveError
-from teachers.paths import _is_bucket, local_copy
-from teachers.runlog import read_metrics
+from teachers.runs.checkpoints import CheckpointWarning, checkpoint_steps
+from teachers.runs.errors import SaveError
+from teachers.runs.paths import _is_bucket, local_copy
+from teachers.runs.run_log import read_metrics
 
 pytest.importorskip("gcsfs", reason="needs gcsfs: pip install 'crl-distill[cloud]'")
 

@@ -12,7 +12,7 @@ from tiny import TEACHER
 from export import describe_artefact, runtime, unpack
 from students import load_student
 from teachers import InputError, load_teacher, teacher_config, train_teacher
-from teachers.metadata import FORMAT_VERSION
+from teachers.runs.metadata import FORMAT_VERSION
 
 FIXTURES = Path(__file__).parent / "fixtures"
 sys.path.append(str(FIXTURES))

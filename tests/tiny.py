@@ -11,7 +11,7 @@ TEACHER = {
     "rollout.environments": 4,
     "rollout.steps": 10,
     "rollout.replay_steps": 40,
-    "learning.updates": 3,
+    "learning.gradient_steps": 3,
     "learning.batch": 8,
     "logging.episodes": 8,
     "logging.evaluate_every": 2,
@@ -25,6 +25,6 @@ DISTILL = {
     "collect.environments": 4,
     "steps": 160,
     "collect.steps": 10,
-    "learning.updates": 5,
+    "learning.gradient_steps": 5,
     "learning.batch": 8,
 }

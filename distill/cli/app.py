@@ -62,9 +62,8 @@ def _explained(error: Exception) -> tuple[str, int]:
     import jax
 
     from export.write import ParityError
-    from teachers.checkpoint_writer import is_full
-    from teachers.errors import SaveError
-    from teachers.tasks import InputError
+    from teachers.runs.checkpoint_writer import is_full
+    from teachers.runs.errors import InputError, SaveError
     from teachers.train import DivergedError, StoppedError
 
     if isinstance(error, InputError):
@@ -186,9 +185,10 @@ def tasks(
     """
     prepare()
     from distill.cli import tasks as views
-    from export.animate import picture
     from export.contract import describe_task
-    from teachers.tasks import InputError, get_task, task_names
+    from teachers.runs.errors import InputError
+    from teachers.simulation.animate import picture
+    from teachers.tasks.registry import get_task, task_names
 
     if check is not None:
         if name or image:
@@ -269,23 +269,23 @@ def train_teacher(
     _join(coordinator, processes, process)
     import jax
 
-    from teachers import InputError, get_task
-    from teachers import config as configs
+    from teachers import InputError, get_task, teacher_config
     from teachers import train_teacher as train
-    from teachers.progress import silent
+    from teachers.runs.configuration import parse_assignments
+    from teachers.runs.progress import silent
 
     networks = ("actor", "phi", "psi")
     named: dict[str, Any] = {f"{network}.depth": depth for network in networks}
     named |= {f"{network}.width": width for network in networks} | {"steps": steps, "seed": seed}
     named |= {"rollout.physics": physics}
-    overrides = _given(named) | configs.parse_assignments(set_ or [])
-    resolved = configs.teacher_config(task, config, overrides, preset)
+    overrides = _given(named) | parse_assignments(set_ or [])
+    resolved = teacher_config(task, config, overrides, preset)
     name = get_task(task).name
     if estimate:
         if resume or out:
             raise InputError("--estimate trains nothing; leave out --out and --resume")
         from distill.cli.experiments import estimate_table
-        from teachers.estimate import estimate as foresee
+        from teachers.crl.estimate import estimate as foresee
 
         needed = foresee(resolved)
         show(needed, json, lambda: estimate_table(needed))
@@ -322,8 +322,8 @@ def sweep(
     """
     prepare()
     from distill.cli import experiments
-    from teachers.experiment import cells, read_spec
-    from teachers.sweep import run_sweep
+    from teachers.sweeps.specification import cells, read_spec
+    from teachers.sweeps.sweep import run_sweep
 
     name, experiment = read_spec(spec)
     if dry_run:
@@ -377,7 +377,7 @@ def distill(
     from distill.config import distill_config, randomized_settings
     from distill.run import distill_teacher
     from teachers import InputError, load_teacher
-    from teachers.config import parse_assignments
+    from teachers.runs.configuration import parse_assignments
 
     if steps is not None and steps < 1:
         raise InputError(f"--steps {steps}: a student learns from the states it meets; give some")
@@ -428,8 +428,8 @@ def compare(
       crl-distill compare runs/teacher --quick --out runs/compare
     """
     prepare()
-    from distill.cli.compare import FULL, QUICK, run_compare
-    from distill.cli.compare_figures import compare_tables
+    from distill.cli.tables import compare_tables
+    from distill.compare import FULL, QUICK, run_compare
     from teachers import load_teacher
 
     plan = QUICK if quick else FULL
@@ -485,7 +485,7 @@ def export(
     from export.c_source import export_c
     from export.contract import Units
     from export.write import Form, chosen_precision, export_student
-    from teachers.tasks import InputError
+    from teachers.runs.errors import InputError
 
     units: Units = "normalized" if normalized else "task"
     form = Form(combined, units, opset, chosen_precision(dtype, quantize))
@@ -621,15 +621,15 @@ def play(
       crl-distill play runs/export/policy.onnx --episodes 20 --video reach.mp4
     """
     prepare()
-    from export.animate import animate
     from export.artefacts import open_policy
-    from export.play import play_in_c
-    from export.watch import RealTime
-    from export.watch import viewer as open_viewer
-    from teachers.evaluate import outcomes
+    from teachers.measures import outcomes
+    from teachers.simulation.animate import animate
+    from teachers.simulation.play import play_in_c
+    from teachers.simulation.render import ANIMATIONS
+    from teachers.simulation.viewer import RealTime
+    from teachers.simulation.viewer import viewer as open_viewer
     from teachers.tasks.disturbance import Disturbances
     from teachers.tasks.files import require_new_file
-    from teachers.tasks.render import ANIMATIONS
 
     if video:
         require_new_file(video, *ANIMATIONS)
@@ -669,10 +669,10 @@ def info(
     prepare()
     from rich.markdown import Markdown
 
-    from export.archive import ENDING, describe_archive
     from export.artefacts import describe_artefact
     from export.contract import Contract
     from export.onnx_card import onnx_card
+    from export.share.archive import ENDING, describe_archive
 
     if path.endswith(ENDING):
         archive = describe_archive(path)
@@ -704,7 +704,8 @@ def demo(
       crl-distill demo --out runs/demo
     """
     prepare()
-    from distill.cli.demo import run_demo, summary_table
+    from distill.cli.tables import summary_table
+    from distill.demo import run_demo
 
     summary = run_demo(out, seed, progress)
     show(summary, json, lambda: summary_table(summary))
@@ -714,13 +715,13 @@ app.add_typer(share.app, name="share")
 
 
 def _join(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    from teachers.distributed import join
+    from teachers.runs.distributed import join
 
     join(coordinator, processes, process)
 
 
 def _chosen(task: str | None) -> "Task | None":
-    from teachers.tasks import get_task
+    from teachers.tasks.registry import get_task
 
     return None if task is None else get_task(task)
 
@@ -730,7 +731,7 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _outcome_figures(metadata: Any, seed: int, played: Any) -> dict[str, Any]:
-    from teachers.evaluate import summary
+    from teachers.measures import summary
 
     return {
         "task": metadata.task,

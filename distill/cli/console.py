@@ -17,8 +17,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:  # the import is slow, and help should answer at once
-    from teachers.checkpoint import Which
-    from teachers.progress import Progress as Report
+    from teachers.runs.checkpoints import Which
+    from teachers.runs.progress import Progress as Report
 
 Checkpoint = Annotated[
     str,
@@ -155,7 +155,7 @@ def show(result: Any, as_json: bool, table: Callable[[], RenderableType]) -> Non
 
 def print_json(result: Any) -> None:
     """One JSON value on stdout."""
-    from teachers.metadata import finite
+    from teachers.runs.metadata import finite
 
     print(json.dumps(finite(result)))
 
@@ -215,7 +215,7 @@ def which(checkpoint: str) -> "Which":
     Raises:
         InputError: no checkpoint is called so.
     """
-    from teachers.tasks import InputError
+    from teachers.runs.errors import InputError
 
     if checkpoint.isdecimal():
         return int(checkpoint)
@@ -228,7 +228,7 @@ def prepare() -> None:
     """Sets up JAX for a command: compiled programs are kept between runs, and libraries log errors alone."""
     import logging
 
-    from distill.cache import use_compilation_cache
+    from teachers.process import use_compilation_cache
 
     for library in ("huggingface_hub", "google"):
         logging.getLogger(library).setLevel(logging.ERROR)

@@ -7,8 +7,8 @@ from typing import Any
 from rich.table import Table
 
 from distill.cli.console import figure, pair_table, text
-from teachers.experiment import Cell
-from teachers.memory import GIB
+from teachers.crl.memory import GIB
+from teachers.sweeps.specification import Cell
 
 
 def estimate_table(needed: Mapping[str, Any]) -> Table:

@@ -41,7 +41,7 @@ def pack(
     Example:
       crl-distill share pack runs/teacher --out teacher.zip
     """
-    from export.archive import pack as write
+    from export.share.archive import pack as write
 
     result = write(run, out, full=full, checkpoint=which(checkpoint))
     show(result, json, lambda: pair_table("packed", result))
@@ -59,7 +59,7 @@ def unpack(
     Example:
       crl-distill share unpack teacher.zip --out runs/teacher
     """
-    from export.archive import unpack as read
+    from export.share.archive import unpack as read
 
     result = read(file, out)
     show(result, json, lambda: pair_table("unpacked", result))
@@ -88,7 +88,7 @@ def push(
       crl-distill share push runs/teacher OWNER/NAME --private
     """
     _without_bars()
-    from export.hub import push as upload
+    from export.share.hub import push as upload
 
     result = upload(
         run, repo, private=private, revision=revision, full=full, checkpoint=which(checkpoint)
@@ -112,7 +112,7 @@ def pull(
       crl-distill share pull OWNER/NAME --out runs/teacher
     """
     _without_bars()
-    from export.hub import pull as download
+    from export.share.hub import pull as download
 
     result = download(repo, out, revision=revision)
     show(result, json, lambda: pair_table("pulled", result))

@@ -8,8 +8,9 @@ from rich.table import Table
 
 from distill.cli.console import pair_table, text
 from teachers.config import teacher_config
-from teachers.tasks import InputError, get_task
-from teachers.tasks.check import CHECKED, check_task
+from teachers.runs.errors import InputError
+from teachers.simulation.check import CHECKED, check_task
+from teachers.tasks.registry import get_task
 
 ARRAYS = ("observation", "goal", "action")
 NO_PROBLEMS = f"no problems found (checked: {', '.join(CHECKED)})"

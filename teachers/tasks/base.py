@@ -6,8 +6,6 @@ A task's dynamics are functions of one environment; callers batch them with `jax
 import contextlib
 import copy
 import importlib.util
-import io
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -19,7 +17,8 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from teachers.errors import InputError
+from teachers.process import mjx
+from teachers.runs.errors import InputError
 from teachers.tasks.disturbance import (
     DRAW,
     Disturbances,
@@ -33,29 +32,12 @@ from teachers.tasks.disturbance import (
     pushing,
 )
 
-with contextlib.redirect_stdout(io.StringIO()):  # it prints there that optional Warp is missing
-    from mujoco import mjx
-
-# Read when JAX first compiles. What the user's XLA_FLAGS say goes before.
-_XLA_FLAGS = [
-    # With more than one core, programs with many small operations, such as a humanoid's physics, come to a standstill:
-    # a deadlock in XLA's thread pool. Without this scheduler they do not, and are no slower.
-    "--xla_cpu_enable_concurrency_optimized_scheduler=false",
-]
-if jax.__version_info__ < (0, 11):
-    # JAX 0.10 fuses a chain of joints into code that takes ten times as long for each joint more. JAX 0.11 is right
-    # by itself and no longer knows the flag.
-    _XLA_FLAGS.append("--xla_cpu_use_fusion_emitters=false")
-for _flag in _XLA_FLAGS:
-    if _flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}".strip()
-
 # Default settings of robots that walk for 1,000 steps: a longer horizon, and fewer of the long evaluations.
 WALKING: Mapping[str, Any] = {
     "steps": 8_000_000,
     "learning.discount": 0.99,
     "learning.initial_temperature": 0.3,
-    "learning.updates": 128,
+    "learning.gradient_steps": 128,
     "logging.evaluate_every": 60,
     "logging.episodes": 128,
 }
@@ -386,7 +368,7 @@ class Task(ABC):
         return noisy(state.disturbed, state.observation, self.observation_scale, key)
 
     def step(self, state: State, action: Float[Array, "act"]) -> State:
-        """One environment one control period later. Episodes do not restart here: see `teachers.rollout`.
+        """One environment one control period later. Episodes do not restart here: see `teachers.simulation.rollout`.
 
         A disturbed one takes the action that its delay says, with its own masses and friction.
         """

@@ -4,8 +4,8 @@ import os
 
 from etils import epath
 
-from teachers.errors import InputError
-from teachers.paths import is_local, reaching, require_reachable
+from teachers.runs.errors import InputError
+from teachers.runs.paths import is_local, reaching, require_reachable
 
 
 def require_new_file(file: epath.PathLike, *endings: str) -> None:

@@ -17,8 +17,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
-from teachers.caches import cache_folder
-from teachers.errors import InputError
+from teachers.process import cache_folder
+from teachers.runs.errors import InputError
 from teachers.tasks.base import Field, Task
 
 ENTRY_POINTS = "crl_distill.tasks"

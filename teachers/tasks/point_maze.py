@@ -18,7 +18,7 @@ BRANCHES = {
     "steps": 5_000_000,
     "rollout.replay_steps": 10_000,
     "learning.initial_temperature": 1.0,
-    "learning.updates": 128,
+    "learning.gradient_steps": 128,
     "learning.learning_rate": 5e-4,
     "logging.evaluate_every": 32,
 }

@@ -77,7 +77,7 @@ class PusherEasy(Task):
         "steps": 2_500_000,
         "learning.discount": 0.97,
         "learning.initial_temperature": 0.1,
-        "learning.updates": 128,
+        "learning.gradient_steps": 128,
         "logging.evaluate_every": 32,
     }
     camera = Camera(lookat=(0.25, -0.2, -0.2), distance=2.0, azimuth=110.0, elevation=-50.0)

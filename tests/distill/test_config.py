@@ -7,10 +7,15 @@ from teachers import InputError
 
 
 def test_the_buffer_is_whole_rounds_and_no_larger_than_needed() -> None:
-    sizes = {"collect.environments": 4, "collect.steps": 10, "collect.goals": 1, "steps": 190}
+    sizes = {
+        "collect.environments": 4,
+        "collect.steps": 10,
+        "collect.goals_per_state": 1,
+        "steps": 190,
+    }
     assert distill_config(overrides=sizes).buffer_rows == 200
     assert distill_config(overrides={**sizes, "collect.capacity": 41}).buffer_rows == 80
-    assert distill_config(overrides={**sizes, "collect.goals": 3}).buffer_rows == 600
+    assert distill_config(overrides={**sizes, "collect.goals_per_state": 3}).buffer_rows == 600
 
 
 def test_bad_values_are_named() -> None:
@@ -20,7 +25,9 @@ def test_bad_values_are_named() -> None:
         distill_config(overrides={"collect.nose": 3})
     with pytest.raises(InputError, match=r"policy.loss = 'mse'.*mode"):
         distill_config(overrides={"policy.loss": "mse"})
-    with pytest.raises(InputError, match=r"no method 'dager'; choose one of bc, dagger"):
+    with pytest.raises(
+        InputError, match=r"no method 'dager'; choose one of bc, bc-augmented, dagger"
+    ):
         distill_config(method="dager")
 
 
@@ -36,9 +43,12 @@ def test_steps_follow_the_teachers_unless_they_are_given() -> None:
 
 def test_few_rounds_have_more_updates_unless_they_are_given() -> None:
     few = distill_config().for_teacher(100_000)
-    assert few.rounds * few.updates >= 4_000
-    assert distill_config().for_teacher(10_000_000).updates == 100
-    assert distill_config(overrides={"learning.updates": 3}).for_teacher(160).updates == 3
+    assert few.rounds * few.gradient_steps >= 4_000
+    assert distill_config().for_teacher(10_000_000).gradient_steps == 100
+    assert (
+        distill_config(overrides={"learning.gradient_steps": 3}).for_teacher(160).gradient_steps
+        == 3
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -12,7 +12,7 @@ from distill.critic_losses import (
     fit_basis,
     logit_loss,
 )
-from teachers.networks import pairwise_energy
+from teachers.crl.networks import pairwise_logits
 
 TEACHER = Embeddings(*jax.random.normal(jax.random.key(0), (2, 6, 4)))
 STUDENT = Embeddings(*jax.random.normal(jax.random.key(1), (2, 6, 4)))
@@ -52,8 +52,8 @@ def test_a_basis_keeps_the_values_where_the_embeddings_lie_in_fewer_dimensions()
     phi, psi = (x[:, :3] @ plane.T for x in TEACHER)
     basis = fit_basis(phi, psi, 3)
     np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-5)
-    kept = pairwise_energy(phi @ basis, psi @ basis)
-    np.testing.assert_allclose(kept, pairwise_energy(phi, psi), rtol=1e-4)
+    kept = pairwise_logits(phi @ basis, psi @ basis)
+    np.testing.assert_allclose(kept, pairwise_logits(phi, psi), rtol=1e-4)
 
 
 def test_a_basis_keeps_what_sets_goals_apart_from_states() -> None:

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.critic_measures import Played, auroc, measure_critic, play, reached_within, values
+from distill.critic_measures import measure_critic, play, values
 from students import load_student
 from teachers import load_teacher
+from teachers.measures import Played, auroc, reached_within
 
 
 @settings(max_examples=50, deadline=None)

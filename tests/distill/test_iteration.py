@@ -53,7 +53,7 @@ def teacher(teacher_run):
 
 @pytest.fixture(scope="module")
 def two_rounds(teacher) -> Distillation:
-    rounds = Distillation(teacher, **{"collect.label_batch": 7, "collect.goals": 3})
+    rounds = Distillation(teacher, **{"collect.label_batch": 7, "collect.goals_per_state": 3})
     for _ in range(2):
         rounds.round()
     return rounds
@@ -71,7 +71,7 @@ def test_every_visited_state_carries_the_teachers_own_labels(two_rounds) -> None
     assert len(np.unique(np.asarray(rows.observation), axis=0)) == 2 * config.states_per_round
     # Each state stands there once for each goal.
     for number, visited in enumerate(two_rounds.visited):
-        for goal in range(config.collect.goals):
+        for goal in range(config.collect.goals_per_state):
             begin = number * config.rows_per_round + goal * config.states_per_round
             part = slice(begin, begin + config.states_per_round)
             np.testing.assert_array_equal(rows.observation[part], visited.observation)
@@ -129,7 +129,7 @@ def test_some_environments_head_for_goals_that_were_reached(two_rounds) -> None:
     state = state._replace(environments=fresh)
 
     def goals(share: float, state) -> np.ndarray:
-        collect = two_rounds.config.collect.model_copy(update={"relabelled": share})
+        collect = two_rounds.config.collect.model_copy(update={"hindsight_share": share})
         config = two_rounds.config.model_copy(update={"collect": collect})
         return np.asarray(relabelled(state, jax.random.key(1), config, task.achieved_goal))
 
@@ -187,7 +187,7 @@ def test_matrices_of_the_policy_are_trained_by_muon_and_all_else_by_adam() -> No
 
 def test_the_teachers_critic_pulls_the_policy_to_what_it_values(teacher, two_rounds) -> None:
     """In the rounds in which it counts: the student's actions are worth more to it then, and no more before."""
-    settings = {"learning.updates": 200, "learning.batch": 32}
+    settings = {"learning.gradient_steps": 200, "learning.batch": 32}
 
     def value(weight: float, share: float) -> float:
         weights = {"policy.value_weight": weight, "policy.value_share": share}

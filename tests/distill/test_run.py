@@ -11,7 +11,7 @@ from distill.run import cost, warn_of_size
 from students import load_student, student_networks
 from teachers import InputError, evaluate_agent, load_teacher
 from teachers.agent import Agent
-from teachers.runlog import read_metrics
+from teachers.runs.run_log import read_metrics
 
 
 def test_a_run_leaves_what_it_promises(student_run) -> None:

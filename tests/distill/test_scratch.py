@@ -6,8 +6,8 @@ from tiny import TEACHER
 from distill.scratch import SELECTION, ScratchConfig, train_from_scratch
 from students import MLPConfig, StudentConfig, load_student
 from teachers import InputError, evaluate_agent, teacher_config
-from teachers.runlog import read_metrics
-from teachers.tasks import get_task
+from teachers.runs.run_log import read_metrics
+from teachers.tasks.registry import get_task
 
 SEED = 5  # of a run that is not best at its end
 SHAPE = MLPConfig(layers=1, width=8)

@@ -21,12 +21,12 @@ from export.admission import BASIC, admitted, read_contract, read_model
 from export.contract import operators
 from export.convert import NEWEST, convert
 from export.precision import reduced
-from export.session import opened
+from export.session import open_session
 from students import StudentConfig, load_student, student_networks
 from students.config import MLPConfig
 from teachers import InputError, load_teacher
 from teachers.agent import Agent
-from teachers.tasks import get_task
+from teachers.tasks.registry import get_task
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +323,7 @@ def survives(raw: bytes) -> None:
     try:
         model = admit(raw)
         sizes = {v.name: v.type.tensor_type.shape.dim[1].dim_value for v in model.graph.input}
-        opened(model)({name: np.zeros((1, size), np.float32) for name, size in sizes.items()})
+        open_session(model)({name: np.zeros((1, size), np.float32) for name, size in sizes.items()})
     except InputError as error:
         said = str(error)
     assert "\n" not in said

@@ -11,13 +11,13 @@ import pytest
 import export
 from export.c_source import export_c, header
 from export.convert import convert
-from export.session import opened
+from export.session import open_session
 from students import StudentConfig, load_student, student_networks
 from students.config import MLPConfig
-from students.networks import layers_of
+from students.networks import layer_shapes
 from teachers import InputError, load_teacher
 from teachers.agent import Agent
-from teachers.tasks import get_task
+from teachers.tasks.registry import get_task
 
 CC = shutil.which("cc")
 FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2")
@@ -51,7 +51,7 @@ def student_of(student_run: Path, task: str, shape: MLPConfig, *, heads: bool) -
     metadata = load_student(student_run).metadata
     described = {**metadata.config, "student": config.model_dump(), "embedding": 4}
     metadata = metadata.model_copy(update={"task": task, "config": described})
-    assert set(layers_of(config)) <= set(networks.shapes)
+    assert set(layer_shapes(config)) <= set(networks.shapes)
     return Agent(networks, networks.init(jax.random.key(1)), metadata)
 
 
@@ -68,7 +68,7 @@ def test_c_computes_what_jax_does(student_run, tmp_path, heads, normalisation, a
     assert np.abs(expected).max() > 0.1
     found = compiled(tmp_path / "c")(observation, goal, 2)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    in_onnx = opened(convert(student, "policy", units="normalized"))
+    in_onnx = open_session(convert(student, "policy", units="normalized"))
     given = {"observation": observation, "goal": goal}
     np.testing.assert_allclose(found, in_onnx(given)["action"], atol=1e-5)
 

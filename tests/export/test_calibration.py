@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from export.calibration import fit_reachability, ranges
-from export.play import Recording
 from students import load_student
 from teachers import load_teacher
-from teachers.tasks import get_task
+from teachers.simulation.play import Recording
+from teachers.tasks.registry import get_task
 
 TASK = get_task("reacher")
 STEPS, EPISODES = TASK.episode_steps, 400

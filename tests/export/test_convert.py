@@ -9,7 +9,7 @@ from export.convert import convert
 from students import MLPConfig, StudentConfig, load_student, student_networks
 from teachers import InputError, load_teacher
 from teachers.agent import Agent
-from teachers.tasks import get_task
+from teachers.tasks.registry import get_task
 
 
 def run(model: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:

@@ -6,12 +6,12 @@ from onnx import TensorProto
 from export.contract import precision_of
 from export.convert import convert
 from export.precision import reduced
-from export.session import opened
+from export.session import open_session
 from export.units import in_task_units, limits
 from students import StudentConfig, load_student, student_networks
 from students.config import MLPConfig
 from teachers.agent import Agent
-from teachers.tasks import get_task
+from teachers.tasks.registry import get_task
 
 ROWS = 200
 
@@ -38,7 +38,7 @@ def test_files_in_fewer_bits_compute_nearly_the_same_within_the_limits(eager, pr
     assert precision_of(model) == precision
     ends = [*model.graph.input, *model.graph.output]
     assert {end.type.tensor_type.elem_type for end in ends} == {TensorProto.FLOAT}
-    action = opened(model)(rows)["action"]
+    action = open_session(model)(rows)["action"]
     expected = in_task_units(task, np.asarray(jax.jit(eager.networks.policy)(eager.params, **rows)))
     low, high = limits(task)
     assert (action >= np.minimum(low, high)).all()

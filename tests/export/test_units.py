@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from export.units import in_task_units, limits, normalized
 from teachers import InputError
-from teachers.tasks import get_task
+from teachers.tasks.registry import get_task
 
 ARM = get_task("arm_reach")
 

@@ -12,7 +12,7 @@ import export
 from export import Form, Policy, export_student, write
 from export.contract import Contract, operators, schema
 from export.convert import convert
-from export.session import opened
+from export.session import open_session
 from export.write import ParityError, chosen_precision
 from students import load_student
 from teachers import InputError, load_teacher
@@ -52,7 +52,7 @@ def test_parity_is_that_of_the_largest_difference(student_run) -> None:
     observation, goal = (random.standard_normal((7, n)).astype(np.float32) for n in (8, 2))
     action = np.array(jax.jit(student.networks.policy)(student.params, observation, goal))
     rows = write.Rows(observation, goal, action, np.zeros(7, np.float32))
-    function = opened(convert(student, "policy"))
+    function = open_session(convert(student, "policy"))
     assert 0 < write.measure_parity(student.task, function, rows, "policy", "task") < 1e-5
     action[3, 1] += 0.25
     found = write.measure_parity(student.task, function, rows, "policy", "task")

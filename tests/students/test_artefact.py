@@ -6,10 +6,10 @@ from edited import edited
 from etils import epath
 
 from students import load_student
-from students.artefact import kept_student
+from students.artefact import load_finished_student
 from teachers import InputError, load_teacher
-from teachers.config import Config
-from teachers.metadata import digest
+from teachers.runs.configuration import Config
+from teachers.runs.metadata import digest
 
 
 def test_a_student_opens_from_its_folder_and_names_its_teacher(student_run, teacher_run) -> None:
@@ -46,16 +46,16 @@ class Settings(Config):
 def test_a_student_of_the_same_settings_is_kept(student_run, tmp_path) -> None:
     run = epath.Path(shutil.copytree(student_run, tmp_path / "run"))
     (run / "config.toml").write_text(Settings().to_toml())
-    found = kept_student(run, Settings())
+    found = load_finished_student(run, Settings())
     assert found
     assert digest(found.params) == digest(load_student(student_run).params)
     with pytest.raises(InputError, match="other settings"):
-        kept_student(run, Settings(seed=1))
+        load_finished_student(run, Settings(seed=1))
 
 
 def test_what_was_interrupted_is_removed(student_run, tmp_path) -> None:
     run = epath.Path(shutil.copytree(student_run, tmp_path / "run"))
     shutil.rmtree(run / "checkpoints")
-    assert kept_student(run, Settings()) is None
+    assert load_finished_student(run, Settings()) is None
     assert not (run / "config.toml").exists()
-    assert kept_student(run / "new", Settings()) is None
+    assert load_finished_student(run / "new", Settings()) is None

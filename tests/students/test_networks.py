@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from students import MLPConfig, StudentConfig, student_networks
-from students.networks import MLP, describe_networks, read_by
-from teachers.networks import count_parameters
-from teachers.tasks import get_task
+from students.networks import MLP, describe_networks, parameters_used_by
+from teachers.crl.parameters import count_parameters
+from teachers.tasks.registry import get_task
 
 
 @pytest.mark.parametrize(
@@ -107,5 +107,5 @@ def test_a_head_is_described_with_its_encoder() -> None:
         "actor": 1, "phi": 1, "psi": 2, "encoder": 2,
     }  # fmt: skip
     both = described["actor"]["parameters"] + described["encoder"]["parameters"]
-    assert count_parameters(read_by("actor", params)) == both
-    assert count_parameters(read_by("psi", params)) == described["psi"]["parameters"]
+    assert count_parameters(parameters_used_by("actor", params)) == both
+    assert count_parameters(parameters_used_by("psi", params)) == described["psi"]["parameters"]

@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teachers import InputError, teacher_config
-from teachers.config import NetworkConfig, TeacherConfig, parse_assignments
+from teachers.config import NetworkConfig, TeacherConfig
+from teachers.runs.configuration import parse_assignments
 
 
 def test_precedence_task_then_file_then_overrides(tmp_path) -> None:
@@ -13,7 +14,7 @@ def test_precedence_task_then_file_then_overrides(tmp_path) -> None:
     assert config.learning.learning_rate == 5e-4  # the task's
     assert config.learning.discount == 0.9  # the file's, over the task's
     assert config.learning.batch == 64  # the override's, over the file's
-    assert config.learning.updates == TeacherConfig(task="reacher").learning.updates
+    assert config.learning.gradient_steps == TeacherConfig(task="reacher").learning.gradient_steps
 
 
 def test_the_written_configuration_reads_back(tmp_path) -> None:

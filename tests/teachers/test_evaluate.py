@@ -6,16 +6,12 @@ from falling import FallingReacher
 from export import play_in_c
 from students import StudentConfig, student_networks
 from teachers import evaluate_agent, load_teacher
-from teachers.evaluate import (
-    evaluation_starts,
-    mean_interval,
-    outcomes,
-    player,
-    retention,
-    summary,
-)
-from teachers.tasks import CONDITIONS, Disturbances, get_task
+from teachers.evaluate import player
+from teachers.measures import mean_interval, outcomes, retention, summary
+from teachers.simulation.rollout import evaluation_starts
+from teachers.tasks import CONDITIONS, Disturbances
 from teachers.tasks.reacher import Reacher
+from teachers.tasks.registry import get_task
 
 
 def test_outcomes_by_hand() -> None:

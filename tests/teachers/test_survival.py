@@ -11,9 +11,9 @@ from metrics import without_clock
 from tiny import TEACHER
 
 from teachers import load_teacher
-from teachers.checkpoint import checkpoint_steps
-from teachers.metadata import digest
-from teachers.runlog import read_metrics
+from teachers.runs.checkpoints import checkpoint_steps
+from teachers.runs.metadata import digest
+from teachers.runs.run_log import read_metrics
 
 ITERATIONS, EVERY, PER_ITERATION = 240, 4, 40
 SETTINGS = sets({**TEACHER, "steps": ITERATIONS * PER_ITERATION, "logging.checkpoint_every": EVERY})

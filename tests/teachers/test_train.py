@@ -12,10 +12,11 @@ from metrics import without_clock
 from tensorboardX.proto.event_pb2 import Event
 from tiny import TEACHER
 
-from teachers import InputError, load_teacher, runlog, teacher_config, train, train_teacher
-from teachers.checkpoint import CheckpointWarning, checkpoint_steps, forget_training
-from teachers.iteration import init_training, make_iteration
-from teachers.runlog import read_metrics
+from teachers import InputError, load_teacher, teacher_config, train, train_teacher
+from teachers.crl.iteration import init_training, make_iteration
+from teachers.runs import run_log
+from teachers.runs.checkpoints import CheckpointWarning, checkpoint_steps, forget_training
+from teachers.runs.run_log import read_metrics
 
 PER_ITERATION = 40
 
@@ -114,14 +115,14 @@ def test_a_full_disk_ends_a_run_and_leaves_its_checkpoints(
     teacher_run, tmp_path, monkeypatch
 ) -> None:
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    events = runlog.EventsWriter.write_event
+    events = run_log.EventsWriter.write_event
 
     def write(self, event):
         if event.step > 120:
             raise full
         events(self, event)
 
-    monkeypatch.setattr(runlog.EventsWriter, "write_event", write)
+    monkeypatch.setattr(run_log.EventsWriter, "write_event", write)
     with pytest.raises(OSError, match=r"metrics\.jsonl") as caught:
         train_teacher(settings(), tmp_path / "run")
     assert caught.value.errno == errno.ENOSPC

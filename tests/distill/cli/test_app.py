@@ -9,7 +9,7 @@ import pytest
 from commands import assert_refused, run, run_json, sets
 from tiny import DISTILL, TEACHER
 
-from distill.cli import demo
+from distill import demo
 from distill.cli.experiments import estimate_table
 
 COMMANDS = [

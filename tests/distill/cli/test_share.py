@@ -76,7 +76,7 @@ def test_bad_input_is_refused_in_one_line(hub, tmp_path, monkeypatch, arguments,
 
 
 def test_an_interruption_leaves_nothing_and_says_so(student_run, tmp_path, monkeypatch) -> None:
-    from export import archive
+    from export.share import archive
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

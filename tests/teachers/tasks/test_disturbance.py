@@ -7,10 +7,12 @@ from falling import FallingReacher
 from mujoco import mjx
 from pydantic import ValidationError
 
-from teachers.rollout import reset, rollout
-from teachers.tasks import CONDITIONS, RANDOMIZED, Disturbances, InputError, get_task, slices
+from teachers.runs.errors import InputError
+from teachers.simulation.c_twin import Twin
+from teachers.simulation.rollout import reset, rollout
+from teachers.tasks import CONDITIONS, RANDOMIZED, Disturbances, slices
 from teachers.tasks.disturbance import MAX_DELAY, Disturbed, changed, delayed, pushed_robot
-from teachers.tasks.twin import Twin
+from teachers.tasks.registry import get_task
 
 ENVS, STEPS = 16, 30
 NAMES = ("reacher", "point_u_maze")

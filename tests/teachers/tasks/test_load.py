@@ -8,7 +8,8 @@ import pytest
 
 from teachers import InputError, get_task, teacher_config
 from teachers.config import TeacherConfig
-from teachers.tasks import absolute_reference, load, reopen_task, task_names
+from teachers.tasks import absolute_reference, load
+from teachers.tasks.registry import reopen_task, task_names
 
 MINE = """
 from teachers.tasks.reacher import Reacher

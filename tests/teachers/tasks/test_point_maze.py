@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teachers.rollout import reset, rollout
-from teachers.tasks import get_task
+from teachers.simulation.rollout import reset, rollout
 from teachers.tasks.maze import BIG, HARDEST, U4, U5, Maze, U
 from teachers.tasks.point_maze import RADIUS
+from teachers.tasks.registry import get_task
 
 
 @settings(max_examples=200)

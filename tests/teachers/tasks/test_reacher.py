@@ -1,9 +1,9 @@
 import jax
 import numpy as np
 
-from teachers.rollout import reset
-from teachers.tasks import get_task
+from teachers.simulation.rollout import reset
 from teachers.tasks.reacher import LINKS
+from teachers.tasks.registry import get_task
 
 
 def test_fingertip_is_where_the_joint_angles_put_it() -> None:

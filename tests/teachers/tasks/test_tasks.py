@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from teachers import teacher_config
-from teachers.rollout import random_policy, reset, rollout
-from teachers.tasks import TASKS, InputError, get_task, slices
+from teachers.runs.errors import InputError
+from teachers.simulation.c_twin import twins
+from teachers.simulation.rollout import random_policy, reset, rollout
+from teachers.tasks import slices
 from teachers.tasks.reacher import Reacher
-from teachers.tasks.twin import twins
+from teachers.tasks.registry import TASKS, get_task
 
 ENVS, STEPS = 64, 1000
 TWINS, TWIN_STEPS = 8, 100

@@ -1,0 +1,149 @@
+"""The whole path in one call, from a task to an ONNX student that drives MuJoCo C."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from etils import epath
+
+from distill.config import distill_config
+from distill.run import distill_teacher
+from export.latency import agent_latency, measure_latency
+from export.runtime import Policy
+from export.write import export_student
+from teachers import evaluate_agent, retention, summary, teacher_config, train_teacher
+from teachers.measures import outcomes
+from teachers.runs.learning_curve import plot_learning_curve
+from teachers.runs.metadata import finite
+from teachers.runs.outputs import make_folder, require_new
+from teachers.runs.paths import local_copy, reaching, require_reachable, write_whole
+from teachers.runs.progress import Progress, silent
+from teachers.simulation.animate import animate
+from teachers.simulation.play import play_in_c
+from teachers.tasks.registry import get_task
+
+TASK = "reacher"
+TEACHER = {f"{network}.depth": 16 for network in ("actor", "phi", "psi")} | {"steps": 600_000}
+STUDENT = {"student.policy.layers": 2, "student.policy.width": 64}
+EPISODES = 256
+SUMMARY = "summary.json"
+MARKER = ".crl-distill-demo"  # tells a folder of ours, finished or interrupted
+PRODUCTS = (
+    "teacher",
+    "student",
+    "onnx",
+    "policy.onnx",
+    "critic.onnx",
+    "metrics.jsonl",
+    "learning_curve.png",
+    "animation.gif",
+    SUMMARY,
+)
+
+
+def run_demo(
+    out: epath.PathLike,
+    seed: int = 0,
+    progress: Callable[[str], AbstractContextManager[Progress]] = lambda _: nullcontext(silent),
+) -> dict[str, Any]:
+    """Trains a teacher, distills, exports, checks and plays a student, and leaves everything in `out`.
+
+    Args:
+        out: the folder; an earlier demo there is replaced, anything else is refused.
+        seed: of everything random.
+        progress: opens a progress report for each stage.
+
+    Returns:
+        What `summary.json` holds: the figures of `teacher` and `student` in MJX and of `onnx` in MuJoCo C,
+        retention, parity, latency in microseconds, and seconds by stage.
+
+    Raises:
+        InputError: `out` holds something other than a demo.
+    """
+    out = epath.Path(out)
+    _clear(out)
+    make_folder(out)
+    write_whole(out / MARKER, "")
+    seconds: dict[str, float] = {}
+
+    with _stage(seconds, "train"), progress("train teacher") as report:
+        config = teacher_config(TASK, overrides={**TEACHER, "seed": seed})
+        teacher = train_teacher(config, out / "teacher", progress=report)
+        plot_learning_curve(out / "teacher", out / "learning_curve.png")
+        (out / "teacher" / "metrics.jsonl").copy(out / "metrics.jsonl")
+    with _stage(seconds, "distill"), progress("distill student") as report:
+        student_config = distill_config(overrides={**STUDENT, "episodes": EPISODES, "seed": seed})
+        student = distill_teacher(
+            teacher, student_config, out / "student", force=True, progress=report
+        )
+    with _stage(seconds, "export"):
+        exported = export_student(student, out / "onnx", seed=seed)
+        for name in ("policy", "critic"):
+            (out / "onnx" / f"{name}.onnx").rename(out / f"{name}.onnx")
+        (out / "onnx").rmtree(missing_ok=True)  # in a cloud it is gone with its last file
+    with _stage(seconds, "evaluate"):
+        with local_copy(out / "policy.onnx") as policy:
+            act = Policy(policy, margin=None, normalized=True)
+            recording = play_in_c(get_task(TASK), act, EPISODES, seed)
+        played = outcomes(get_task(TASK), recording.distance)
+        reference = evaluate_agent(teacher, EPISODES, seed)
+        kept, interval = retention(played.time_at_goal, reference.time_at_goal)
+    with _stage(seconds, "latency"):
+        with local_copy(out / "policy.onnx") as policy:
+            latency = measure_latency(policy)
+        teacher_latency = agent_latency(teacher)
+    with _stage(seconds, "animate"):
+        renderer = animate(get_task(TASK), recording, out / "animation.gif")
+
+    parameters = student.metadata.networks["actor"]["parameters"]
+    result = {
+        "task": TASK,
+        "seed": seed,
+        "episodes": EPISODES,
+        "teacher": {
+            **summary(reference),
+            "parameters": teacher.metadata.networks["actor"]["parameters"],
+            "latency_us": teacher_latency,
+        },
+        "student": {**_measured(student.metadata.metrics), "parameters": parameters},
+        "onnx": {
+            **summary(played),
+            "retention": kept,
+            "retention_ci95": interval,
+            "parameters": parameters,
+            "latency_us": latency,
+        },
+        "retention": student.metadata.metrics["retention"],
+        "retention_ci95": student.metadata.metrics["retention_ci95"],
+        "parity_max_abs": exported["parity_max_abs"],
+        "latency_us": latency,
+        "renderer": renderer,
+        "seconds": seconds | {"total": round(sum(seconds.values()), 2)},
+    }
+    write_whole(out / SUMMARY, json.dumps(finite(result), indent=2) + "\n")
+    return result
+
+
+def _clear(out: epath.Path) -> None:
+    """Removes what an earlier demo left in `out`, unless something else is there too."""
+    require_reachable(out)
+    with reaching(out):
+        if (out / MARKER).exists():
+            names = {entry.name for entry in out.iterdir()} - {MARKER}
+            if names <= set(PRODUCTS):
+                out.rmtree()
+    require_new(out)
+
+
+@contextmanager
+def _stage(seconds: dict[str, float], name: str) -> Iterator[None]:
+    begun = time.monotonic()
+    yield
+    seconds[name] = round(time.monotonic() - begun, 2)
+
+
+def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("success_at_end", "success_any", "time_at_goal", "retention")
+    return {key: metrics[key] for name in names for key in (name, f"{name}_ci95")}

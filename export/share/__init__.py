@@ -1,0 +1,1 @@
+"""Runs to share: archives and repositories of the Hugging Face hub, checked file by file."""

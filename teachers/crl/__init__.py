@@ -1,0 +1,1 @@
+"""Contrastive reinforcement learning: networks, losses, replay, gradient steps and the jitted iteration."""

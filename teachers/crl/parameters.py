@@ -1,0 +1,19 @@
+"""Parameters of networks."""
+
+from typing import Any, cast
+
+import jax
+from flax import linen as nn
+from jaxtyping import Array
+
+Params = Any  # a pytree of arrays, as Flax makes it
+
+
+def apply_module(module: nn.Module, params: Params, x: Array) -> Array:
+    """What a module of one input and one output makes of `x` with these parameters."""
+    return cast(Array, module.apply(params, x))
+
+
+def count_parameters(params: Params) -> int:
+    """Numbers in a pytree of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,1 @@
+"""What every run needs, whatever it trains: folders, logs, checkpoints, devices, errors."""

@@ -1,0 +1,64 @@
+"""Animations of played episodes, and a picture of a task."""
+
+import jax
+from etils import epath
+
+from teachers.simulation.c_twin import Twin
+from teachers.simulation.play import Recording
+from teachers.simulation.render import Pose, render, write_animation, write_image
+from teachers.tasks import Task
+from teachers.tasks.files import require_new_file
+
+FRAMES_PER_SECOND = 25.0
+PICTURE_SIZE = 640  # pixels to either side
+
+
+def animate(task: Task, recording: Recording, file: epath.PathLike, episodes: int = 3) -> str:
+    """Writes the first episodes of a recording, one after the other, at their true speed.
+
+    Args:
+        task: what was played.
+        recording: from `play_in_c`.
+        file: a `.gif` or `.mp4`.
+        episodes: how many to show.
+
+    Returns:
+        What drew the pictures: `egl`, `osmesa` or `matplotlib`.
+
+    Raises:
+        InputError: the file has another ending, or its folder cannot be written.
+    """
+    stride = max(1, round(1 / (FRAMES_PER_SECOND * task.control_period)))
+    poses = [
+        Pose(qpos, task.goal_position(goal))
+        for positions, goal in zip(
+            recording.qpos.swapaxes(0, 1)[:episodes], recording.goal, strict=False
+        )
+        for qpos in positions[::stride]
+    ]
+    frames, renderer = render(task, poses)
+    write_animation(file, frames, fps=1 / (stride * task.control_period))
+    return renderer
+
+
+def picture(task: Task, file: epath.PathLike, seed: int = 0) -> str:
+    """Writes a picture of a task at the start of an episode, with its goal.
+
+    Args:
+        task: what to show.
+        file: a new `.png`.
+        seed: of state and goal.
+
+    Returns:
+        What drew it: `egl`, `osmesa` or `matplotlib`.
+
+    Raises:
+        InputError: the file has another ending, exists, or cannot be written.
+    """
+    require_new_file(file, ".png")
+    robot = Twin(task)
+    goal = robot.restart(jax.random.key(seed), task.evaluation_goals)
+    pose = Pose(robot.qpos, task.goal_position(goal))
+    frames, renderer = render(task, [pose], size=PICTURE_SIZE)
+    write_image(file, frames[0])
+    return renderer

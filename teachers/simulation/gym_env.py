@@ -1,0 +1,231 @@
+"""Tasks as Gymnasium environments with goals, in MuJoCo C.
+
+Importing this module registers `crl-distill/NAME-v0` for every task that has a name:
+
+    import gymnasium
+    import export.gym_env
+
+    env = gymnasium.make("crl-distill/reacher-v0")
+
+`gymnasium.make("export.gym_env:crl-distill/reacher-v0")` imports it by itself.
+"""
+
+import re
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+from gymnasium import spaces
+from jaxtyping import Float
+
+from teachers.runs.errors import InputError
+from teachers.simulation.c_twin import Twin
+from teachers.simulation.render import Frame, Pose, Renderer
+from teachers.tasks import GoalSet, Task
+from teachers.tasks.registry import get_task, task_names
+
+NAMESPACE = "crl-distill"
+
+Observation = dict[str, Any]  # `observation` [obs], `achieved_goal` [goal], `desired_goal` [goal]
+
+
+class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
+    """One environment of a task, with the goal interface of Gymnasium-Robotics.
+
+    An observation is a dict of float32 arrays: `observation` `[obs]`, `achieved_goal` `[goal]` and `desired_goal`
+    `[goal]`, in the units of the task's fields. An action is float32 `[act]` in [-1, 1]. The reward is 0 within
+    the task's success radius and -1 elsewhere.
+
+    `info` holds `is_success` (within the radius, and the episode has not ended early), `is_terminated`, and
+    `steps`, the control steps taken in this episode. An episode is truncated after the task's `episode_steps`.
+
+    Attributes:
+        task: what is simulated.
+        goal_set: which goals episodes get.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 50.0}
+
+    def __init__(
+        self,
+        task: str | Task,
+        render_mode: str | None = None,
+        goal_set: GoalSet | None = None,
+        render_size: int = 320,
+    ) -> None:
+        """Builds an environment; `reset` starts its first episode.
+
+        Args:
+            task: a `Task`, or whatever `get_task` takes: a name, or `path/to/file.py:Class`.
+            render_mode: `rgb_array`, for `render`.
+            goal_set: `train` or `eval`; by default the one that results are measured on.
+            render_size: pixels of a picture's edge.
+
+        Raises:
+            InputError: there is no such task, render mode or goal set.
+        """
+        self.task = task if isinstance(task, Task) else get_task(task)
+        self.goal_set = _goal_set(self.task, goal_set)
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise InputError(f"render_mode = {render_mode!r}; choose 'rgb_array' or None")
+        self.render_mode = render_mode
+        self.metadata = {**self.metadata, "render_fps": 1 / self.task.control_period}
+        sizes = {
+            "observation": self.task.observation_size,
+            "achieved_goal": self.task.goal_size,
+            "desired_goal": self.task.goal_size,
+        }
+        self.observation_space = spaces.Dict(
+            {name: spaces.Box(-np.inf, np.inf, (size,)) for name, size in sizes.items()}
+        )
+        self.action_space = spaces.Box(-1.0, 1.0, (self.task.action_size,))
+        self._twin = Twin(self.task)
+        self._goal: np.ndarray | None = None  # until the first reset
+        self._steps = 0
+        self._render_size = render_size
+        self._renderer: Renderer | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Starts an episode with a new state and a new goal.
+
+        Args:
+            seed: of this and, until the next seed, of all later episodes.
+            options: `goal` `[goal]`, a goal to use instead of a random one.
+
+        Raises:
+            InputError: an option has another name, or the goal another size.
+        """
+        if unknown := set(options or {}) - {"goal"}:
+            raise InputError(f"unknown options {sorted(unknown)}; there is 'goal' alone")
+        given = (options or {}).get("goal")
+        if given is not None:
+            given = _vector(given, self.task.goal_size, "goal")
+        super().reset(seed=seed)
+        key = jax.random.key(int(self.np_random.integers(2**31)))
+        goal = self._twin.restart(key, self.goal_set)
+        self._goal = goal if given is None else given
+        self._steps = 0
+        return self._outcome()
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """One control period with `action` `[act]` in [-1, 1], beyond which it is clipped.
+
+        Raises:
+            InputError: the action has another size, or is not finite.
+            ResetNeeded: no episode was started.
+        """
+        if self._goal is None:
+            raise gymnasium.error.ResetNeeded("call `reset` before `step`")
+        self._twin.step(_vector(action, self.task.action_size, "action"))
+        self._steps += 1
+        observation, info = self._outcome()
+        goals = observation["achieved_goal"], observation["desired_goal"]
+        return (
+            observation,
+            float(self.compute_reward(*goals, info)),
+            self.compute_terminated(*goals, info),
+            self.compute_truncated(*goals, info),
+            info,
+        )
+
+    def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
+        """0 where the goals are within the success radius of each other and -1 elsewhere.
+
+        Args:
+            achieved_goal: `[*batch, goal]`.
+            desired_goal: `[*batch, goal]`.
+            info: not used.
+
+        Returns:
+            `[*batch]`, float32.
+        """
+        apart = self.task.goal_distance(np.asarray(achieved_goal), np.asarray(desired_goal))
+        near = apart < self.task.success_radius
+        return np.where(near, np.float32(0.0), np.float32(-1.0))[()]
+
+    def compute_terminated(
+        self, achieved_goal: Any, desired_goal: Any, info: dict[str, Any]
+    ) -> bool:
+        """Whether the episode ended early at the step that `info` is from; the goals have no say in it."""
+        return bool(info["is_terminated"])
+
+    def compute_truncated(
+        self, achieved_goal: Any, desired_goal: Any, info: dict[str, Any]
+    ) -> bool:
+        """Whether the episode was over at the step that `info` is from; the goals have no say in it."""
+        return bool(info["steps"] >= self.task.episode_steps)
+
+    def render(self) -> Frame | None:
+        """A picture of the present state and goal, uint8 `[height, width, 3]`; None without a render mode."""
+        if self.render_mode is None:
+            gymnasium.logger.warn("render() draws nothing; make it with render_mode='rgb_array'")
+            return None
+        if self._goal is None:
+            raise gymnasium.error.ResetNeeded("call `reset` before `render`")
+        pose = Pose(self._twin.qpos, self.task.goal_position(self._goal))
+        return self._open_renderer().draw([pose])[0]
+
+    @property
+    def render_backend(self) -> str:
+        """What draws the pictures: `egl`, `osmesa`, or `matplotlib` where neither of these works."""
+        return self._open_renderer().backend
+
+    def close(self) -> None:
+        """Ends the process that draws; `render` would start another."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _open_renderer(self) -> Renderer:
+        if self._renderer is None:
+            self._renderer = Renderer(self.task, self._render_size)
+        return self._renderer
+
+    def _outcome(self) -> tuple[Observation, dict[str, Any]]:
+        assert self._goal is not None
+        observation = self._twin.observation
+        terminated = bool(self._steps and self.task.terminated(observation))
+        within = bool(self.task.distance(observation, self._goal) < self.task.success_radius)
+        seen = {
+            "observation": observation,
+            "achieved_goal": np.array(self.task.achieved_goal(observation), np.float32),
+            "desired_goal": self._goal.copy(),
+        }
+        info = {
+            "is_success": within and not terminated,
+            "is_terminated": terminated,
+            "steps": self._steps,
+        }
+        return seen, info
+
+
+def _goal_set(task: Task, goal_set: GoalSet | None) -> GoalSet:
+    if goal_set is None:
+        return task.evaluation_goals
+    if goal_set not in task.goal_sets:
+        raise InputError(
+            f"task {task.name} has no goal set {goal_set!r}; choose one of: {', '.join(task.goal_sets)}"
+        )
+    return goal_set
+
+
+def _vector(value: Any, size: int, what: str) -> Float[np.ndarray, "n"]:
+    """A copy of `value` as float32 `[size]`."""
+    vector = np.array(value, np.float32)
+    if vector.shape != (size,):
+        raise InputError(f"{what} has shape {vector.shape}; give ({size},)")
+    if not np.isfinite(vector).all():
+        raise InputError(f"{what} = {vector}; give finite numbers")
+    return vector
+
+
+# What Gymnasium does not take as an id, a package's careless entry point say, is no task's name either.
+for _name in filter(re.compile(r"[\w-]+").fullmatch, task_names()):
+    gymnasium.register(
+        id=f"{NAMESPACE}/{_name}-v0",
+        entry_point="teachers.simulation.gym_env:TaskEnv",
+        kwargs={"task": _name},
+    )

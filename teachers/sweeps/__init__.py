@@ -1,0 +1,1 @@
+"""Experiments: grids of teachers with several seeds each, and their figures."""

@@ -1,0 +1,79 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny import TEACHER
+
+from teachers import teacher_config
+from teachers.crl.learner import init_learner, make_gradients, make_update
+from teachers.crl.losses import actor_loss, info_nce
+from teachers.crl.networks import sample_action, similarity, teacher_networks
+from teachers.crl.replay import Batch
+
+ROWS = 8
+
+
+@pytest.fixture(scope="module")
+def parts():
+    config = teacher_config("reacher", overrides=TEACHER)
+    networks = teacher_networks(config)
+    learner = jax.jit(lambda key: init_learner(networks, config.learning, key))(jax.random.key(0))
+    observation, future = jax.random.normal(jax.random.key(1), (2, ROWS, 8))
+    action = jax.random.uniform(jax.random.key(2), (ROWS, 2), minval=-1, maxval=1)
+    batch = Batch(observation, action, future)
+    update = jax.jit(make_update(networks, config.learning))
+    return config, networks, learner, batch, update
+
+
+def test_a_step_moves_every_parameter_of_every_network(parts) -> None:
+    _, _, learner, batch, update = parts
+    after, metrics = update(learner, batch, jax.random.key(3))
+    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), learner.params, after.params)
+    assert all(jax.tree.leaves(moved))
+    assert after.log_temperature != learner.log_temperature
+    assert after.skipped == metrics["skipped_updates"] == 0
+    assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(parts) -> None:
+    _, _, learner, batch, update = parts
+    bad = batch._replace(observation=batch.observation.at[0, 0].set(jnp.nan))
+    after, metrics = update(learner, bad, jax.random.key(3))
+    before = learner._replace(skipped=jnp.int32(1))
+    jax.tree.map(np.testing.assert_array_equal, after, before)
+    assert metrics.pop("skipped_updates") == 1
+    assert all(np.isnan(value) for value in metrics.values())
+    again, _ = update(after, batch, jax.random.key(3))
+    assert again.skipped == 1
+    assert not np.array_equal(again.log_temperature, after.log_temperature)
+
+
+def test_gradients_are_those_of_the_losses_on_their_own(parts) -> None:
+    config, networks, learner, batch, _ = parts
+    task, params, key = networks.task, learner.params, jax.random.key(3)
+    grads, _ = jax.jit(make_gradients(networks, config.learning))(learner, batch, key)
+    goal = task.achieved_goal(batch.future)
+
+    def critic(params):
+        phi, psi = networks.phi(params, batch.observation, batch.action), networks.psi(params, goal)
+        # Every pair by its difference.
+        logits = similarity(jnp.repeat(phi[:, None], ROWS, 1), jnp.repeat(psi[None], ROWS, 0))
+        return info_nce(logits, config.learning.logsumexp_penalty)[0]
+
+    def actor(actor_params):
+        mean, log_std = networks.actor({"actor": actor_params}, batch.observation, goal)
+        action, log_probs = sample_action(key, mean, log_std)
+        values = networks.critic(params, batch.observation, goal, action)
+        return actor_loss(values, log_probs, jnp.exp(learner.log_temperature))
+
+    wanted = jax.grad(critic)({name: params[name] for name in ("phi", "psi")})
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), grads.critic, wanted
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        grads.actor,
+        jax.grad(actor)(params["actor"]),
+    )
+    assert optax.tree.norm(grads.actor) > 0

@@ -1,0 +1,167 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from teachers.crl import replay
+from teachers.simulation.rollout import Trajectory
+
+SLOTS, ENVS, LENGTH, BATCH = 12, 3, 4, 64
+
+insert = jax.jit(replay.insert)
+index_of = jax.jit(replay.index)
+sample = jax.jit(replay.sample, static_argnames=("batch", "discount"))
+
+
+def chunk(episode: np.ndarray, step: np.ndarray) -> Trajectory:
+    """A rollout whose observations say which environment, episode and step they are."""
+    env = np.broadcast_to(np.arange(episode.shape[1]), episode.shape)
+    observation = np.stack([env, episode, step], axis=-1).astype(np.float32)
+    flags = jnp.zeros(episode.shape, bool)
+    return Trajectory(
+        observation=jnp.asarray(observation),
+        goal=jnp.zeros((*episode.shape, 1)),
+        action=jnp.asarray(observation[..., :1]),
+        steps=jnp.asarray(step, jnp.int32),
+        distance=jnp.zeros(episode.shape),
+        terminated=flags,
+        broken=flags,
+    )
+
+
+def chunks(lengths: list[list[int]], count: int) -> list[Trajectory]:
+    """`count` rollouts of environments whose episodes have these lengths, one list an environment."""
+    total = count * LENGTH
+    columns = []
+    for own in lengths:
+        rows = [(e, s) for e, n in enumerate(own * total) for s in range(n)][:total]
+        columns.append(rows)
+    table = np.array(columns).swapaxes(0, 1)  # [time, env, 2]
+    return [
+        chunk(part[..., 0], part[..., 1]) for part in table.reshape(count, LENGTH, len(lengths), 2)
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(
+        st.lists(st.integers(1, 7), min_size=1, max_size=4), min_size=ENVS, max_size=ENVS
+    ),
+    count=st.integers(1, 9),  # up to three times around the ring
+    seed=st.integers(0, 2**31),
+)
+def test_goals_come_from_later_steps_of_the_same_episode(lengths, count, seed) -> None:
+    buffer = replay.empty(SLOTS, ENVS, 3, 1)
+    for part in chunks(lengths, count):
+        buffer = insert(buffer, part)
+    batch = sample(buffer, index_of(buffer), jax.random.key(seed), batch=BATCH, discount=0.8)
+    now, later = np.asarray(batch.observation), np.asarray(batch.future)
+    np.testing.assert_array_equal(now[:, :2], later[:, :2])  # same environment and episode
+    assert (later[:, 2] >= now[:, 2]).all()
+    newest = count * LENGTH - 1
+    oldest = max(0, newest - SLOTS + 1)
+    starts = [np.cumsum([0, *(own * 40)]) for own in lengths]
+    for (env, episode, step), own in zip(later.astype(int), now[:, 2], strict=True):
+        assert oldest <= starts[env][episode] + step <= newest  # stored at the moment
+        last = min(starts[env][episode + 1] - 1, newest) - starts[env][episode]
+        assert step > own or own == last  # later, unless nothing is
+    np.testing.assert_array_equal(batch.action[:, 0], now[:, 0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(
+        st.lists(st.integers(1, 7), min_size=1, max_size=4), min_size=ENVS, max_size=ENVS
+    ),
+    count=st.integers(1, 9),
+)
+def test_episode_ends_match_a_search_by_hand(lengths, count) -> None:
+    buffer = replay.empty(SLOTS, ENVS, 3, 1)
+    parts = chunks(lengths, count)
+    for part in parts:
+        buffer = insert(buffer, part)
+    episode = np.concatenate([part.observation[..., 1] for part in parts])[-SLOTS:]
+    ends = np.asarray(index_of(buffer).ends)
+    for env in range(ENVS):
+        for age in range(len(episode)):
+            same = np.flatnonzero(episode[:, env] == episode[age, env])
+            assert ends[age, env] == same[-1]
+
+
+def test_every_stored_step_is_drawn() -> None:
+    buffer = replay.empty(SLOTS, ENVS, 3, 1)
+    for part in chunks([[5], [3], [7]], 5):
+        buffer = insert(buffer, part)
+    batch = sample(buffer, index_of(buffer), jax.random.key(0), batch=4096, discount=0.8)
+    drawn = {tuple(row) for row in np.asarray(batch.observation).astype(int)}
+    assert len(drawn) == SLOTS * ENVS
+
+
+def test_offsets_follow_the_geometric_distribution() -> None:
+    discount, count = 0.9, 200_000
+    offsets = np.asarray(replay.geometric_offsets(jax.random.key(0), count, discount))
+    assert offsets.min() == 1
+    for k in (1, 2, 5, 10, 20):
+        expected = (1 - discount) * discount ** (k - 1)
+        sigma = np.sqrt(expected * (1 - expected) / count)
+        assert abs(np.mean(offsets == k) - expected) < 5 * sigma
+    assert offsets.mean() == pytest.approx(1 / (1 - discount), rel=0.02)
+
+
+@pytest.mark.parametrize("discount", [0.9999, 0.99999999])
+def test_offsets_stay_positive_as_the_discount_nears_one(discount) -> None:
+    offsets = np.asarray(replay.geometric_offsets(jax.random.key(0), 10_000, discount))
+    assert offsets.min() >= 1
+    assert np.median(offsets) == pytest.approx(np.log(2) / (1 - discount), rel=0.1)
+
+
+def test_offsets_are_clipped_to_the_last_stored_step() -> None:
+    buffer = replay.empty(SLOTS, 1, 3, 1)
+    for part in chunks([[40]], 3):
+        buffer = insert(buffer, part)
+    batch = sample(buffer, index_of(buffer), jax.random.key(0), batch=512, discount=0.999)
+    assert np.mean(np.asarray(batch.future)[:, 2] == SLOTS - 1) > 0.9
+
+
+def test_the_counter_of_insertions_never_overflows_nor_moves_the_ring() -> None:
+    buffer = replay.empty(SLOTS, ENVS, 3, 1)
+    for i, part in enumerate(chunks([[5], [3], [7]], 30), start=1):
+        buffer = insert(buffer, part)
+        assert buffer.inserted % SLOTS == (i * LENGTH) % SLOTS
+        assert buffer.inserted <= 3 * SLOTS
+
+
+def test_slots_must_be_whole_rollouts() -> None:
+    with pytest.raises(ValueError, match="not a multiple"):
+        replay.insert(replay.empty(10, ENVS, 3, 1), chunks([[5], [3], [7]], 1)[0])
+
+
+def test_steps_that_broke_the_simulation_are_never_drawn_nor_joined() -> None:
+    part = chunk(np.zeros((LENGTH, ENVS), int), np.arange(LENGTH)[:, None].repeat(ENVS, axis=1))
+    broken = np.zeros((LENGTH, ENVS), bool)
+    broken[2, 0] = broken[0, 1] = True
+    broken[:, 2] = [False, True, True, False]
+    buffer = insert(replay.empty(SLOTS, ENVS, 3, 1), part._replace(broken=jnp.asarray(broken)))
+    batch = sample(buffer, index_of(buffer), jax.random.key(0), batch=2048, discount=0.5)
+    pairs = {
+        (int(now[0]), int(now[2]), int(later[2]))
+        for now, later in zip(batch.observation, batch.future, strict=True)
+    }
+    # Environment 0 keeps steps 0, 1 and 3; 1 keeps 1 to 3; 2 keeps 0 and 3.
+    assert pairs == {(0, 0, 1), (0, 1, 1), (0, 3, 3)} | {
+        (1, 1, 2), (1, 1, 3), (1, 2, 3), (1, 3, 3)
+    } | {(2, 0, 0), (2, 3, 3)}  # fmt: skip
+
+
+def test_an_environment_that_only_broke_is_never_drawn() -> None:
+    part = chunk(np.zeros((LENGTH, ENVS), int), np.arange(LENGTH)[:, None].repeat(ENVS, axis=1))
+    broken = jnp.zeros((LENGTH, ENVS), bool).at[:, 1].set(True)
+    buffer = insert(replay.empty(SLOTS, ENVS, 3, 1), part._replace(broken=broken))
+    batch = sample(buffer, index_of(buffer), jax.random.key(0), batch=2048, discount=0.5)
+    drawn, times = np.unique(np.asarray(batch.observation)[:, [0, 2]], axis=0, return_counts=True)
+    assert {env for env, _ in drawn} == {0, 2}
+    assert len(drawn) == 2 * LENGTH
+    assert stats.chisquare(times).pvalue > 1e-3  # all others are drawn as often

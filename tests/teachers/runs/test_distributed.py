@@ -1,0 +1,148 @@
+"""Two processes of this machine that train together, as two machines would."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+from commands import sets
+from metrics import assert_same_training
+from tiny import TEACHER
+
+from teachers import InputError, load_teacher, teacher_config, train_teacher
+from teachers.runs.checkpoints import checkpoint_steps
+from teachers.runs.distributed import join
+from teachers.runs.run_log import read_metrics
+
+MAIN = "from distill.cli import main; main()"
+
+
+def started(run, *options, variables=({}, {})):
+    """The two processes of `train-teacher`, and what each writes."""
+    settings = sets(TEACHER)
+    # As on two machines, each its own; only the folder of the run is shared.
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", MAIN, "train-teacher", "reacher", "--out", run, *settings]
+            + [str(option) for option in options]
+            + ["--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **own},
+        )
+        for own in variables
+    ]
+
+
+def by_jax(process: int, port: int) -> dict[str, str]:
+    return {
+        "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PROCESS_ID": str(process),
+    }
+
+
+def by_slurm(process: int, port: int) -> dict[str, str]:
+    return {
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": str(process),
+        "SLURM_LOCALID": str(process),
+        "JAX_COORDINATOR_PORT": str(port),
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
+
+
+def ended(processes, timeout=300):
+    """Exit code, stdout and stderr of each."""
+    try:
+        outputs = [process.communicate(timeout=timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [
+        (process.returncode, *output) for process, output in zip(processes, outputs, strict=True)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("found", [by_jax, by_slurm])
+def test_two_processes_train_and_checkpoint_together(teacher_run, tmp_path, found) -> None:
+    port, run = free_port(), tmp_path / "run"
+    first, second = ended(started(run, variables=[found(i, port) for i in range(2)]))
+    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    assert '"steps": 160' in first[1]
+    assert "{" not in second[1]  # one of them speaks
+    assert_same_training(run, teacher_run)
+    assert checkpoint_steps(run)[-1] == 160
+    assert load_teacher(run).metadata.metrics["steps"] == 160
+    # What two made one goes on with.
+    shutil.rmtree(run / "checkpoints" / "160")
+    train_teacher(teacher_config("reacher", overrides=TEACHER), run, resume=True)
+    assert_same_training(run, teacher_run)
+
+
+@pytest.mark.slow
+def test_both_save_and_end_when_one_is_asked_to_and_go_on_together(teacher_run, tmp_path) -> None:
+    run, port = tmp_path / "run", free_port()
+    variables = [by_jax(i, port) for i in range(2)]
+    longer = sets({"steps": 200_000, "logging.checkpoint_every": 100_000})
+    processes = started(run, *longer, variables=variables)
+    deadline = time.monotonic() + 240
+    while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
+        assert time.monotonic() < deadline
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)
+    first, second = ended(processes)
+    assert (first[0], second[0]) == (143, 143), first[2] + second[2]
+    assert "is saved; go on with --resume" in first[2]
+    (step,) = checkpoint_steps(run)
+    assert step == read_metrics(run)[-1]["step"]
+    port = free_port()
+    variables = [by_jax(i, port) for i in range(2)]
+    more = [*sets({"steps": step + 80}), "--resume"]
+    first, second = ended(started(run, *more, variables=variables))
+    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    assert [row["step"] for row in read_metrics(run)] == list(range(40, step + 81, 40))
+
+
+@pytest.mark.slow
+def test_both_say_why_a_folder_is_refused(tmp_path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("")
+    port = free_port()
+    options = ["--coordinator", f"localhost:{port}", "--processes", 2, "--process"]
+    processes = [started(tmp_path / "run", *options, i, variables=[{}])[0] for i in range(2)]
+    for code, _, said in ended(processes):
+        assert code == 2
+        assert "already holds files" in said
+
+
+def test_options_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(InputError, match="belong together"):
+        join("localhost:1234", None, None)
+    with pytest.raises(InputError, match="write it as HOST:PORT"):
+        join("localhost", 2, 0)
+    with pytest.raises(InputError, match="--process 2: of 2 processes they are 0 to 1"):
+        join("localhost:1234", 2, 2)
+
+
+def test_one_process_joins_nobody(monkeypatch) -> None:
+    join(None, None, None)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # a batch script
+    join(None, None, None)
+    assert jax.process_count() == 1

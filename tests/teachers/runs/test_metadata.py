@@ -1,0 +1,22 @@
+import jax.numpy as jnp
+import pytest
+
+from teachers import InputError
+from teachers.runs.metadata import digest, library_versions, parse_metadata
+
+
+def test_digest_tells_networks_apart() -> None:
+    params = {"a": jnp.ones(3), "b": jnp.zeros((2, 2))}
+    assert digest(params) == digest({"b": jnp.zeros((2, 2)), "a": jnp.ones(3)})
+    assert digest(params) != digest({"a": jnp.ones(3), "b": jnp.zeros(4)})
+    assert digest(params) != digest({"a": jnp.ones(3).at[0].set(1.0000001), "b": jnp.zeros((2, 2))})
+
+
+def test_versions_name_the_libraries_that_shape_an_artefact() -> None:
+    assert {"crl-distill", "jax", "mujoco", "mujoco-mjx"} <= set(library_versions())
+
+
+@pytest.mark.parametrize("raw", [None, [], {}, {"kind": "teacher"}, {"format_version": "1"}])
+def test_a_foreign_description_is_refused(raw) -> None:
+    with pytest.raises(InputError, match="does not describe a crl-distill artefact"):
+        parse_metadata(raw, "somewhere")

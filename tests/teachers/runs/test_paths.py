@@ -1,0 +1,64 @@
+"""Paths that are odd but real, and what is said of those that cannot be."""
+
+import os
+
+import pytest
+from commands import assert_refused, run
+from tiny import TEACHER
+
+from export import pack, unpack
+from teachers import load_teacher, teacher_config, train_teacher
+from teachers.runs.checkpoints import checkpoint_steps
+from teachers.runs.paths import absolute, is_local, local_draft
+
+CONFIG = teacher_config("reacher", overrides={**TEACHER, "steps": 80})
+LONGER = teacher_config("reacher", overrides=TEACHER)
+
+
+@pytest.mark.parametrize("out", ["relative", "with spaces/and ünïcode", "trailing/", "./dotted/x"])
+def test_a_run_lies_anywhere(out, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train_teacher(CONFIG, out)
+    train_teacher(LONGER, out, resume=True)
+    assert load_teacher(tmp_path / out).metadata.metrics["steps"] == 160
+    pack(out, "run ü.zip")
+    unpack("run ü.zip", "there/again/")
+    assert load_teacher("there/again").metadata.metrics["steps"] == 160
+
+
+def test_a_link_to_a_run_is_the_run(tmp_path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    train_teacher(CONFIG, tmp_path / "run")
+    train_teacher(LONGER, tmp_path / "run", resume=True)
+    assert (tmp_path / "run").is_symlink()
+    assert checkpoint_steps(tmp_path / "disk") == [80, 160]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["train-teacher", "reacher", "--out"], ["info"], ["demo", "--out"]],
+)
+def test_a_tilde_makes_no_folder_of_that_name(command, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert_refused(run(*command, "~/runs/x"), "~/runs/x", os.path.expanduser("~/runs/x"))
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("command", [["train-teacher", "reacher"], ["demo"]])
+def test_a_folder_that_is_read_only_is_refused(command, tmp_path, monkeypatch) -> None:
+    # Root writes everywhere but here.
+    assert_refused(run(*command, "--out", "/proc/new"), "cannot create /proc/new", "another --out")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert_refused(run(*command, "--out", tmp_path), f"cannot write in {tmp_path}", "another --out")
+    assert not os.listdir(tmp_path)
+
+
+def test_paths_in_a_cloud_are_absolute() -> None:
+    assert not is_local("gs://lab/run")
+    assert str(absolute("gs://lab/run/")) == "gs://lab/run"
+
+
+def test_a_local_draft_is_the_file_itself(tmp_path) -> None:
+    with local_draft(tmp_path / "a.png") as draft:
+        assert draft == tmp_path / "a.png"

@@ -1,0 +1,259 @@
+import subprocess
+import sys
+
+import gymnasium
+import jax
+import numpy as np
+import pytest
+from falling import FallingReacher
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+from export import Policy
+from teachers.runs.errors import InputError
+from teachers.simulation import render
+from teachers.simulation.gym_env import TaskEnv
+from teachers.tasks.registry import TASKS, get_task
+
+
+class ShortReacher(FallingReacher):
+    episode_steps = 5
+
+    def terminated(self, observation):
+        return observation[..., 6] < -1.0
+
+
+def play(env, steps, seed=0):
+    env.action_space.seed(seed)
+    observation, _ = env.reset(seed=seed)
+    seen = [observation["observation"]]
+    for _ in range(steps):
+        observation, *_ = env.step(env.action_space.sample())
+        seen.append(observation["observation"])
+    return np.stack(seen)
+
+
+@pytest.mark.filterwarnings("ignore:.*A Box observation space m.*imum value is -?infinity")
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", TASKS)
+def test_gymnasiums_own_checker_is_content(name) -> None:
+    env = gymnasium.make(f"crl-distill/{name}-v0")
+    check_env(env.unwrapped, skip_render_check=True)
+    sizes = {key: box.shape for key, box in env.observation_space.items()}
+    task = get_task(name)
+    assert sizes == {
+        "observation": (task.observation_size,),
+        "achieved_goal": (task.goal_size,),
+        "desired_goal": (task.goal_size,),
+    }
+    assert env.metadata["render_fps"] == pytest.approx(1 / task.control_period)
+    env.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*A Box observation space m.*imum value is -?infinity")
+@pytest.mark.filterwarnings("error")
+def test_gymnasiums_own_checker_is_content_with_the_pictures() -> None:
+    env = gymnasium.make("crl-distill/reacher-v0", render_mode="rgb_array", render_size=32)
+    check_env(env.unwrapped)
+    env.close()
+
+
+def test_an_id_can_name_the_module_that_registers_it() -> None:
+    code = """
+import gymnasium
+env = gymnasium.make("export.gym_env:crl-distill/point_u_maze-v0")
+print(env.reset(seed=0)[0]["desired_goal"].shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "(2,)", done.stderr
+
+
+def test_episodes_start_as_the_task_says() -> None:
+    env = TaskEnv("reacher", goal_set="train")
+    observation, info = env.reset(seed=3)
+    key = jax.random.key(int(np.random.default_rng(3).integers(2**31)))
+    state = jax.jit(env.task.reset, static_argnums=1)(key, "train")
+    np.testing.assert_allclose(observation["observation"], state.observation, atol=1e-6)
+    np.testing.assert_allclose(observation["desired_goal"], state.goal, atol=1e-6)
+    assert info["steps"] == 0
+    assert not info["is_terminated"]
+
+
+def test_goals_are_those_of_the_goal_set() -> None:
+    def goals(**options):
+        env = TaskEnv("point_u_maze", **options)
+        return np.stack([env.reset(seed=i)[0]["desired_goal"] for i in range(40)])
+
+    np.testing.assert_array_equal(goals(), goals(goal_set="eval"))
+    assert goals()[:, 1].max() < 0  # the corridor's far end
+    assert goals(goal_set="train")[:, 1].max() > 0.5
+
+
+def test_a_seed_decides_all_later_episodes() -> None:
+    one, other = TaskEnv("reacher"), TaskEnv("reacher")
+    np.testing.assert_array_equal(play(one, 10, seed=1), play(other, 10, seed=1))
+    for env in (one, other):
+        env.goal = env.reset()[0]["desired_goal"]
+    np.testing.assert_array_equal(one.goal, other.goal)
+    assert not np.allclose(play(one, 10, seed=2), play(other, 10, seed=1))
+
+
+def test_a_given_goal_is_used_and_leaves_later_episodes_as_they_were() -> None:
+    env = TaskEnv("reacher")
+    free = [env.reset(seed=0)[0], env.reset()[0]]
+    given = [env.reset(seed=0, options={"goal": [0.1, 0.05]})[0], env.reset()[0]]
+    np.testing.assert_allclose(given[0]["desired_goal"], [0.1, 0.05])
+    np.testing.assert_array_equal(given[0]["observation"], free[0]["observation"])
+    np.testing.assert_array_equal(given[1]["desired_goal"], free[1]["desired_goal"])
+
+
+def test_rewards_are_zero_within_the_radius_for_any_leading_axes() -> None:
+    env = TaskEnv("reacher")
+    goal = np.zeros((2, 3, 2), np.float32)
+    achieved = goal.copy()
+    achieved[0, :, 0] = env.task.success_radius * 0.99
+    achieved[1, :, 1] = env.task.success_radius * 1.01
+    reward = env.compute_reward(achieved, goal, {})
+    assert reward.dtype == np.float32
+    np.testing.assert_array_equal(reward, [[0.0] * 3, [-1.0] * 3])
+    assert env.compute_reward(achieved[0, 0], goal[0, 0], {}) == 0.0
+
+
+def test_a_step_says_what_compute_says_and_success_is_the_tasks() -> None:
+    env = TaskEnv("reacher")
+    start = env.reset(seed=0)[0]
+    tip = start["achieved_goal"]
+    env.action_space.seed(0)
+    _, info = env.reset(seed=0, options={"goal": tip})
+    assert info["is_success"]
+    successes = []
+    for count in range(1, env.task.episode_steps + 1):
+        observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        goals = observation["achieved_goal"], observation["desired_goal"]
+        assert reward == env.compute_reward(*goals, info)
+        assert terminated == env.compute_terminated(*goals, info)
+        assert truncated == env.compute_truncated(*goals, info) == (count == 100)
+        assert info["is_success"] == (reward == 0.0)
+        near = env.task.distance(observation["observation"], goals[1]) < env.task.success_radius
+        assert info["is_success"] == near
+        successes.append(info["is_success"])
+    assert 0 < sum(successes) < 100
+
+
+def test_tasks_of_the_users_own_end_early_and_then_do_not_count_as_a_success() -> None:
+    env = TaskEnv(FallingReacher())
+    for seed in range(20):
+        observation, _ = env.reset(seed=seed)
+        if observation["achieved_goal"][0] > -0.1:
+            continue
+        goal = np.array([-0.18, 0.0], np.float32)
+        env.reset(seed=seed, options={"goal": goal})
+        for _ in range(20):
+            observation, _, terminated, _, info = env.step(np.array([1.0, -0.2]))
+            assert terminated == (observation["achieved_goal"][0] < -0.15)
+            assert not (terminated and info["is_success"])
+            if terminated:
+                return
+    pytest.fail("no episode ended early")
+
+
+def test_actions_beyond_the_range_are_clipped() -> None:
+    one, other = TaskEnv("reacher"), TaskEnv("reacher")
+    for env in (one, other):
+        env.reset(seed=0)
+    far, near = one.step(np.array([7.0, -9.0])), other.step(np.array([1.0, -1.0]))
+    np.testing.assert_array_equal(far[0]["observation"], near[0]["observation"])
+
+
+def test_wrong_input_is_refused() -> None:
+    with pytest.raises(InputError, match="no goal set 'eval'; choose one of: train"):
+        TaskEnv("reacher", goal_set="eval")
+    with pytest.raises(InputError, match="did you mean 'reacher'"):
+        TaskEnv("reachr")
+    with pytest.raises(InputError, match="render_mode = 'human'"):
+        TaskEnv("reacher", render_mode="human")
+    env = TaskEnv("reacher")
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.zeros(2))
+    with pytest.raises(InputError, match=r"goal has shape \(3,\); give \(2,\)"):
+        env.reset(options={"goal": np.zeros(3)})
+    with pytest.raises(InputError, match=r"unknown options \['gaol'\]"):
+        env.reset(options={"gaol": np.zeros(2)})
+    env.reset()
+    with pytest.raises(InputError, match=r"action has shape \(\); give \(2,\)"):
+        env.step(0.5)
+    with pytest.raises(InputError, match="give finite numbers"):
+        env.step(np.array([0.0, np.nan]))
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_environments_side_by_side_start_again_by_themselves(mode) -> None:
+    envs = gymnasium.vector.SyncVectorEnv(
+        [lambda: TaskEnv(ShortReacher())] * 3, autoreset_mode=mode
+    )
+    observation, _ = envs.reset(seed=0)
+    first = observation["desired_goal"]
+    assert first.shape == (3, 2)
+    assert len(np.unique(first, axis=0)) == 3
+    envs.action_space.seed(0)
+    restart = 6 if mode is AutoresetMode.NEXT_STEP else 5
+    for count in range(1, 7):
+        observation, reward, terminated, truncated, info = envs.step(envs.action_space.sample())
+        assert observation in envs.observation_space
+        assert reward.shape == (3,)
+        assert not terminated.any()
+        assert truncated.all() == (count == 5)
+        fresh = count >= restart
+        assert (observation["desired_goal"] != first).all() == fresh
+        np.testing.assert_array_equal(info["steps"], count - restart if fresh else count)
+    envs.close()
+
+
+def test_make_vec_gives_each_environment_its_own_episode() -> None:
+    envs = gymnasium.make_vec("crl-distill/reacher-v0", num_envs=4)
+    observation, info = envs.reset(seed=0)
+    alone = gymnasium.make("crl-distill/reacher-v0").reset(seed=2)[0]
+    for name, part in observation.items():
+        np.testing.assert_array_equal(part[2], alone[name])
+    np.testing.assert_array_equal(info["steps"], np.zeros(4))
+    observation, reward, *_, info = envs.step(envs.action_space.sample())
+    goals = observation["achieved_goal"], observation["desired_goal"]
+    np.testing.assert_array_equal(reward, envs.envs[0].unwrapped.compute_reward(*goals, {}))
+    np.testing.assert_array_equal(info["is_success"], reward == 0.0)
+    envs.close()
+
+
+def test_an_exported_policy_plays(export_folder) -> None:
+    policy = Policy(export_folder / "policy.onnx", normalized=True)
+    env = gymnasium.make("crl-distill/reacher-v0")
+    observation, info = env.reset(seed=0)
+    truncated = False
+    while not truncated:
+        action = policy(observation["observation"], observation["desired_goal"])
+        observation, _, _, truncated, info = env.step(action)
+    assert info["steps"] == env.unwrapped.task.episode_steps
+
+
+def test_every_step_can_be_drawn_by_one_process(monkeypatch) -> None:
+    opened = []
+    monkeypatch.setattr(
+        "teachers.simulation.gym_env.Renderer",
+        lambda *args: opened.append(render.Renderer(*args)) or opened[-1],
+    )
+    env = gymnasium.make("crl-distill/reacher-v0", render_mode="rgb_array_list", render_size=48)
+    play(env, 3)
+    frames = env.render()
+    assert len(frames) == 4
+    assert frames[0].shape == (48, 48, 3)
+    assert not np.array_equal(frames[0], frames[3])
+    assert len(opened) == 1
+    assert env.unwrapped.render_backend == opened[0].backend
+    env.close()
+    env.close()
+
+
+def test_without_a_render_mode_nothing_is_drawn() -> None:
+    env = TaskEnv("reacher")
+    env.reset()
+    with pytest.warns(UserWarning, match="render_mode='rgb_array'"):
+        assert env.render() is None

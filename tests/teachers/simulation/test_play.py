@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+
+from export import play_in_c
+from export.artefacts import open_policy
+from students import load_student
+from teachers.evaluate import evaluate_agent
+from teachers.measures import outcomes
+from teachers.runs.progress import silent
+from teachers.simulation import play
+from teachers.simulation.animate import animate
+from teachers.tasks.disturbance import Disturbances
+from teachers.tasks.reacher import LINKS, TORQUE
+from teachers.tasks.registry import get_task
+
+
+def test_mjx_and_mujoco_c_play_the_same_episodes(student_run, export_folder) -> None:
+    in_mjx = open_policy(student_run).evaluate(8, 3, silent)
+    in_c = open_policy(export_folder / "policy.onnx").evaluate(8, 3, silent)
+    np.testing.assert_allclose(in_c.time_at_goal, in_mjx.time_at_goal, atol=0.021)
+
+
+def test_both_engines_are_disturbed_alike(student_run, export_folder) -> None:
+    student, act = load_student(student_run), open_policy(export_folder / "policy.onnx").act
+    some = Disturbances(delay=(0, 3), mass=(0.7, 1.3), friction=(0.5, 1.5), push=2.0)
+    calm = play_in_c(student.task, act, 8, 3)
+    shaken = play_in_c(student.task, act, 8, 3, disturbances=some)
+    np.testing.assert_array_equal(calm.qpos[0], shaken.qpos[0])  # the same starts
+    assert np.abs(calm.qpos[-1] - shaken.qpos[-1]).max() > 0.1
+    in_mjx = evaluate_agent(student, 8, 3, disturbances=some)
+    in_c = outcomes(student.task, shaken.distance)
+    np.testing.assert_allclose(in_c.time_at_goal, in_mjx.time_at_goal, atol=0.031)
+
+
+def test_what_is_sensed_is_as_noisy_as_asked(export_folder) -> None:
+    task, act = get_task("reacher"), open_policy(export_folder / "policy.onnx").act
+    calm = play_in_c(task, act, 64, 0)
+    noise = play_in_c(task, act, 64, 0, disturbances=Disturbances(noise=0.5)).observation[0]
+    found = ((noise - calm.observation[0]) / task.observation_scale).std()
+    assert 0.45 < found < 0.55
+
+
+def test_a_controller_written_by_hand_reaches_its_goals() -> None:
+    def pull(
+        observation, goal
+    ):  # the tip by a spring, through the transposed Jacobian, with damping
+        cosine, sine, velocity, tip = np.split(observation, 4, axis=-1)
+        elbow = LINKS[0] * np.stack([cosine[:, 0], sine[:, 0]], axis=-1)
+        force = 20.0 * (goal - tip)
+        torque = [
+            lever[:, 0] * force[:, 1] - lever[:, 1] * force[:, 0] for lever in (tip, tip - elbow)
+        ]
+        return np.clip((np.stack(torque, axis=-1) - 0.02 * velocity) / TORQUE, -1, 1)
+
+    task = get_task("reacher")
+    recording = play_in_c(task, pull, 32, 0)
+    assert recording.qpos.shape == (100, 32, 2)
+    assert outcomes(task, recording.distance).success_at_end.mean() > 0.8
+    at_rest = play_in_c(task, lambda observation, _: np.zeros((32, 2)), 32, 0)
+    assert outcomes(task, at_rest.distance).success_at_end.mean() < 0.2
+
+
+def test_many_episodes_are_played_in_parts_that_make_no_difference(
+    export_folder, monkeypatch
+) -> None:
+    task, policy = get_task("reacher"), open_policy(export_folder / "policy.onnx").act
+    seen = []
+    whole = play_in_c(task, policy, 5, 0)
+    monkeypatch.setattr(play, "SIDE_BY_SIDE", 2)
+    parts = play_in_c(task, policy, 5, 0, lambda done, total, _: seen.append((done, total)))
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    assert seen[-1] == (500, 500)
+    assert seen == sorted(seen)
+
+
+def test_recordings_start_at_the_evaluations_states(export_folder) -> None:
+    task = get_task("reacher")
+    policy = open_policy(export_folder / "policy.onnx").act
+    first, again, other = (play_in_c(task, policy, 3, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.observation, again.observation)
+    assert not np.allclose(first.goal, other.goal)
+    tip = first.observation[1:, :, 6:8]
+    np.testing.assert_allclose(
+        first.distance[:-1], np.linalg.norm(tip - first.goal, axis=-1), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("episodes", "frames"), [(1, 50), (2, 100)])
+def test_an_animation_shows_episodes_at_their_true_speed(
+    export_folder, tmp_path, episodes, frames
+) -> None:
+    import imageio.v3 as imageio
+
+    task = get_task("reacher")
+    recording = play_in_c(task, open_policy(export_folder / "policy.onnx").act, 2, 0)
+    animate(task, recording, tmp_path / "film.gif", episodes)
+    film = imageio.imread(tmp_path / "film.gif", index=None)
+    assert abs(len(film) - frames) <= frames // 4  # equal neighbouring frames are merged

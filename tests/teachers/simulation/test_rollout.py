@@ -1,0 +1,134 @@
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from falling import FallingReacher
+
+from teachers.simulation.rollout import random_policy, reset, rollout
+from teachers.tasks.reacher import Reacher
+
+ENVS = 6
+
+
+@pytest.fixture(scope="module")
+def played():
+    task = FallingReacher()
+
+    @jax.jit
+    def play(key):
+        states = reset(task, key, ENVS, "train")
+        return states, *rollout(task, random_policy(task), states, key, 60, "train")
+
+    return task, *play(jax.random.key(0))
+
+
+def test_step_index_counts_up_and_restarts_after_the_end(played) -> None:
+    task, _, _, trajectory = played
+    steps, terminated = np.asarray(trajectory.steps), np.asarray(trajectory.terminated)
+    assert terminated.any()
+    assert not terminated.all(axis=1).any()
+    ended = terminated | (steps == task.episode_steps - 1)
+    expected = np.where(ended[:-1], 0, steps[:-1] + 1)
+    np.testing.assert_array_equal(steps[1:], expected)
+
+
+def test_a_restart_draws_a_new_goal_and_a_new_state(played) -> None:
+    _, states, _, trajectory = played
+    steps, goals = np.asarray(trajectory.steps), np.asarray(trajectory.goal)
+    starts = steps == 0
+    starts[0] = True
+    assert starts.sum() > 3 * ENVS
+    assert len(np.unique(goals[starts], axis=0)) == starts.sum()
+    first = np.asarray(trajectory.observation)[starts]
+    assert len(np.unique(first, axis=0)) == starts.sum()
+    np.testing.assert_array_equal(goals[0], states.goal)
+
+
+def test_the_goal_stays_within_an_episode(played) -> None:
+    _, _, _, trajectory = played
+    goals, steps = np.asarray(trajectory.goal), np.asarray(trajectory.steps)
+    same = steps[1:] > 0
+    np.testing.assert_array_equal(goals[1:][same], goals[:-1][same])
+
+
+def test_distance_is_measured_after_the_step_against_that_episodes_goal(played) -> None:
+    _, _, _, trajectory = played
+    tip = np.asarray(trajectory.observation)[1:, :, 6:8]  # before the next step
+    goal = np.asarray(trajectory.goal)[:-1]
+    goes_on = np.asarray(trajectory.steps)[1:] > 0
+    expected = np.linalg.norm(tip - goal, axis=-1)
+    measured = np.asarray(trajectory.distance)[:-1]
+    np.testing.assert_allclose(measured[goes_on], expected[goes_on], rtol=1e-5)
+
+
+def test_environments_that_go_on_are_not_disturbed_by_a_restart(played) -> None:
+    _, _, _, trajectory = played
+    angle = np.arctan2(trajectory.observation[..., 2], trajectory.observation[..., 0])
+    jump = np.abs(np.angle(np.exp(1j * np.diff(angle, axis=0))))
+    goes_on = np.asarray(trajectory.steps)[1:] > 0
+    assert jump[goes_on].max() < 0.6  # at most some 30 rad/s over 20 ms
+
+
+def test_reset_gives_every_environment_its_own_start() -> None:
+    states = jax.jit(lambda key: reset(Reacher(), key, 32, "train"))(jax.random.key(0))
+    assert len(np.unique(states.goal, axis=0)) == 32
+    assert len(np.unique(states.physics.qpos, axis=0)) == 32
+    assert not jnp.any(states.terminated)
+
+
+class BreakingReacher(Reacher):
+    """A reacher whose simulation gives no number where its shoulder turns past one radian."""
+
+    def advance(self, physics, control):
+        after = super().advance(physics, control)
+        return after._replace(qpos=jnp.where(after.qpos[0] > 1.0, jnp.nan, after.qpos))
+
+
+def test_a_broken_environment_restarts_alone() -> None:
+    task = BreakingReacher()
+
+    @jax.jit
+    def play(key):
+        states = reset(task, key, ENVS, "train")
+        return rollout(task, lambda *_: jnp.full((ENVS, 2), 0.3), states, key, 60, "train")
+
+    states, trajectory = play(jax.random.key(1))
+    broken, steps = np.asarray(trajectory.broken), np.asarray(trajectory.steps)
+    assert 0 < broken.sum() < broken.size / 2
+    assert np.isfinite(trajectory.observation).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states.physics))
+    np.testing.assert_array_equal(trajectory.terminated, broken)
+    assert np.isinf(np.asarray(trajectory.distance)[broken]).all()
+    ended = broken | (steps == task.episode_steps - 1)
+    np.testing.assert_array_equal(steps[1:], np.where(ended[:-1], 0, steps[:-1] + 1))
+
+
+STANDSTILL = """
+import subprocess
+import sys
+
+import jax
+from teachers.process import use_compilation_cache
+from teachers.simulation.rollout import random_policy, reset, rollout
+from teachers.tasks import get_task
+
+use_compilation_cache()
+task = get_task("humanoid")
+
+@jax.jit
+def play(key):
+    states = reset(task, key, 256, "train")
+    return rollout(task, random_policy(task), states, key, 5, "train")
+
+for seed in range(6):
+    jax.block_until_ready(play(jax.random.key(seed)))
+"""
+
+
+@pytest.mark.slow
+def test_many_humanoids_on_several_cores_do_not_come_to_a_standstill() -> None:
+    # XLA's thread pool had them wait for each other for ever: see the flags in teachers/tasks/base.py.
+    subprocess.run([sys.executable, "-c", STANDSTILL], timeout=400, check=True)

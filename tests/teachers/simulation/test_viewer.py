@@ -1,0 +1,108 @@
+import contextlib
+from types import SimpleNamespace
+
+import mujoco
+import mujoco.viewer
+import numpy as np
+import pytest
+from commands import assert_refused, run, run_json
+
+from export import play_in_c
+from export.artefacts import open_policy
+from teachers import InputError
+from teachers.simulation.c_twin import Twin
+from teachers.simulation.render import goal_marker, scene
+from teachers.simulation.viewer import RealTime, viewer
+from teachers.tasks.registry import get_task
+
+
+class Clock:
+    """Time that passes only where it is said to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Window(SimpleNamespace):
+    """What `mujoco.viewer.launch_passive` gives, without a display."""
+
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        super().__init__(model=model, data=data, cam=mujoco.MjvCamera(), seen=[], open=True)
+
+    def is_running(self) -> bool:
+        return self.open
+
+    def lock(self):
+        return contextlib.nullcontext()
+
+    def sync(self) -> None:
+        marker = goal_marker(self.model)
+        self.seen.append((self.data.qpos.copy(), self.data.mocap_pos[marker].copy()))
+
+    def close(self) -> None:
+        self.open = False
+
+
+@pytest.fixture
+def window(monkeypatch) -> list[Window]:
+    """The windows that were opened."""
+    opened: list[Window] = []
+
+    def launch(model, data, **_):
+        opened.append(Window(model, data))
+        return opened[-1]
+
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(mujoco.viewer, "launch_passive", launch)
+    return opened
+
+
+def test_steps_are_a_control_period_apart_and_late_ones_are_counted() -> None:
+    task, clock = get_task("reacher"), Clock()
+    busy, begun = [0.001, 0.001, 0.05, 0.001, 0.001], []
+    pace = RealTime(task, clock=clock, sleep=clock.sleep)
+    for seconds in busy:
+        begun.append(clock.now)
+        clock.now += seconds
+        pace(Twin(task), np.zeros(2))
+    assert pace.missed == 1
+    np.testing.assert_allclose(np.diff(begun), [0.001, 0.02, 0.05, 0.02], atol=1e-9)
+
+
+def test_the_viewer_shows_what_is_played(export_folder, window) -> None:
+    task = get_task("reacher")
+    act = open_policy(export_folder / "policy.onnx").act
+    with viewer(task) as show:
+        recording = play_in_c(task, act, 2, 0, watch=show)
+    assert not window[0].open
+    qpos, goals = zip(*window[0].seen, strict=True)
+    assert len(qpos) == 2 * task.episode_steps
+    np.testing.assert_array_equal(qpos[: task.episode_steps - 1], recording.qpos[1:, 0])
+    np.testing.assert_allclose(goals[-1], task.goal_position(recording.goal[1]))
+    assert window[0].model.nq == scene(task).nq
+    alone = play_in_c(task, act, 2, 0)
+    np.testing.assert_allclose(recording.distance, alone.distance, atol=1e-5)
+
+
+def test_a_closed_window_and_no_display_are_refused(export_folder, window, monkeypatch) -> None:
+    task = get_task("reacher")
+    with viewer(task) as show:
+        window[0].close()
+        with pytest.raises(InputError, match="the viewer was closed"):
+            show(Twin(task), np.zeros(2))
+    monkeypatch.delenv("DISPLAY")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    refused = run("play", export_folder / "policy.onnx", "--viewer")
+    assert_refused(refused, "there is no display for a viewer; write an animation with --video")
+
+
+def test_the_command_plays_in_real_time(export_folder) -> None:
+    played = run_json("play", export_folder / "policy.onnx", "--episodes", 1, "--real-time")
+    assert isinstance(played["missed"], int)
+    assert "missed" not in run_json("play", export_folder / "policy.onnx", "--episodes", 1)
