@@ -48,7 +48,7 @@ def test_teacher_config_refuses_key_under_both_names(tmp_path) -> None:
     both = {"learning.updates": 7, "learning.gradient_steps": 8}
     with (
         pytest.raises(InputError, match=r"sets 'learning.gradient_steps' twice"),
-        pytest.warns(UserWarning),
+        pytest.warns(UserWarning, match="is now called"),
     ):
         teacher_config("reacher", overrides=both)
     file = tmp_path / "both.toml"
