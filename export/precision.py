@@ -22,7 +22,7 @@ def reduced(
         model: as `convert` gives it.
         precision: `float16`; or `int8`, with scales from what the graph computes of `rows`, of the policy's layers after
             the first. That one's inputs differ too much in what they mean, and a critic in integers no longer tells which
-            goal is nearer: benchmarks/RESULTS.md.
+            goal is nearer: benchmarks/notes/precision.md.
         rows: for each input of the graph, `[rows, n]` of real rollouts.
     """
     if precision == "float16":

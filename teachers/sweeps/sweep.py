@@ -142,7 +142,7 @@ def _groups(spec: SweepSpec, cell: Cell, out: epath.Path, left: Sequence[int]) -
     if spec.at_once == "all":
         most = spec.seeds
     elif spec.at_once == "one" or jax.default_backend() == "cpu":
-        most = 1  # on a CPU a batch of seeds takes longer than one after the other: benchmarks/RESULTS.md
+        most = 1  # on a CPU a batch of seeds takes longer than one after the other: benchmarks/notes/training-cost.md
     else:
         each = sum(training_memory(cell.config).values())
         most = max(1, int(COMFORTABLE * device_memory() / each) - 1)  # one is copied to be saved
