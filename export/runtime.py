@@ -1,12 +1,12 @@
-"""What a robot runs: an exported policy or critic, with numpy and ONNX Runtime alone.
+"""Runs an exported policy or critic on a robot, with numpy and ONNX Runtime alone.
 
-This file imports nothing else of the project; copying it to the robot is enough.
+This file imports nothing else of the project. Copy it to the robot, beside the exported files:
 
     policy = Policy("policy.onnx", critic="critic.onnx")
-    action = policy(observation, goal)  # in the units of the task: torques, position targets
-    chance = policy.reachability(observation, goal)
+    action = policy(observation, goal)  # in the units of the task, such as torques or position targets
+    probability = policy.reachability(observation, goal)
 
-A `Policy` or `Critic` is for one thread at a time.
+A `Policy` or a `Critic` reuses its buffers from call to call. Use one in a single thread at a time.
 """
 
 import json
@@ -19,40 +19,46 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import onnxruntime
 
-PREFIX = "crl_distill."  # of our keys among an ONNX file's metadata
-FORMAT_VERSION = 4  # the newest artefacts that this file reads
-CONTRACT_VERSION = 1  # of what exported files promise; files before it have none
-MARGIN = 0.5  # how far beyond what training saw an input may lie, as a share of the range seen
-LEAST = 0.1  # of a field's scale: the range that counts for what hardly varied in training
-SPIN = 200e-6  # s before a deadline in which the loop no longer sleeps: schedulers wake up late by about as much
+PREFIX = "crl_distill."  # begins every key that crl-distill writes into an ONNX file's metadata
+FORMAT_VERSION = 4  # newest format of artefacts that this file reads
+CONTRACT_VERSION = (
+    1  # newest contract of exported files that this file reads; the first ones have none
+)
+MARGIN = 0.5  # default distance that an input may lie outside its observed range, as a share of the range
+MIN_RANGE = 0.1  # an observed range counts as at least this share of the field's scale
+SPIN = 200e-6  # s of busy waiting before a tick, because a sleeping thread wakes up about this late
 
-Fault = Literal["raise", "hold"]
+FaultResponse = Literal["raise", "hold"]
 
 
 class FaultError(ValueError):
-    """An observation or goal that the policy must not act on."""
+    """An observation or goal on which the policy must not act."""
 
 
 class _Network:
-    """One ONNX file of ours, on one thread of the CPU.
+    """An exported ONNX file, run on the CPU.
 
-    Single calls go through arrays that are allocated once and bound to the session; batches of any size work too.
+    A single observation goes through buffers that are allocated once and bound to the session. A batch may have any
+    size.
 
     Attributes:
-        metadata: what the file says of itself: task, fields of every input and output, units, control period, lineage.
+        metadata: the description that the file carries: task, fields of every input and output, units, control
+            period, lineage.
+        roles: the kinds of file that a subclass opens.
+        inputs: the names of the arrays that a subclass takes.
     """
 
     roles: tuple[str, ...]
     inputs: tuple[str, ...]
-    _guards: dict[str, "_Guard"]
+    _checks: dict[str, "_InputCheck"]
 
     def __init__(
         self, path: str | Path, *, threads: int = 1, spin: bool = False, warm_up: int = 20
     ) -> None:
-        """Opens an exported file; arguments as of `Policy`.
+        """Opens an exported file. The arguments are those of `Policy`.
 
         Raises:
-            ValueError: it is not an ONNX file, or not one that crl-distill exported for this use.
+            ValueError: ONNX Runtime cannot load the file, or crl-distill did not export it for this use.
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -62,75 +68,83 @@ class _Network:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # ONNX Runtime's own exceptions share no base class
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
             reason = str(error).strip().splitlines()[-1]
             raise ValueError(
                 f"{path} is not a model that ONNX Runtime can load ({reason})"
             ) from None
         self.metadata = read_metadata(self._session.get_modelmeta().custom_metadata_map, str(path))
-        found = self.metadata.get("role")
-        if found not in self.roles:
+        role = self.metadata.get("role")
+        if role not in self.roles:
             raise ValueError(
-                f"{path} is a {found}, not a {self.roles[0]}; give a {' or '.join(self.roles)}.onnx"
+                f"{path} is a {role}, not a {self.roles[0]}; give a {' or '.join(self.roles)}.onnx"
             )
-        self._outputs = [output.name for output in self._session.get_outputs()]
-        acts = [name for name in self._outputs if name == "action"]  # older files describe no value
+        self._output_names = [output.name for output in self._session.get_outputs()]
+        # Files from before the contract describe the action, but not the value.
+        described_outputs = [name for name in self._output_names if name == "action"]
         if not (
-            _is_described(self.metadata.get("inputs"), self.inputs)
-            and _is_described(self.metadata.get("outputs"), acts)
+            _has_fields(self.metadata.get("inputs"), self.inputs)
+            and _has_fields(self.metadata.get("outputs"), described_outputs)
         ):
             raise ValueError(f"{path} has damaged metadata; export it again")
-        self._bind()
+        self._bind_buffers()
         for _ in range(warm_up):
             self._session.run_with_iobinding(self._binding)
 
-    def _bind(self) -> None:
-        """Gives the session arrays of a single row, once and for all."""
+    def _bind_buffers(self) -> None:
+        """Allocates the inputs and outputs of a single observation, and binds them to the session."""
         self._binding = self._session.io_binding()
-        self._rows = {
-            name: np.zeros((1, _size(self.metadata["inputs"][name])), np.float32)
+        self._input_buffers = {
+            name: np.zeros((1, _count_numbers(self.metadata["inputs"][name])), np.float32)
             for name in self.inputs
         }
-        self._results = {
+        self._output_buffers = {
             output.name: np.zeros([1, *output.shape[1:]], np.float32)
             for output in self._session.get_outputs()
         }
-        for name, row in self._rows.items():
+        for name, row in self._input_buffers.items():
             self._binding.bind_input(name, "cpu", 0, np.float32, row.shape, row.ctypes.data)
-        for name, row in self._results.items():
+        for name, row in self._output_buffers.items():
             self._binding.bind_output(name, "cpu", 0, np.float32, row.shape, row.ctypes.data)
 
-    def _checked(self, *given: Any) -> dict[str, np.ndarray]:
-        """The inputs as arrays; `FaultError` if one is at fault."""
+    def _check_inputs(self, *inputs: Any) -> dict[str, np.ndarray]:
+        """Returns the inputs as float32 arrays by name.
+
+        Raises:
+            FaultError: an input is at fault, or only some of the inputs are batches, or their sizes differ.
+        """
         arrays = {
-            name: self._guards[name](each) for name, each in zip(self.inputs, given, strict=True)
+            name: self._checks[name](value) for name, value in zip(self.inputs, inputs, strict=True)
         }
-        first, *others = arrays.items()
+        (first_name, first), *others = arrays.items()
         for name, array in others:
-            if array.shape[:-1] != first[1].shape[:-1]:
+            if array.shape[:-1] != first.shape[:-1]:
                 raise FaultError(
-                    f"{first[0]} has shape {first[1].shape} but {name} {array.shape}; give all single or all in "
+                    f"{first_name} has shape {first.shape} but {name} {array.shape}; give all single or all in "
                     "batches of one size"
                 )
         return arrays
 
-    def _run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs, of a single row in arrays that the next call writes over."""
+    def _compute(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the network's outputs by name.
+
+        The outputs of a single observation are views of buffers that the next call overwrites.
+        """
         if next(iter(arrays.values())).ndim == 1:
             for name, array in arrays.items():
-                self._rows[name][0] = array
+                self._input_buffers[name][0] = array
             self._session.run_with_iobinding(self._binding)
-            return {name: row[0, ...] for name, row in self._results.items()}
-        results = self._session.run(self._outputs, dict(arrays))
-        return dict(zip(self._outputs, results, strict=True))
+            return {name: row[0, ...] for name, row in self._output_buffers.items()}
+        outputs = self._session.run(self._output_names, dict(arrays))
+        return dict(zip(self._output_names, outputs, strict=True))
 
 
 class Policy(_Network):
     """An exported policy: `Policy("policy.onnx")(observation, goal)`.
 
     Attributes:
-        held: how many calls gave the last safe action because of a fault.
-        fault: what was wrong with the last of them; empty if nothing ever was.
+        held: number of calls that returned the last safe action because of a fault.
+        fault: what was wrong in the last of these calls; empty if there was none.
     """
 
     roles = ("policy", "combined")
@@ -141,7 +155,7 @@ class Policy(_Network):
         path: str | Path,
         critic: str | Path | None = None,
         *,
-        on_fault: Fault = "raise",
+        on_fault: FaultResponse = "raise",
         margin: float | None = MARGIN,
         normalized: bool = False,
         threads: int = 1,
@@ -151,29 +165,31 @@ class Policy(_Network):
         """Opens an exported policy.
 
         Args:
-            path: of a `policy.onnx`, or of a file with both heads.
-            critic: of the `critic.onnx` beside it, for `reachability`; a file with both heads needs none.
-            on_fault: what to do with an input of a wrong shape or type, one that is not finite, and one far from all
-                that training saw: raise `FaultError`, or hold the last action that was safe.
-            margin: how far beyond what training saw an input may lie, as a share of the range seen; None: anywhere.
-            normalized: give actions in [-1, 1], as simulations take them, also where the file gives physical ones.
-            threads: that compute one call. One is fastest for a student, and leaves the other cores alone.
-            spin: whether further threads wait for work busily: faster, at the cost of their cores.
-            warm_up: calls made now, so that the first real one is as fast as the rest.
+            path: a `policy.onnx`, or a `combined.onnx`, which holds the critic too.
+            critic: the `critic.onnx` of the same export, for `reachability`; a `combined.onnx` needs none.
+            on_fault: the response to an input that has a wrong shape or type, is not finite, or lies far outside the
+                range observed in training: raise `FaultError`, or return the last safe action again.
+            margin: how far an input may lie outside its observed range, as a share of that range; None for any
+                distance.
+            normalized: return actions in [-1, 1], as simulations take them, also from a file that gives physical ones.
+            threads: number of threads that compute one call. One is fastest for a student.
+            spin: whether the other threads wait for work in a busy loop, which is faster but occupies their cores.
+            warm_up: number of calls made on opening, so that the first real call is not a slow one.
 
         Raises:
-            ValueError: as `Critic` says.
+            ValueError: a file cannot be loaded, is not an exported policy or critic, or the two do not belong
+                together; or `on_fault` has another value.
         """
         if on_fault not in ("raise", "hold"):
             raise ValueError(f'on_fault is {on_fault!r}; give "raise" or "hold"')
         super().__init__(path, threads=threads, spin=spin, warm_up=warm_up)
-        self._guards = {
-            name: _Guard(name, self.metadata["inputs"][name], margin) for name in self.inputs
+        self._checks = {
+            name: _InputCheck(name, self.metadata["inputs"][name], margin) for name in self.inputs
         }
-        self._limits = _limits(self.metadata["outputs"]["action"])
+        self._action_limits = _read_limits(self.metadata["outputs"]["action"])
         self._normalized = normalized and self.metadata.get("action_units") == "task"
         self._on_fault = on_fault
-        self._safe: np.ndarray | None = None
+        self._safe_action: np.ndarray | None = None
         self.held, self.fault = 0, ""
         self._critic = None
         if critic is not None:
@@ -181,89 +197,89 @@ class Policy(_Network):
             self._require_same_agent(path, critic)
 
     def _require_same_agent(self, path: str | Path, critic: str | Path) -> None:
-        own, theirs = self.metadata, self._critic.metadata if self._critic else {}
+        critic_metadata = self._critic.metadata if self._critic else {}
         for key in ("task", "lineage", "action_units"):
-            if own.get(key) != theirs.get(key):
+            if self.metadata.get(key) != critic_metadata.get(key):
                 raise ValueError(
                     f"{critic} and {path} differ in {key}; give two files of one export"
                 )
 
     def __call__(self, observation: Any, goal: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """The action.
+        """Returns the policy's action.
 
         Args:
-            observation: `[obs]` or `[batch, obs]`, floating-point, in the units of the metadata.
+            observation: `[obs]` or `[batch, obs]`, floating-point, in the units that the metadata names.
             goal: `[goal]` or `[batch, goal]`.
-            out: `[act]` float32, to write a single action to and return.
+            out: `[act]` float32, an array to write a single action into and return.
 
         Returns:
-            `[act]` or `[batch, act]`, float32, in the units of its fields, or in [-1, 1] where the policy was opened so
-            or the metadata's `action_units` says `normalized`.
+            `[act]` or `[batch, act]`, float32, in the units of the action's fields; in [-1, 1] if the policy was opened
+            with `normalized`, or if the metadata's `action_units` is `normalized`.
 
         Raises:
-            FaultError: an input is at fault, or what comes of it, unless the policy holds; then still, if it has not
-                acted yet, and of a batch.
-            ValueError: `out` is no such array, or given for a batch.
+            FaultError: an input is at fault, or the action is not finite. With `on_fault="hold"` only where there is no
+                safe action to repeat: before the first one, and for a batch.
+            ValueError: `out` has a wrong shape or type, or is given for a batch.
         """
         if out is not None:
-            self._require_fitting(out)
+            self._require_action_buffer(out)
         try:
-            action = self._acted(observation, goal)
+            action = self._compute_action(observation, goal)
         except FaultError as error:
-            if self._on_fault == "raise" or self._safe is None or _is_batch(goal):
+            if self._on_fault == "raise" or self._safe_action is None or _is_batch(goal):
                 raise
             self.held, self.fault = self.held + 1, str(error)
-            return _written(self._safe, out)
+            return _copy_action(self._safe_action, out)
         if action.ndim > 1:
             if out is not None:
                 raise ValueError("out is for a single action; leave it out for a batch")
             return action
-        if self._safe is None:
-            self._safe = action.copy()
+        if self._safe_action is None:
+            self._safe_action = action.copy()
         else:
-            self._safe[:] = action
-        return _written(action, out)
+            self._safe_action[:] = action
+        return _copy_action(action, out)
 
-    def _acted(self, observation: Any, goal: Any) -> np.ndarray:
-        action = self._run(self._checked(observation, goal))["action"]
+    def _compute_action(self, observation: Any, goal: Any) -> np.ndarray:
+        action = self._compute(self._check_inputs(observation, goal))["action"]
         if not np.isfinite(action).all():
             raise FaultError(
                 "the action is not finite: the observation or goal is too large for the network; check its units"
             )
         if self._normalized:
-            low, high = self._limits
+            low, high = self._action_limits
             action = (action - low) * (2.0 / (high - low)) - 1.0
         return action
 
-    def _require_fitting(self, out: np.ndarray) -> None:
-        shape = self._results["action"].shape[1:]
+    def _require_action_buffer(self, out: np.ndarray) -> None:
+        shape = self._output_buffers["action"].shape[1:]
         if out.dtype != np.float32 or out.shape != shape:
             raise ValueError(f"out is {out.dtype} {out.shape}; give a float32 array {shape}")
 
     def reachability(self, observation: Any, goal: Any) -> np.ndarray:
-        """How likely the policy is to reach the goal, from 0 to 1, calibrated on episodes in simulation.
+        """Returns the probability that the policy reaches the goal, calibrated on simulated episodes.
 
         Args:
             observation: `[obs]` or `[batch, obs]`.
             goal: `[goal]` or `[batch, goal]`.
 
         Returns:
-            a scalar array or `[batch]`, float32.
+            A scalar array or `[batch]`, float32, from 0 to 1.
 
         Raises:
             FaultError: an input is at fault.
             ValueError: the policy was opened without its critic.
         """
-        arrays = self._checked(observation, goal)
-        outputs = self._run(arrays)
+        arrays = self._check_inputs(observation, goal)
+        outputs = self._compute(arrays)
         if "value" in outputs:
-            return _probability(outputs["value"], self.metadata)
+            return _to_probability(outputs["value"], self.metadata)
         if self._critic is None:
             raise ValueError(
                 'the policy has no critic; open it as Policy("policy.onnx", critic="critic.onnx")'
             )
         value = self._critic(arrays["observation"], arrays["goal"], outputs["action"])
-        return _probability(value, self._critic.metadata)
+        return _to_probability(value, self._critic.metadata)
 
 
 class Critic(_Network):
@@ -275,56 +291,71 @@ class Critic(_Network):
     def __init__(
         self, path: str | Path, *, threads: int = 1, spin: bool = False, warm_up: int = 20
     ) -> None:
-        """Opens an exported critic; arguments and errors as of `Policy`. Values are given anywhere: it has no margin."""
-        super().__init__(path, threads=threads, spin=spin, warm_up=warm_up)
-        fields = self.metadata["inputs"]
-        self._guards = {name: _Guard(name, fields[name], None) for name in self.inputs}
-
-    def __call__(self, observation: Any, goal: Any, action: Any) -> np.ndarray:
-        """The value f(s, a, g), at most 0: the nearer to 0, the sooner the goal can be reached.
+        """Opens an exported critic, which has no margin: it gives values for any finite inputs.
 
         Args:
-            observation: `[obs]` or `[batch, obs]`, in the units of the metadata.
+            path: a `critic.onnx`.
+            threads: see `Policy`.
+            spin: see `Policy`.
+            warm_up: see `Policy`.
+
+        Raises:
+            ValueError: the file cannot be loaded, or is not an exported critic.
+        """
+        super().__init__(path, threads=threads, spin=spin, warm_up=warm_up)
+        fields = self.metadata["inputs"]
+        self._checks = {name: _InputCheck(name, fields[name], None) for name in self.inputs}
+
+    def __call__(self, observation: Any, goal: Any, action: Any) -> np.ndarray:
+        """Returns the value f(s, a, g), at most 0: the nearer to 0, the sooner the goal can be reached.
+
+        Args:
+            observation: `[obs]` or `[batch, obs]`, in the units that the metadata names.
             goal: `[goal]` or `[batch, goal]`.
-            action: `[act]` or `[batch, act]`, in the units that the metadata's `action_units` says.
+            action: `[act]` or `[batch, act]`, in the units that the metadata's `action_units` names.
 
         Returns:
-            a scalar array or `[batch]`, float32.
+            A scalar array or `[batch]`, float32.
 
         Raises:
             FaultError: an input has a wrong shape or type, or is not finite.
         """
-        value = self._run(self._checked(observation, goal, action))["value"]
+        value = self._compute(self._check_inputs(observation, goal, action))["value"]
         return value.copy() if value.ndim == 0 else value
 
     def reachability(self, observation: Any, goal: Any, action: Any) -> np.ndarray:
-        """How likely the goal is to be reached, from 0 to 1, if the policy goes on after `action`."""
-        return _probability(self(observation, goal, action), self.metadata)
+        """Returns the probability that the policy reaches the goal if it takes `action` first.
+
+        The arguments, shapes and errors are those of a call; the probabilities are float32, from 0 to 1.
+        """
+        return _to_probability(self(observation, goal, action), self.metadata)
 
 
-class _Guard:
-    """Refuses arrays that are none of an input's."""
+class _InputCheck:
+    """Checks the arrays that are given for one input of a network."""
 
     def __init__(self, name: str, fields: list[dict[str, Any]], margin: float | None) -> None:
-        self._name, self._fields, self._size = name, fields, _size(fields)
+        self._name, self._fields, self._size = name, fields, _count_numbers(fields)
+        # A field without an observed range has NaN for its ends.
         low, high = (
             np.concatenate([field.get(key) or [math.nan] * field["size"] for field in fields])
             for key in ("seen_low", "seen_high")
         )
-        least = np.concatenate(
-            [[LEAST * field.get("scale", 1.0)] * field["size"] for field in fields]
+        min_range = np.concatenate(
+            [[MIN_RANGE * field.get("scale", 1.0)] * field["size"] for field in fields]
         )
-        reach = math.inf if margin is None else margin * np.maximum(high - low, least)
-        # What was never seen has no range: NaN.
-        most = np.finfo(np.float32).max
-        self._low = np.fmax(low - reach, -most).astype(np.float32)
-        self._high = np.fmin(high + reach, most).astype(np.float32)
-        self._seen = low, high
+        tolerance = math.inf if margin is None else margin * np.maximum(high - low, min_range)
+        largest = np.finfo(np.float32).max
+        # fmax and fmin replace NaN by the largest float, so that these fields take any finite number.
+        self._lower = np.fmax(low - tolerance, -largest).astype(np.float32)
+        self._upper = np.fmin(high + tolerance, largest).astype(np.float32)
+        self._observed_range = low, high
 
-    def __call__(self, given: Any) -> np.ndarray:
+    def __call__(self, value: Any) -> np.ndarray:
+        """Returns the input as a float32 array, or raises `FaultError`."""
         try:
-            array = np.asarray(given)
-        except ValueError:  # of rows of different lengths
+            array = np.asarray(value)
+        except ValueError:  # rows of different lengths
             raise FaultError(f"{self._name} is not an array; give [{self._size}]") from None
         if array.dtype != np.float32:
             if array.dtype.kind != "f":
@@ -336,18 +367,19 @@ class _Guard:
             raise FaultError(
                 f"{self._name} has shape {array.shape}; give [{self._size}] or [batch, {self._size}]"
             )
-        # NaN and infinities are in no range.
-        if not (np.greater_equal(array, self._low) & np.less_equal(array, self._high)).all():
-            raise FaultError(self._complaint(array))
+        # NaN and infinities fail these comparisons too.
+        if not (np.greater_equal(array, self._lower) & np.less_equal(array, self._upper)).all():
+            raise FaultError(self._describe_outlier(array))
         return array
 
-    def _complaint(self, array: np.ndarray) -> str:
-        wrong = ~((array >= self._low) & (array <= self._high))
-        index = int(np.argwhere(wrong)[0][-1])
-        value = float(array[wrong][0])
+    def _describe_outlier(self, array: np.ndarray) -> str:
+        """Returns the error message for the first number that is not finite or not within its limits."""
+        is_outlier = ~((array >= self._lower) & (array <= self._upper))
+        index = int(np.argwhere(is_outlier)[0][-1])
+        value = float(array[is_outlier][0])
         field = next(field for field in self._fields if index < field["stop"])
         place = f"{self._name}[{index}] ({field['name']}, {field['unit']}) is {value:g}"
-        low, high = (float(end[index]) for end in self._seen)
+        low, high = (float(end[index]) for end in self._observed_range)
         if not math.isfinite(value):
             return f"{place}; look for a broken sensor"
         return (
@@ -357,7 +389,7 @@ class _Guard:
 
 
 class Times(NamedTuple):
-    """Of many durations in seconds."""
+    """Percentiles of a set of durations, in seconds."""
 
     p50: float
     p99: float
@@ -365,21 +397,21 @@ class Times(NamedTuple):
 
 
 class LoopReport(NamedTuple):
-    """How a control loop kept its time."""
+    """How well a control loop kept its period."""
 
     steps: int
-    missed: int  # ticks at which it was still busy with an earlier one
-    period: Times  # between two steps
-    jitter: Times  # by which steps began after their tick
-    latency: Times  # from a step's beginning to its action
+    missed: int  # ticks that passed while an earlier step was still running
+    period: Times  # from the start of one step to the start of the next
+    jitter: Times  # from a tick to the start of its step
+    latency: Times  # from the start of a step until its action was sent
     held: int  # steps that repeated the last safe action
 
 
 class ControlLoop:
-    """Senses, asks the policy and acts, once every control period.
+    """Reads the sensors, asks the policy and acts, once in every control period.
 
-    Steps begin on a grid of ticks. One that is not done by the next tick has missed its deadline: ticks that have passed
-    by then are left out rather than made up for, since late actions in a burst are worse than one that stays.
+    Ticks are one period apart. A step that is still running at the next tick has missed it. Missed ticks are skipped:
+    a burst of late actions would be worse than one action that is applied for longer.
     """
 
     def __init__(
@@ -393,16 +425,16 @@ class ControlLoop:
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Prepares a loop; nothing runs yet.
+        """Prepares a loop without starting it.
 
         Args:
-            policy: from observation and goal to an action.
-            sense: gives the observation and the goal of now.
+            policy: maps an observation and a goal to an action.
+            sense: returns the present observation and goal.
             act: sends an action to the actuators.
-            period: s; by default the control period that the policy was trained at.
-            history: steps of which times are kept for the report, the newest.
-            clock: gives s that only grow.
-            sleep: waits so many s.
+            period: seconds from tick to tick; by default the control period at which the policy was trained.
+            history: number of the latest steps whose times the report covers.
+            clock: returns a time in seconds that never decreases.
+            sleep: waits for a number of seconds.
 
         Raises:
             ValueError: the period or the history is not positive.
@@ -410,95 +442,92 @@ class ControlLoop:
         if period is None:
             period = policy.metadata["control_period"] if isinstance(policy, Policy) else 0.0
         if not period > 0:
-            raise ValueError(f"a control period of {period} s; give a positive one")
+            raise ValueError(f"the control period is {period} s; give a positive one")
         if history < 1:
-            raise ValueError(f"a history of {history} steps; give at least one")
+            raise ValueError(f"the history is {history} steps long; give at least one")
         self.period = period
         self._policy, self._sense, self._act = policy, sense, act
         self._clock, self._sleep = clock, sleep
-        self._begun, self._late, self._took = (np.zeros(history) for _ in range(3))
+        self._starts, self._delays, self._latencies = (np.zeros(history) for _ in range(3))
 
     def run(self, steps: int) -> LoopReport:
-        """Runs so many steps, the first at once. What `sense`, the policy or `act` raise ends it.
+        """Runs the loop; the first step begins at once.
+
+        An exception that `sense`, the policy or `act` raises ends the loop and is passed on.
 
         Args:
-            steps: how many.
+            steps: number of control steps.
         """
-        held = getattr(self._policy, "held", 0)
-        start, tick, missed = self._clock(), 0, 0
+        held_before = getattr(self._policy, "held", 0)
+        loop_start, tick, missed = self._clock(), 0, 0
         for step in range(steps):
-            due = start + tick * self.period
-            self._wait(due)
-            begun = self._clock()
+            due = loop_start + tick * self.period
+            self._wait_until(due)
+            start = self._clock()
             self._act(self._policy(*self._sense()))
-            done = self._clock()
-            place = step % len(self._begun)
-            self._begun[place], self._late[place] = begun, begun - due
-            self._took[place] = done - begun
-            following = max(tick + 1, math.ceil((done - start) / self.period))
-            missed += following - tick - 1
-            tick = following
-        return self._report(steps, missed, getattr(self._policy, "held", 0) - held)
+            end = self._clock()
+            index = step % len(self._starts)
+            self._starts[index], self._delays[index] = start, start - due
+            self._latencies[index] = end - start
+            next_tick = max(tick + 1, math.ceil((end - loop_start) / self.period))
+            missed += next_tick - tick - 1
+            tick = next_tick
+        return self._report(steps, missed, getattr(self._policy, "held", 0) - held_before)
 
-    def _wait(self, due: float) -> None:
-        left = due - self._clock()
-        if left > SPIN:
-            self._sleep(left - SPIN)
+    def _wait_until(self, due: float) -> None:
+        remaining = due - self._clock()
+        if remaining > SPIN:
+            self._sleep(remaining - SPIN)
         while self._clock() < due:
             pass
 
     def _report(self, steps: int, missed: int, held: int) -> LoopReport:
-        kept = min(steps, len(self._begun))
-        periods = np.diff(np.sort(self._begun[:kept]))
+        count = min(steps, len(self._starts))
+        # Sorted, because the arrays are written over from the beginning once they are full.
+        periods = np.diff(np.sort(self._starts[:count]))
         return LoopReport(
             steps,
             missed,
-            period=_times(periods),
-            jitter=_times(self._late[:kept]),
-            latency=_times(self._took[:kept]),
+            period=_percentiles(periods),
+            jitter=_percentiles(self._delays[:count]),
+            latency=_percentiles(self._latencies[:count]),
             held=held,
         )
 
 
-def _times(seconds: np.ndarray) -> Times:
-    if not len(seconds):
-        return Times(math.nan, math.nan, math.nan)
-    return Times(*(float(value) for value in np.percentile(seconds, (50, 99, 100))))
+def read_metadata(properties: dict[str, str], source: str) -> dict[str, Any]:
+    """Returns the metadata that crl-distill wrote into an ONNX file, decoded from JSON, without its prefix.
 
+    Args:
+        properties: the file's metadata properties.
+        source: name of the file, for error messages.
 
-def _is_batch(given: Any) -> bool:
+    Raises:
+        ValueError: there is no such metadata, it is not JSON, or its format is newer than this file reads.
+    """
+    texts = {
+        key.removeprefix(PREFIX): text for key, text in properties.items() if key.startswith(PREFIX)
+    }
+    if not texts:
+        raise ValueError(
+            f"{source} is an ONNX file, but crl-distill did not export it (it has no {PREFIX}* metadata)"
+        )
     try:
-        return np.ndim(given) > 1
-    except ValueError:  # of rows of different lengths
-        return False
+        metadata = {key: json.loads(text) for key, text in texts.items()}
+    except (ValueError, RecursionError):
+        raise ValueError(f"{source} has damaged metadata; export it again") from None
+    for key, newest in (("format_version", FORMAT_VERSION), ("contract_version", CONTRACT_VERSION)):
+        version = metadata.get(key)
+        if isinstance(version, int) and version > newest:
+            raise ValueError(
+                f"{source} has {key.replace('_', ' ')} {version}, newer than this runtime.py reads ({newest}); "
+                "take the runtime.py of the crl-distill that exported it"
+            )
+    return metadata
 
 
-def _written(action: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-    if out is None:
-        return action.copy()
-    out[:] = action
-    return out
-
-
-def _probability(value: np.ndarray, metadata: Mapping[str, Any]) -> np.ndarray:
-    fitted = metadata.get("reachability")
-    if fitted is None:
-        raise ValueError("the file has no calibration of its values; export it again")
-    return np.asarray(
-        1.0 / (1.0 + np.exp(-(fitted["scale"] * value + fitted["offset"]))), np.float32
-    )
-
-
-def _limits(fields: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    low, high = (
-        np.array([field[end] for field in fields for _ in range(field["size"])], np.float32)
-        for end in ("low", "high")
-    )
-    return low, high
-
-
-def _is_described(arrays: Any, names: Sequence[str]) -> bool:
-    """Whether there are fields for each of these arrays, with sizes and places."""
+def _has_fields(arrays: Any, names: Sequence[str]) -> bool:
+    """Returns whether the metadata lists fields, with sizes and indices, for each of these arrays."""
     return isinstance(arrays, dict) and all(
         isinstance(fields := arrays.get(name), list)
         and bool(fields)
@@ -511,34 +540,46 @@ def _is_described(arrays: Any, names: Sequence[str]) -> bool:
     )
 
 
-def _size(fields: list[dict[str, Any]]) -> int:
+def _count_numbers(fields: list[dict[str, Any]]) -> int:
+    """Returns how many numbers an array with these fields has."""
     return int(fields[-1]["stop"])
 
 
-def read_metadata(properties: dict[str, str], source: str) -> dict[str, Any]:
-    """Our part of an ONNX file's metadata, decoded.
+def _read_limits(fields: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the limits that actions of -1 and 1 stand for, `[act]` each."""
+    low, high = (
+        np.array([field[end] for field in fields for _ in range(field["size"])], np.float32)
+        for end in ("low", "high")
+    )
+    return low, high
 
-    Raises:
-        ValueError: there is none, it is not JSON, or of a newer format.
-    """
-    ours = {
-        key.removeprefix(PREFIX): value
-        for key, value in properties.items()
-        if key.startswith(PREFIX)
-    }
-    if not ours:
-        raise ValueError(
-            f"{source} is an ONNX file, but crl-distill did not export it (it has no {PREFIX}* metadata)"
-        )
+
+def _is_batch(goal: Any) -> bool:
     try:
-        metadata = {key: json.loads(value) for key, value in ours.items()}
-    except (ValueError, RecursionError):
-        raise ValueError(f"{source} has damaged metadata; export it again") from None
-    for key, newest in (("format_version", FORMAT_VERSION), ("contract_version", CONTRACT_VERSION)):
-        version = metadata.get(key)
-        if isinstance(version, int) and version > newest:
-            raise ValueError(
-                f"{source} has {key.replace('_', ' ')} {version}, newer than this runtime.py reads ({newest}); "
-                "take the runtime.py of the crl-distill that exported it"
-            )
-    return metadata
+        return np.ndim(goal) > 1
+    except ValueError:  # rows of different lengths
+        return False
+
+
+def _copy_action(action: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """Returns a copy of an action, in `out` if that is given."""
+    if out is None:
+        return action.copy()
+    out[:] = action
+    return out
+
+
+def _to_probability(value: np.ndarray, metadata: Mapping[str, Any]) -> np.ndarray:
+    """Returns the probability that the goal is reached, from the critic's value and its calibration in the metadata."""
+    calibration = metadata.get("reachability")
+    if calibration is None:
+        raise ValueError("the file has no calibration of its values; export it again")
+    return np.asarray(
+        1.0 / (1.0 + np.exp(-(calibration["scale"] * value + calibration["offset"]))), np.float32
+    )
+
+
+def _percentiles(seconds: np.ndarray) -> Times:
+    if not len(seconds):
+        return Times(math.nan, math.nan, math.nan)
+    return Times(*(float(value) for value in np.percentile(seconds, (50, 99, 100))))

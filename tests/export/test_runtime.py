@@ -18,7 +18,7 @@ OBSERVATION = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.1, 0.1])
 GOAL, ACTION = np.array([0.05, 0.1]), np.zeros(2)
 
 
-def test_single_and_batched_calls_agree(export_folder) -> None:
+def test_policy_gives_single_and_batched_actions_that_agree(export_folder) -> None:
     policy, critic = Policy(export_folder / "policy.onnx"), Critic(export_folder / "critic.onnx")
     one = policy(OBSERVATION, GOAL)
     assert one.shape == (2,)
@@ -29,7 +29,7 @@ def test_single_and_batched_calls_agree(export_folder) -> None:
     assert critic(OBSERVATION[None], GOAL[None], ACTION[None]).shape == (1,)
 
 
-def test_the_file_alone_says_what_goes_where(export_folder) -> None:
+def test_metadata_describes_every_field(export_folder) -> None:
     metadata = Policy(export_folder / "policy.onnx").metadata
     assert metadata["kind"] == "onnx"
     assert metadata["task"] == "reacher"
@@ -44,7 +44,7 @@ def test_the_file_alone_says_what_goes_where(export_folder) -> None:
     assert metadata["seen_in"] == "training"
 
 
-def test_it_runs_copied_alone_without_jax_or_this_package(export_folder, tmp_path) -> None:
+def test_runtime_runs_alone_without_jax(export_folder, tmp_path) -> None:
     shutil.copy(export.runtime.__file__, tmp_path / "robot.py")
     shutil.copy(export_folder / "policy.onnx", tmp_path)
     script = """
@@ -71,7 +71,7 @@ print(Policy("policy.onnx")([1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.1, 0.1], [0.05, 0.1
     np.testing.assert_allclose(eval(done.stdout), expected, atol=1e-6)
 
 
-def foreign(path: Path) -> Path:
+def save_relu_model(path: Path) -> Path:
     node = onnx.helper.make_node("Relu", ["x"], ["y"])
     ends = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in "xy"]
     graph = onnx.helper.make_graph([node], "relu", ends[:1], ends[1:])
@@ -80,9 +80,9 @@ def foreign(path: Path) -> Path:
     return path
 
 
-def test_a_foreign_or_broken_file_is_refused(tmp_path, export_folder) -> None:
+def test_policy_refuses_foreign_and_broken_files(tmp_path, export_folder) -> None:
     with pytest.raises(ValueError, match="crl-distill did not export it"):
-        Policy(foreign(tmp_path / "relu.onnx"))
+        Policy(save_relu_model(tmp_path / "relu.onnx"))
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(ValueError, match="not a model that ONNX Runtime can load"):
         Policy(tmp_path / "text.onnx")
@@ -100,7 +100,7 @@ def combined(student_run, tmp_path_factory) -> Path:
     return folder / "combined.onnx"
 
 
-def test_actions_are_in_task_units_unless_asked_otherwise(export_folder, combined) -> None:
+def test_policy_acts_in_task_units_by_default(export_folder, combined) -> None:
     physical, plain = Policy(export_folder / "policy.onnx"), Policy(combined)
     assert physical.metadata["action_units"] == "task"
     assert plain.metadata["action_units"] == "normalized"
@@ -113,7 +113,7 @@ def test_actions_are_in_task_units_unless_asked_otherwise(export_folder, combine
     np.testing.assert_array_equal(same, action)
 
 
-def test_an_action_is_written_where_it_is_wanted(export_folder) -> None:
+def test_policy_writes_into_out(export_folder) -> None:
     policy, out = Policy(export_folder / "policy.onnx"), np.zeros(2, np.float32)
     assert policy(OBSERVATION, GOAL, out) is out
     first = policy(OBSERVATION, GOAL)
@@ -122,7 +122,7 @@ def test_an_action_is_written_where_it_is_wanted(export_folder) -> None:
     np.testing.assert_array_equal(out, first)  # no view of what the next call writes over
 
 
-def test_reachability_is_the_same_from_two_files_and_from_one(export_folder, combined) -> None:
+def test_reachability_agrees_between_two_files_and_one(export_folder, combined) -> None:
     two = Policy(export_folder / "policy.onnx", critic=export_folder / "critic.onnx")
     chance = two.reachability(OBSERVATION, GOAL)
     value = Critic(export_folder / "critic.onnx")(OBSERVATION, GOAL, two(OBSERVATION, GOAL))
@@ -136,7 +136,7 @@ def test_reachability_is_the_same_from_two_files_and_from_one(export_folder, com
         Policy(export_folder / "policy.onnx").reachability(OBSERVATION, GOAL)
 
 
-def test_two_files_of_different_exports_are_refused(export_folder, combined) -> None:
+def test_policy_refuses_the_critic_of_another_export(export_folder, combined) -> None:
     folder = combined.parent.parent / "other"
     student = load_student(export_folder.parent / "student")
     export_student(student, folder, Form(units="normalized"))
@@ -158,16 +158,16 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", list(FAULTS))
-def test_a_faulty_input_raises(export_folder, fault) -> None:
-    observation, goal, said = FAULTS[fault]
+def test_policy_raises_on_a_faulty_input(export_folder, fault) -> None:
+    observation, goal, message = FAULTS[fault]
     policy = Policy(export_folder / "policy.onnx")
     policy(OBSERVATION, GOAL)
-    with pytest.raises(FaultError, match=said):
+    with pytest.raises(FaultError, match=message):
         policy(observation, goal)
 
 
 @pytest.mark.parametrize("fault", list(FAULTS))
-def test_a_faulty_input_has_the_last_safe_action_held(export_folder, fault) -> None:
+def test_policy_holds_the_last_safe_action(export_folder, fault) -> None:
     observation, goal, _ = FAULTS[fault]
     policy = Policy(export_folder / "policy.onnx", on_fault="hold")
     with pytest.raises(FaultError):  # it has not acted yet
@@ -181,14 +181,14 @@ def test_a_faulty_input_has_the_last_safe_action_held(export_folder, fault) -> N
     assert policy.held == 1
 
 
-def test_without_a_margin_any_finite_input_will_do(export_folder) -> None:
+def test_policy_without_margin_takes_any_finite_input(export_folder) -> None:
     policy = Policy(export_folder / "policy.onnx", margin=None)
     policy(1e6 * OBSERVATION, GOAL)
     with pytest.raises(FaultError, match="broken sensor"):
         policy(np.full(8, np.inf), GOAL)
 
 
-def test_an_action_that_is_not_finite_is_a_fault(export_folder) -> None:
+def test_policy_refuses_an_action_that_is_not_finite(export_folder) -> None:
     policy = Policy(export_folder / "policy.onnx", margin=None, on_fault="hold")
     overflow = np.where(np.arange(8) % 2, -1.0, 1.0) * 3e38
     with pytest.raises(FaultError, match="the action is not finite"):
@@ -199,7 +199,7 @@ def test_an_action_that_is_not_finite_is_a_fault(export_folder) -> None:
     assert policy.held == 2
 
 
-def test_what_hardly_varied_in_training_may_vary_a_little(export_folder, tmp_path) -> None:
+def test_policy_allows_small_changes_of_constant_inputs(export_folder, tmp_path) -> None:
     model = onnx.load(export_folder / "policy.onnx")
     entry = next(p for p in model.metadata_props if p.key == "crl_distill.inputs")
     arrays = json.loads(entry.value)
@@ -212,7 +212,7 @@ def test_what_hardly_varied_in_training_may_vary_a_little(export_folder, tmp_pat
         policy(OBSERVATION, GOAL + arrays["goal"][0]["scale"])
 
 
-def test_a_place_that_no_action_fits_in_is_refused(export_folder) -> None:
+def test_policy_refuses_an_out_of_another_shape(export_folder) -> None:
     policy = Policy(export_folder / "policy.onnx")
     for out in (np.zeros(2, int), np.zeros(3, np.float32), np.zeros((1, 2), np.float32)):
         with pytest.raises(ValueError, match=r"give a float32 array \(2,\)"):
@@ -222,7 +222,7 @@ def test_a_place_that_no_action_fits_in_is_refused(export_folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "message"),
     [
         ((np.ones(1), GOAL, ACTION), r"observation has shape \(1,\)"),
         ((OBSERVATION, GOAL[None], ACTION), r"goal \(1, 2\); give all single"),
@@ -230,8 +230,8 @@ def test_a_place_that_no_action_fits_in_is_refused(export_folder) -> None:
         ((OBSERVATION, GOAL, ACTION.astype(int)), "of type int64"),
     ],
 )
-def test_a_critic_refuses_what_is_none_of_its_inputs(export_folder, arrays, said) -> None:
-    with pytest.raises(FaultError, match=said):
+def test_critic_refuses_faulty_inputs(export_folder, arrays, message) -> None:
+    with pytest.raises(FaultError, match=message):
         Critic(export_folder / "critic.onnx")(*arrays)
 
 
@@ -249,7 +249,7 @@ class Clock:
         self.now += seconds
 
 
-def test_a_loop_keeps_its_period_and_says_when_it_could_not() -> None:
+def test_control_loop_keeps_its_period_and_counts_missed_ticks() -> None:
     clock, acted = Clock(), []
     takes = iter([0.001, 0.001, 0.025, 0.001, 0.010, 0.001])  # the third lasts beyond two ticks
 
@@ -271,7 +271,7 @@ def test_a_loop_keeps_its_period_and_says_when_it_could_not() -> None:
     assert report.held == 0
 
 
-def test_a_loop_takes_its_period_from_the_policy_and_counts_what_was_held(export_folder) -> None:
+def test_control_loop_takes_the_policy_s_period_and_counts_held_actions(export_folder) -> None:
     policy, clock = Policy(export_folder / "policy.onnx", on_fault="hold"), Clock()
     observations = iter([OBSERVATION, np.full(8, np.nan), OBSERVATION])
     acted = []
