@@ -1,4 +1,4 @@
-"""A student's policy as one C99 file and header: no heap, no dependency but the C library's math."""
+"""Writes a student's policy as C99: one source file and its header, which need the C library's math alone, and no heap."""
 
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -19,11 +19,11 @@ from teachers.runs.configuration import stored_config
 from teachers.runs.errors import InputError
 from teachers.runs.outputs import make_folder, require_new
 from teachers.runs.paths import write_whole
-from teachers.tasks import Field, Task
+from teachers.tasks import Field
 from teachers.tasks.base import slices
 
-EPSILON = 1e-6  # of flax.linen.LayerNorm
-PER_LINE = 6
+EPSILON = 1e-6  # the default of flax.linen.LayerNorm
+NUMBERS_PER_LINE = 6
 ACTIVATIONS: dict[Activation, str] = {
     "relu": "x[i] < 0.0f ? 0.0f : x[i]",
     "swish": "x[i] / (1.0f + expf(-x[i]))",
@@ -32,11 +32,11 @@ ACTIVATIONS: dict[Activation, str] = {
 
 
 class Layer(NamedTuple):
-    """One layer, as it is computed."""
+    """A dense layer and what follows it: a LayerNorm if there is one, then an activation if there is one."""
 
     kernel: Float[np.ndarray, "outputs inputs"]
     bias: Float[np.ndarray, "outputs"]
-    norm: tuple[np.ndarray, np.ndarray] | None  # scale and bias of a LayerNorm after it
+    norm: tuple[np.ndarray, np.ndarray] | None  # scale and bias of the LayerNorm
     activation: Activation | None
 
 
@@ -44,15 +44,15 @@ def export_c(student: Agent, out: epath.PathLike, units: Units = "task") -> dict
     """Writes `policy.c` and `policy.h`.
 
     Args:
-        student: as `load_student` gives it.
+        student: a student, such as `load_student` returns.
         out: a new folder.
-        units: of actions.
+        units: the units of the actions: those of the task, or normalized to [-1, 1].
 
     Returns:
-        The paths of `source` and `header`.
+        The paths of both files, under `source` and `header`.
 
     Raises:
-        InputError: it is a teacher, has weights that are not finite, or `out` is taken.
+        InputError: the agent is a teacher, has weights that are not finite, or `out` holds something already.
     """
     if student.metadata.kind != "student":
         raise InputError(
@@ -63,15 +63,15 @@ def export_c(student: Agent, out: epath.PathLike, units: Units = "task") -> dict
     out = epath.Path(out)
     require_new(out)
     make_folder(out)
-    write_whole(out / "policy.c", source(student, units))
-    write_whole(out / "policy.h", header(student, units))
+    write_whole(out / "policy.c", render_source(student, units))
+    write_whole(out / "policy.h", render_header(student, units))
     return {"source": str(out / "policy.c"), "header": str(out / "policy.h")}
 
 
-def header(student: Agent, units: Units) -> str:
-    """The C header: sizes, and which number goes where."""
+def render_header(student: Agent, units: Units) -> str:
+    """Returns the C header: sizes of the arrays, and the meaning of every number in them."""
     task = student.task
-    return f"""{_notice(student)}
+    return f"""{_title_comment(student)}
 #ifndef POLICY_H
 #define POLICY_H
 
@@ -82,17 +82,17 @@ extern "C" {{
 #define POLICY_OBSERVATION {task.observation_size}
 #define POLICY_GOAL {task.goal_size}
 #define POLICY_ACTION {task.action_size}
-#define POLICY_CONTROL_PERIOD {_number(task.control_period)} /* s */
+#define POLICY_CONTROL_PERIOD {_float_literal(task.control_period)} /* s */
 
 /*
- * The action for an observation and a goal. Reads and writes these arrays alone; safe in any thread.
+ * Computes the action for an observation and a goal. It has no state, so that several threads may call it at once.
  *
-{_fields("observation", task.observation)}
-{_fields("goal", task.goal)}
-{_fields("action", task.action)}
+{_field_comments("observation", task.observation)}
+{_field_comments("goal", task.goal)}
+{_field_comments("action", task.action)}
  *
- * Actions are {"in these units, within their limits" if units == "task" else "in [-1, 1], which stand for their limits"}.
- * Inputs are not checked: of a NaN comes a NaN, of numbers far from those in training come any actions.
+ * Actions are {"in these units, within their limits" if units == "task" else "in [-1, 1], which stand for these limits"}.
+ * Inputs are not checked: a NaN gives a NaN, and numbers far from those in training give arbitrary actions.
  */
 void policy_act(const float *observation, const float *goal, float *action);
 
@@ -104,40 +104,49 @@ void policy_act(const float *observation, const float *goal, float *action);
 """
 
 
-def source(student: Agent, units: Units) -> str:
-    """The C file: weights, and the function that computes an action with them."""
+def render_source(student: Agent, units: Units) -> str:
+    """Returns the C source: the weights, and the function that computes an action with them."""
     task = student.task
     encoder, actor = _layers(student)
-    joined = len(encoder[-1].bias) if encoder else task.observation_size
-    hidden = max(len(layer.bias) for layer in [*encoder, *actor])
-    widest = max(hidden, task.observation_size, joined + task.goal_size)
+    encoding_size = len(encoder[-1].bias) if encoder else task.observation_size
+    hidden_size = max(len(layer.bias) for layer in [*encoder, *actor])
+    buffer_size = max(hidden_size, task.observation_size, encoding_size + task.goal_size)
     arrays = [
-        *_array("observation_scale", task.observation_scale),
-        *_array("goal_scale", task.goal_scale),
+        _array("observation_scale", task.observation_scale),
+        _array("goal_scale", task.goal_scale),
     ]
     if units == "task":
         low, high = limits(task)
-        arrays += [*_array("low", low), *_array("high", high)]
-        arrays += [*_array("least", np.minimum(low, high)), *_array("most", np.maximum(low, high))]
+        arrays += [
+            _array("at_minus_one", low),
+            _array("at_one", high),
+            _array("lower", np.minimum(low, high)),
+            _array("upper", np.maximum(low, high)),
+        ]
     for name, layers in (("encoder", encoder), ("actor", actor)):
         for i, layer in enumerate(layers):
-            arrays += _array(f"{name}_{i}_kernel", layer.kernel.ravel())
-            arrays += _array(f"{name}_{i}_bias", layer.bias)
+            arrays.append(_array(f"{name}_{i}_kernel", layer.kernel.ravel()))
+            arrays.append(_array(f"{name}_{i}_bias", layer.bias))
             if layer.norm:
-                arrays += _array(f"{name}_{i}_norm_scale", layer.norm[0])
-                arrays += _array(f"{name}_{i}_norm_bias", layer.norm[1])
+                arrays.append(_array(f"{name}_{i}_norm_scale", layer.norm[0]))
+                arrays.append(_array(f"{name}_{i}_norm_bias", layer.norm[1]))
     functions = [_DENSE]
     if any(layer.norm for layer in [*encoder, *actor]):
-        functions.append(_NORM)
-    used = {layer.activation for layer in [*encoder, *actor] if layer.activation}
+        functions.append(_LAYER_NORM)
+    activations = {layer.activation for layer in [*encoder, *actor] if layer.activation}
     functions += [
         f"static void apply_{name}(float *x, int size)\n{{\n    for (int i = 0; i < size; i++)\n"
         f"        x[i] = {ACTIVATIONS[name]};\n}}\n"
-        for name in sorted(used)
+        for name in sorted(activations)
     ]
-    calls = [*_calls("encoder", encoder), *_join(task, joined), *_calls("actor", actor)]
-    body = "\n".join(f"    {line}" for line in [*calls, *_finish(units)])
-    return f"""{_notice(student)}
+    lines = [
+        *_layer_calls("encoder", encoder),
+        *_append_goal(encoding_size),
+        *_layer_calls("actor", actor),
+        *_write_action(units),
+    ]
+    body = "\n".join(f"    {line}" for line in lines)
+    return f"""{_title_comment(student)}
 #include "policy.h"
 
 #include <math.h>
@@ -147,8 +156,8 @@ def source(student: Agent, units: Units) -> str:
 {chr(10).join(functions)}
 void policy_act(const float *observation, const float *goal, float *action)
 {{
-    float one[{widest}], other[{widest}];
-    float *x = one, *y = other, *swap;
+    float first[{buffer_size}], second[{buffer_size}];
+    float *x = first, *y = second, *swap;
 
     for (int i = 0; i < POLICY_OBSERVATION; i++)
         x[i] = observation[i] / observation_scale[i];
@@ -168,7 +177,7 @@ _DENSE = """static void dense(const float *x, int inputs, const float *kernel, c
 }
 """
 
-_NORM = f"""static void normalise(float *x, int size, const float *scale, const float *bias)
+_LAYER_NORM = f"""static void normalise(float *x, int size, const float *scale, const float *bias)
 {{
     float mean = 0.0f, variance = 0.0f;
     for (int i = 0; i < size; i++)
@@ -183,7 +192,8 @@ _NORM = f"""static void normalise(float *x, int size, const float *scale, const 
 """
 
 
-def _calls(name: str, layers: list[Layer]) -> Iterator[str]:
+def _layer_calls(name: str, layers: list[Layer]) -> Iterator[str]:
+    """Yields the C lines that apply these layers to `x`."""
     for i, layer in enumerate(layers):
         outputs, inputs = layer.kernel.shape
         yield f"dense(x, {inputs}, {name}_{i}_kernel, {name}_{i}_bias, y, {outputs});"
@@ -194,93 +204,106 @@ def _calls(name: str, layers: list[Layer]) -> Iterator[str]:
         yield "swap = x, x = y, y = swap;"
 
 
-def _join(task: Task, joined: int) -> Iterator[str]:
+def _append_goal(encoding_size: int) -> Iterator[str]:
+    """Yields the C lines that put the goal behind the encoding of the observation in `x`."""
     yield "for (int i = 0; i < POLICY_GOAL; i++)"
-    yield f"    x[{joined} + i] = goal[i] / goal_scale[i];"
+    yield f"    x[{encoding_size} + i] = goal[i] / goal_scale[i];"
 
 
-def _finish(units: Units) -> Iterator[str]:
+def _write_action(units: Units) -> Iterator[str]:
+    """Yields the C lines that turn the means in `x` into an action."""
     yield "for (int i = 0; i < POLICY_ACTION; i++) {"
     yield "    const float squashed = tanhf(x[i]);"
     if units == "task":
-        yield "    const float inside = low[i] + (squashed + 1.0f) * (0.5f * (high[i] - low[i]));"
-        yield "    action[i] = inside < least[i] ? least[i] : inside > most[i] ? most[i] : inside;"
+        yield "    const float range = at_one[i] - at_minus_one[i];"
+        yield "    const float value = at_minus_one[i] + (squashed + 1.0f) * (0.5f * range);"
+        yield "    action[i] = value < lower[i] ? lower[i] : value > upper[i] ? upper[i] : value;"
     else:
         yield "    action[i] = squashed;"
     yield "}"
 
 
 def _layers(student: Agent) -> tuple[list[Layer], list[Layer]]:
-    """Of the encoder, if the student has one, and of the actor, whose head gives the means alone."""
-    raw = student.metadata.config
+    """Returns the layers of the encoder, if the student has one, and those of the actor.
+
+    The actor's last layer gives the means alone, without the standard deviations.
+    """
+    config_values = student.metadata.config
     config = stored_config(
         SavedStudentConfig,
-        {**raw.get("student", {}), "embedding": raw.get("embedding")},
+        {**config_values.get("student", {}), "embedding": config_values.get("embedding")},
         "the student",
     )
     shapes = layer_shapes(config)
     encoder = (
-        _of_mlp(student.params[ENCODER], shapes[ENCODER], head=False) if ENCODER in shapes else []
+        _mlp_layers(student.params[ENCODER], shapes[ENCODER], head=False)
+        if ENCODER in shapes
+        else []
     )
-    actor = _of_mlp(student.params["actor"], shapes["actor"], head=True)
+    actor = _mlp_layers(student.params["actor"], shapes["actor"], head=True)
     last, size = actor[-1], student.task.action_size
     actor[-1] = last._replace(kernel=last.kernel[:size], bias=last.bias[:size])
     return encoder, actor
 
 
-def _of_mlp(params: Params, shape: MLPConfig, *, head: bool) -> list[Layer]:
+def _mlp_layers(params: Params, shape: MLPConfig, *, head: bool) -> list[Layer]:
     weights: dict[str, Any] = params["params"]
-    found = []
+    layers = []
     for i in range(shape.layers + head):
-        dense, hidden = weights[f"Dense_{i}"], i < shape.layers
-        norm = weights[f"LayerNorm_{i}"] if hidden and shape.normalisation else None
-        found.append(
+        dense, is_hidden = weights[f"Dense_{i}"], i < shape.layers
+        norm = weights[f"LayerNorm_{i}"] if is_hidden and shape.normalisation else None
+        layers.append(
             Layer(
                 np.asarray(dense["kernel"]).T,
                 np.asarray(dense["bias"]),
                 None if norm is None else (np.asarray(norm["scale"]), np.asarray(norm["bias"])),
-                shape.activation if hidden else None,
+                shape.activation if is_hidden else None,
             )
         )
-    return found
+    return layers
 
 
-def _array(name: str, values: np.ndarray) -> list[str]:
-    numbers = [_number(float(value)) for value in values]
-    lines = [", ".join(numbers[i : i + PER_LINE]) for i in range(0, len(numbers), PER_LINE)]
-    inside = ",\n    ".join(lines)
-    return [f"static const float {name}[{len(numbers)}] = {{\n    {inside}\n}};"]
+def _array(name: str, values: np.ndarray) -> str:
+    """Returns the C definition of a constant array."""
+    literals = [_float_literal(float(value)) for value in values]
+    lines = [
+        ", ".join(literals[i : i + NUMBERS_PER_LINE])
+        for i in range(0, len(literals), NUMBERS_PER_LINE)
+    ]
+    content = ",\n    ".join(lines)
+    return f"static const float {name}[{len(literals)}] = {{\n    {content}\n}};"
 
 
-def _number(value: float) -> str:
-    """A C literal with digits enough to be the same float again."""
+def _float_literal(value: float) -> str:
+    """Returns a C literal with enough digits to give the same float again."""
     text = f"{np.float32(value):.9g}"
     return f"{text if set('.en') & set(text) else text + '.0'}f"
 
 
-def _fields(name: str, fields: tuple[Field, ...]) -> str:
-    where = slices(fields)
+def _field_comments(name: str, fields: tuple[Field, ...]) -> str:
+    """Returns one comment line for each field of an array: its indices, meaning, unit and limits."""
+    field_slices = slices(fields)
     lines = []
     for field in fields:
-        first, last = where[field.name].start, where[field.name].stop - 1
-        index = f"[{first}]" if first == last else f"[{first}..{last}]"
-        ends = (
+        first, last = field_slices[field.name].start, field_slices[field.name].stop - 1
+        indices = f"[{first}]" if first == last else f"[{first}..{last}]"
+        field_range = (
             "" if field.low is None or field.high is None else f", {field.low:g} to {field.high:g}"
         )
-        lines.append(
-            f" * {name}{index}: {_comment(f'{field.name}, {field.meaning} ({field.unit}{ends})')}"
-        )
+        text = f"{field.name}, {field.meaning} ({field.unit}{field_range})"
+        lines.append(f" * {name}{indices}: {_escape_comment(text)}")
     return "\n".join(lines)
 
 
-def _notice(student: Agent) -> str:
+def _title_comment(student: Agent) -> str:
     metadata = student.metadata
     teacher = metadata.lineage.get("teacher", {})
     depth = teacher.get("networks", {}).get("actor", {}).get("depth")
-    of = f", a student of a teacher of {depth} layers" if depth else ""
-    return f"/* Policy of task {_comment(metadata.task)}{of}; written by crl-distill {version('crl-distill')}. */"
+    origin = f", a student of a teacher of {depth} layers" if depth else ""
+    task = _escape_comment(metadata.task)
+    return f"/* Policy of task {task}{origin}; written by crl-distill {version('crl-distill')}. */"
 
 
-def _comment(text: str) -> str:
-    """Text that does not end the comment in which it stands."""
+def _escape_comment(text: str) -> str:
+    """Returns text on one line that does not end the C comment around it."""
     return " ".join(text.replace("*/", "* /").replace("/*", "/ *").split())

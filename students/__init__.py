@@ -1,4 +1,4 @@
-"""Shallow students: `from students import load_student, StudentConfig`."""
+"""Shallow students: their networks, configuration and files, as in `from students import load_student`."""
 
 from students.artefact import load_student, save_student
 from students.config import MLPConfig, StudentConfig

@@ -1,4 +1,4 @@
-"""Students on disk: a checkpoint like a teacher's, that names its teacher."""
+"""Saves and loads students: checkpoints like a teacher's, which name the teacher they were distilled from."""
 
 from etils import epath
 
@@ -22,10 +22,14 @@ from teachers.tasks.registry import open_task
 
 
 def save_student(student: Agent, run: epath.PathLike) -> None:
-    """Writes a student's checkpoint into its run's folder.
+    """Writes a student's checkpoint into the folder of its run.
+
+    Args:
+        student: the student.
+        run: the run's folder.
 
     Raises:
-        SaveError: it cannot be written.
+        SaveError: the checkpoint cannot be written.
     """
     with CheckpointWriter(run) as checkpoints:
         step = student.metadata.metrics["steps"]
@@ -35,11 +39,11 @@ def save_student(student: Agent, run: epath.PathLike) -> None:
 def load_student(
     run: epath.PathLike, task: Task | None = None, checkpoint: Which = "newest"
 ) -> Agent:
-    """Opens a student; nothing but the folder is needed.
+    """Returns the student in the folder of a run; nothing else is needed.
 
     Args:
         run: the run's folder.
-        task: the student's task, to use in place of the one that the checkpoint names.
+        task: the task to use in place of the one that the checkpoint names.
         checkpoint: see `load_teacher`.
 
     Raises:
@@ -48,8 +52,11 @@ def load_student(
 
     def read(step: int) -> Agent:
         metadata = require_kind(run, "student", step)
-        raw = {**metadata.config.get("student", {}), "embedding": metadata.config.get("embedding")}
-        config = stored_config(SavedStudentConfig, raw, str(run))
+        stored = {
+            **metadata.config.get("student", {}),
+            "embedding": metadata.config.get("embedding"),
+        }
+        config = stored_config(SavedStudentConfig, stored, str(run))
         opened, metadata = open_task(metadata, task, str(run))
         networks = student_networks(opened, config, config.embedding)
         return Agent(networks, read_params(run, step, networks.shapes, metadata), metadata)
@@ -60,20 +67,22 @@ def load_student(
 def load_finished_student(
     run: epath.Path, config: Config, task: Task | None = None
 ) -> Agent | None:
-    """The student that an earlier call left in `run`, if any; what is left of one that was interrupted is removed.
+    """Returns the student that an earlier call finished in `run`, or None; removes what an interrupted call left there.
 
     Args:
         run: the run's folder, which need not exist.
-        config: what the student has to come of.
+        config: the configuration that the student must have been trained with.
         task: see `load_student`.
 
     Raises:
-        InputError: the student there comes of other settings.
+        InputError: the student there was trained with another configuration.
     """
     with reaching(run):
         if not checkpoint_steps(run):
             remove_run(run)
             return None
         if (run / "config.toml").read_text() != config.to_toml():
-            raise InputError(f"{run} comes of other settings; choose another --out, or remove it")
+            raise InputError(
+                f"{run} was made with other settings; choose another --out, or remove it"
+            )
     return load_student(run, task)

@@ -1,4 +1,4 @@
-"""What a student looks like."""
+"""The configuration of a student's networks."""
 
 from typing import Literal
 
@@ -10,12 +10,12 @@ Activation = Literal["relu", "swish", "tanh"]
 
 
 class MLPConfig(Config):
-    """A plain MLP."""
+    """An MLP without residual connections."""
 
-    layers: int = Field(2, ge=1, le=64, description="hidden layers")
-    width: int = Field(64, ge=1, le=16384, description="units of each")
-    activation: Activation = Field("relu", description="of the hidden layers")
-    normalisation: bool = Field(False, description="a LayerNorm before each activation")
+    layers: int = Field(2, ge=1, le=64, description="number of hidden layers")
+    width: int = Field(64, ge=1, le=16384, description="units of each hidden layer")
+    activation: Activation = Field("relu", description="activation of the hidden layers")
+    normalisation: bool = Field(False, description="apply a LayerNorm before each activation")
 
 
 class StudentConfig(Config):
@@ -32,7 +32,7 @@ class StudentConfig(Config):
     )
 
     @model_validator(mode="after")
-    def _something_shared(self) -> "StudentConfig":
+    def _require_shared_layer(self) -> "StudentConfig":
         if self.heads and self.policy.layers < 2:
             raise ValueError(
                 "two heads need a policy of 2 layers or more: all but the last are shared"
@@ -41,6 +41,6 @@ class StudentConfig(Config):
 
 
 class SavedStudentConfig(StudentConfig):
-    """A student as its artefact describes it."""
+    """The networks of a saved student, whose embedding size is always known."""
 
-    embedding: int = Field(ge=1, description="size of the embeddings")
+    embedding: int = Field(ge=1, description="size of the critic's embeddings")

@@ -1,4 +1,4 @@
-"""Shallow policies and critics: plain MLPs, made to be small and fast on a robot's CPU."""
+"""The shallow networks of a student: MLPs that are small and fast on a robot's CPU."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,8 +13,8 @@ from teachers.crl.networks import Networks
 from teachers.crl.parameters import Params, apply_module, count_parameters
 from teachers.tasks import Task
 
-ENCODER = "encoder"  # the name of what two heads share, among parameters
-HEADS = ("actor", "phi")
+ENCODER = "encoder"  # name of the shared encoder's parameters
+HEADS = ("actor", "phi")  # networks that read the shared encoder
 ACTIVATIONS: Mapping[Activation, Callable[[Array], Array]] = {
     "relu": nn.relu,
     "swish": nn.swish,
@@ -23,11 +23,11 @@ ACTIVATIONS: Mapping[Activation, Callable[[Array], Array]] = {
 
 
 class MLP(nn.Module):
-    """Hidden layers of (Dense, LayerNorm if wanted, activation) and a linear head.
+    """An MLP with hidden layers of (Dense, LayerNorm if configured, activation) and a linear head.
 
     Attributes:
-        shape: the hidden layers.
-        outputs: size of the head; without one, the last hidden layer is the output.
+        shape: configuration of the hidden layers.
+        outputs: size of the head; None for no head, so that the last hidden layer is the output.
     """
 
     shape: MLPConfig
@@ -49,23 +49,29 @@ class MLP(nn.Module):
 class TwoHeaded(Networks):
     """One network with two heads: policy and phi read the same encoding of the observation.
 
-    Encoder and head together have the layers of `config.policy`, of which the last is the head's own. What the heads
-    read besides is the goal and the action.
+    The policy's head reads the goal as well, and phi's head the action. Encoder and head together have the layers of
+    `config.policy`; the last of them belongs to the head.
     """
 
     def __init__(self, task: Task, config: StudentConfig, embedding: int) -> None:
-        """Two heads on one encoder, and psi."""
-        before, last = _cut(config.policy)
+        """Makes the encoder, its two heads, and psi.
+
+        Args:
+            task: the task whose fields the networks read.
+            config: shapes of the networks.
+            embedding: size of the embeddings.
+        """
+        encoder, head = _split_layers(config.policy)
         super().__init__(
             task,
-            actor=MLP(last, 2 * task.action_size),
-            phi=MLP(last, embedding),
+            actor=MLP(head, 2 * task.action_size),
+            phi=MLP(head, embedding),
             psi=MLP(config.critic, embedding),
         )
-        self._encoder = MLP(before, None)
+        self._encoder = MLP(encoder, None)
 
     def init(self, key: Key[Array, ""]) -> Params:
-        """Fresh parameters, those of the encoder under `encoder`."""
+        """Returns initial parameters; those of the encoder are under `encoder`."""
         key, encoder_key = jax.random.split(key)
         observation = jnp.zeros((1, self.task.sizes["observation"]))
         encoder = {ENCODER: self._encoder.init(encoder_key, observation)}
@@ -77,12 +83,12 @@ class TwoHeaded(Networks):
 
 
 def student_networks(task: Task, config: StudentConfig, embedding: int) -> Networks:
-    """The networks of a student, without parameters.
+    """Returns the networks of a student, without parameters.
 
     Args:
-        task: the task of its teacher.
-        config: their shapes.
-        embedding: size of the teacher's embeddings, which the student's critic has too, unless `config` says otherwise.
+        task: the task of the student and its teacher.
+        config: shapes of the networks.
+        embedding: size of the teacher's embeddings; the student's have the same size unless `config` sets another.
     """
     embedding = config.embedding or embedding
     if config.heads:
@@ -96,13 +102,13 @@ def student_networks(task: Task, config: StudentConfig, embedding: int) -> Netwo
 
 
 def parameters_used_by(name: str, params: Params) -> Params:
-    """The parameters that a network's outputs depend on: its own and, of a head, the encoder's."""
+    """Returns the parameters that a network's outputs depend on: its own, and those of the encoder if it reads one."""
     names = (name, ENCODER) if name in HEADS and ENCODER in params else (name,)
-    return {each: params[each] for each in names}
+    return {name: params[name] for name in names}
 
 
-def _cut(shape: MLPConfig) -> tuple[MLPConfig, MLPConfig]:
-    """The layers that two heads share, and those of each."""
+def _split_layers(shape: MLPConfig) -> tuple[MLPConfig, MLPConfig]:
+    """Returns the layers of the shared encoder and those of each head."""
     return (
         shape.model_copy(update={"layers": shape.layers - 1}),
         shape.model_copy(update={"layers": 1}),
@@ -110,16 +116,16 @@ def _cut(shape: MLPConfig) -> tuple[MLPConfig, MLPConfig]:
 
 
 def layer_shapes(config: StudentConfig) -> dict[str, MLPConfig]:
-    """The hidden layers of each network, by its name among parameters."""
+    """Returns the hidden layers of each network, by the name of its parameters."""
     shapes = {"actor": config.policy, "phi": config.critic, "psi": config.critic}
     if config.heads:
-        before, last = _cut(config.policy)
-        shapes |= {"actor": last, "phi": last, ENCODER: before}
+        encoder, head = _split_layers(config.policy)
+        shapes |= {"actor": head, "phi": head, ENCODER: encoder}
     return shapes
 
 
 def describe_networks(config: StudentConfig, params: Params) -> dict[str, dict[str, Any]]:
-    """For an artefact's metadata: of each network its shape and number of parameters."""
+    """Returns the shape and the number of parameters of each network, for an artefact's metadata."""
     return {
         name: {**shape.model_dump(), "parameters": count_parameters(params[name])}
         for name, shape in layer_shapes(config).items()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import export
-from export.c_source import export_c, header
+from export.c_source import export_c, render_header
 from export.convert import convert
 from export.session import open_session
 from students import StudentConfig, load_student, student_networks
@@ -25,8 +25,8 @@ FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2")
 pytestmark = pytest.mark.skipif(CC is None, reason="there is no C compiler")
 
 
-def compiled(folder: Path):
-    """The function in `policy.c`, as one of numpy arrays."""
+def compile_policy(folder: Path):
+    """Returns the function in `policy.c` as a function of numpy arrays."""
     library = folder / "policy.so"
     assert CC
     subprocess.run(
@@ -45,7 +45,7 @@ def compiled(folder: Path):
     return call
 
 
-def student_of(student_run: Path, task: str, shape: MLPConfig, *, heads: bool) -> Agent:
+def make_student(student_run: Path, task: str, shape: MLPConfig, *, heads: bool) -> Agent:
     config = StudentConfig(policy=shape, critic=shape, heads=heads, embedding=4)
     networks = student_networks(get_task(task), config, 4)
     metadata = load_student(student_run).metadata
@@ -58,23 +58,25 @@ def student_of(student_run: Path, task: str, shape: MLPConfig, *, heads: bool) -
 @pytest.mark.parametrize("heads", [False, True])
 @pytest.mark.parametrize("normalisation", [False, True])
 @pytest.mark.parametrize("activation", ["relu", "swish", "tanh"])
-def test_c_computes_what_jax_does(student_run, tmp_path, heads, normalisation, activation) -> None:
+def test_export_c_computes_the_same_as_jax(
+    student_run, tmp_path, heads, normalisation, activation
+) -> None:
     shape = MLPConfig(layers=2, width=12, activation=activation, normalisation=normalisation)
-    student = student_of(student_run, "reacher", shape, heads=heads)
+    student = make_student(student_run, "reacher", shape, heads=heads)
     export_c(student, tmp_path / "c", "normalized")
     random = np.random.default_rng(0)
     observation, goal = (random.normal(0, 2, (100, n)).astype(np.float32) for n in (8, 2))
     expected = np.asarray(jax.jit(student.networks.policy)(student.params, observation, goal))
     assert np.abs(expected).max() > 0.1
-    found = compiled(tmp_path / "c")(observation, goal, 2)
+    found = compile_policy(tmp_path / "c")(observation, goal, 2)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     in_onnx = open_session(convert(student, "policy", units="normalized"))
     given = {"observation": observation, "goal": goal}
     np.testing.assert_allclose(found, in_onnx(given)["action"], atol=1e-5)
 
 
-def test_actions_are_in_task_units_and_within_their_limits(student_run, tmp_path) -> None:
-    student = student_of(student_run, "arm_reach", MLPConfig(layers=1, width=8), heads=False)
+def test_export_c_keeps_actions_within_the_task_s_limits(student_run, tmp_path) -> None:
+    student = make_student(student_run, "arm_reach", MLPConfig(layers=1, width=8), heads=False)
     export_c(student, tmp_path / "c")
     task = student.task
     random = np.random.default_rng(0)
@@ -87,27 +89,27 @@ def test_actions_are_in_task_units_and_within_their_limits(student_run, tmp_path
         np.array([getattr(field, end) for field in task.action], np.float32)
         for end in ("low", "high")
     )
-    found = compiled(tmp_path / "c")(observation, goal, task.action_size)
+    found = compile_policy(tmp_path / "c")(observation, goal, task.action_size)
     np.testing.assert_allclose(found, low + (action + 1) / 2 * (high - low), atol=1e-4)
     observation[0] = np.nan
-    assert np.isnan(compiled(tmp_path / "c")(observation, goal, task.action_size)[0]).all()
+    assert np.isnan(compile_policy(tmp_path / "c")(observation, goal, task.action_size)[0]).all()
     assert (found >= np.minimum(low, high)).all()
     assert (found <= np.maximum(low, high)).all()
 
 
-def test_the_header_says_which_number_goes_where(student_run) -> None:
-    said = header(load_student(student_run), "task")
+def test_render_header_names_every_field(student_run) -> None:
+    header = render_header(load_student(student_run), "task")
     for words in (
         "observation[4..5]: joint_velocity",
         "(N m, -0.1 to 0.1)",
         "POLICY_ACTION 2",
         "0.0199999996f /* s */",
     ):
-        assert words in said
+        assert words in header
 
 
 @pytest.mark.parametrize("compiler", [["cc", "-std=c99"], ["c++", "-std=c++17", "-x", "c++"]])
-def test_the_example_runs_at_the_control_period(student_run, tmp_path, compiler) -> None:
+def test_control_loop_example_runs_at_the_control_period(student_run, tmp_path, compiler) -> None:
     if shutil.which(compiler[0]) is None:
         pytest.skip(f"there is no {compiler[0]}")
     export_c(load_student(student_run), tmp_path / "c")
@@ -125,7 +127,7 @@ def test_the_example_runs_at_the_control_period(student_run, tmp_path, compiler)
     assert done.stdout.startswith("25 steps")
 
 
-def test_a_teacher_is_refused(teacher_run, tmp_path) -> None:
+def test_export_c_refuses_a_teacher(teacher_run, tmp_path) -> None:
     with pytest.raises(InputError, match="too deep for a microcontroller"):
         export_c(load_teacher(teacher_run), tmp_path / "c")
     assert not (tmp_path / "c").exists()

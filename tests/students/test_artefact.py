@@ -12,7 +12,7 @@ from teachers.runs.configuration import Config
 from teachers.runs.metadata import digest
 
 
-def test_a_student_opens_from_its_folder_and_names_its_teacher(student_run, teacher_run) -> None:
+def test_load_student_opens_a_run_and_names_its_teacher(student_run, teacher_run) -> None:
     student, teacher = load_student(student_run), load_teacher(teacher_run)
     assert student.metadata.kind == "student"
     lineage = student.metadata.lineage["teacher"]
@@ -24,7 +24,7 @@ def test_a_student_opens_from_its_folder_and_names_its_teacher(student_run, teac
     assert student.networks.policy(student.params, observation, goal).shape == (3, 2)
 
 
-def test_a_student_whose_configuration_lacks_something_is_refused(student_run, tmp_path) -> None:
+def test_load_student_refuses_an_incomplete_configuration(student_run, tmp_path) -> None:
     config = dict(load_student(student_run).metadata.config)
     del config["embedding"]
     damaged = edited(student_run, tmp_path / "run", config=config)
@@ -32,7 +32,7 @@ def test_a_student_whose_configuration_lacks_something_is_refused(student_run, t
         load_student(damaged)
 
 
-def test_a_teacher_is_no_student_and_the_other_way_round(teacher_run, student_run) -> None:
+def test_load_student_and_load_teacher_refuse_the_other_kind(teacher_run, student_run) -> None:
     with pytest.raises(InputError, match="holds a teacher, not a student"):
         load_student(teacher_run)
     with pytest.raises(InputError, match="holds a student, not a teacher"):
@@ -43,7 +43,7 @@ class Settings(Config):
     seed: int = 0
 
 
-def test_a_student_of_the_same_settings_is_kept(student_run, tmp_path) -> None:
+def test_load_finished_student_accepts_the_same_settings_alone(student_run, tmp_path) -> None:
     run = epath.Path(shutil.copytree(student_run, tmp_path / "run"))
     (run / "config.toml").write_text(Settings().to_toml())
     found = load_finished_student(run, Settings())
@@ -53,7 +53,7 @@ def test_a_student_of_the_same_settings_is_kept(student_run, tmp_path) -> None:
         load_finished_student(run, Settings(seed=1))
 
 
-def test_what_was_interrupted_is_removed(student_run, tmp_path) -> None:
+def test_load_finished_student_removes_an_interrupted_run(student_run, tmp_path) -> None:
     run = epath.Path(shutil.copytree(student_run, tmp_path / "run"))
     shutil.rmtree(run / "checkpoints")
     assert load_finished_student(run, Settings()) is None

@@ -17,7 +17,7 @@ from teachers.tasks.registry import get_task
         ("tanh", np.tanh),
     ],
 )
-def test_mlp_computes_dense_layers_with_activations_and_a_linear_head(activation, computed) -> None:
+def test_mlp_computes_dense_layers_and_a_linear_head(activation, computed) -> None:
     network = MLP(MLPConfig(layers=2, width=5, activation=activation), outputs=3)
     x = jax.random.normal(jax.random.key(1), (4, 6))
     variables = network.init(jax.random.key(0), x)
@@ -29,13 +29,13 @@ def test_mlp_computes_dense_layers_with_activations_and_a_linear_head(activation
     np.testing.assert_allclose(network.apply(variables, x), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_2_x_64_policy_of_the_reacher_has_5124_parameters() -> None:
+def test_student_networks_default_policy_has_5124_parameters() -> None:
     networks = student_networks(get_task("reacher"), StudentConfig(), embedding=64)
     params = networks.init(jax.random.key(0))
     assert count_parameters(params["actor"]) == 10 * 64 + 64 + 64 * 64 + 64 + 64 * 4 + 4
 
 
-def test_actions_lie_between_minus_one_and_one_and_values_are_not_positive() -> None:
+def test_student_networks_bound_actions_and_values() -> None:
     task = get_task("reacher")
     networks = student_networks(task, StudentConfig(), embedding=8)
     params = networks.init(jax.random.key(0))
@@ -49,7 +49,7 @@ def test_actions_lie_between_minus_one_and_one_and_values_are_not_positive() -> 
     assert (networks.critic(params, observation, goal, action) <= 0).all()
 
 
-def test_inputs_are_divided_by_the_scale_of_their_fields() -> None:
+def test_student_networks_divide_inputs_by_their_scale() -> None:
     task = get_task("reacher")
     networks = student_networks(task, StudentConfig(), embedding=8)
     params = networks.init(jax.random.key(0))
@@ -61,7 +61,7 @@ def test_inputs_are_divided_by_the_scale_of_their_fields() -> None:
     np.testing.assert_allclose(networks.actor(params, observation, goal)[0], mean, rtol=1e-6)
 
 
-def test_activation_and_normalisation_are_as_asked() -> None:
+def test_mlp_normalises_before_its_activation() -> None:
     x = jax.random.normal(jax.random.key(1), (4, 6))
     shape = MLPConfig(layers=1, width=5, activation="tanh", normalisation=True)
     network = MLP(shape, outputs=None)
@@ -72,7 +72,7 @@ def test_activation_and_normalisation_are_as_asked() -> None:
     np.testing.assert_allclose(network.apply(variables, x), np.tanh(y), atol=1e-4)
 
 
-def test_two_heads_share_an_encoder_and_have_the_layers_of_one_network() -> None:
+def test_two_headed_shares_an_encoder() -> None:
     config = StudentConfig(policy=MLPConfig(layers=2, width=16), heads=True, embedding=4)
     networks = student_networks(get_task("reacher"), config, embedding=64)
     params = networks.init(jax.random.key(0))
@@ -94,12 +94,12 @@ def test_two_heads_share_an_encoder_and_have_the_layers_of_one_network() -> None
     )
 
 
-def test_two_heads_need_something_to_share() -> None:
+def test_student_config_refuses_two_heads_of_one_layer() -> None:
     with pytest.raises(ValueError, match="2 layers or more"):
         StudentConfig(policy=MLPConfig(layers=1), heads=True)
 
 
-def test_a_head_is_described_with_its_encoder() -> None:
+def test_describe_networks_lists_the_encoder() -> None:
     config = StudentConfig(policy=MLPConfig(layers=3, width=16), heads=True)
     params = student_networks(get_task("reacher"), config, 64).init(jax.random.key(0))
     described = describe_networks(config, params)
