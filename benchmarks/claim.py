@@ -20,7 +20,7 @@ from teachers import evaluate_agent, load_teacher, summary, teacher_config, trai
 from teachers.agent import Agent
 from teachers.config import TeacherConfig
 from teachers.measures import bootstrap_interval, interquartile_mean
-from teachers.runs.checkpoints import checkpoint_steps
+from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.tasks.registry import get_task
 
 EPISODES = 1024

@@ -33,10 +33,9 @@ from teachers.measures import (
 )
 from teachers.runs.configuration import stored_config
 from teachers.runs.errors import InputError
-from teachers.runs.metadata import finite
-from teachers.runs.outputs import make_folder, require_new
-from teachers.runs.paths import reaching, require_reachable, write_whole
-from teachers.runs.progress import Progress, silent
+from teachers.runs.metadata import replace_non_finite
+from teachers.runs.outputs import create_marked_folder, read_marker, write_atomically
+from teachers.runs.progress import Progress, ignore_progress
 from teachers.tasks.disturbance import CONDITIONS
 
 RESULTS = "compare.json"
@@ -95,7 +94,9 @@ def run_compare(
     plan: Plan = FULL,
     *,
     force: bool = False,
-    progress: Callable[[str], AbstractContextManager[Progress]] = lambda _: nullcontext(silent),
+    progress: Callable[[str], AbstractContextManager[Progress]] = lambda _: nullcontext(
+        ignore_progress
+    ),
 ) -> dict[str, Any]:
     """Distills a teacher in many ways, measures all of them, and leaves students, results and figures in `out`.
 
@@ -121,8 +122,8 @@ def run_compare(
     bench = _Bench(teacher, epath.Path(out), plan, progress)
     result: dict[str, Any] = {"episodes": plan.episodes}
     for part, measure in bench.parts().items():
-        result[part] = finite(measure())
-        write_whole(bench.out / RESULTS, json.dumps(result, indent=1) + "\n")
+        result[part] = replace_non_finite(measure())
+        write_atomically(bench.out / RESULTS, json.dumps(result, indent=1) + "\n")
     draw(result, bench.out)
     return result
 
@@ -145,7 +146,7 @@ class _Bench:
         self._reference = cache(self._play_teacher)
         self._scratch = [self._scratch_config(seed) for seed in range(plan.scratch_seeds)]
         simulated(teacher.task, self._scratch[0].teacher)  # refused before anything is done
-        _open(out, self._digest)
+        _open_folder(out, self._digest)
 
     def parts(self) -> dict[str, Callable[[], Any]]:
         """What is measured, in order, by its key among the results."""
@@ -295,18 +296,13 @@ class _Bench:
         return rows
 
 
-def _open(out: epath.Path, digest: str) -> None:
-    """Makes the folder of a teacher's comparison, or finds it."""
-    require_reachable(out)
-    with reaching(out):
-        marker = out / MARKER
-        if marker.exists():
-            if marker.read_text().strip() != digest:
-                raise InputError(f"{out} is a comparison of another teacher; choose another --out")
-            return
-        require_new(out)
-    make_folder(out)
-    write_whole(marker, digest + "\n")
+def _open_folder(out: epath.Path, digest: str) -> None:
+    """Creates the folder of a teacher's comparison, or checks that an existing one is of the same teacher."""
+    marked = read_marker(out, MARKER, "a comparison")
+    if marked is None:
+        create_marked_folder(out, MARKER, digest + "\n")
+    elif marked.strip() != digest:
+        raise InputError(f"{out} is a comparison of another teacher; choose another --out")
 
 
 def _measured(student: Agent) -> dict[str, Any]:

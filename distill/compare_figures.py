@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from teachers.runs.paths import local_draft
+from teachers.runs.outputs import local_draft
 
 POLICIES = ("teacher", "student", "randomized")
 

@@ -11,7 +11,7 @@ from distill.methods import method_settings
 from distill.policy_losses import PolicyLoss
 from distill.schedules import Schedule
 from students.config import StudentConfig
-from teachers.runs.configuration import Config, resolve
+from teachers.runs.configuration import Config, resolve_config
 from teachers.tasks import Disturbances, Engine
 from teachers.tasks.disturbance import RANDOMIZED
 
@@ -202,7 +202,7 @@ def distill_config(
         InputError: unknown method or key, unreadable file, or a value out of its range.
     """
     defaults = {} if method is None else method_settings(method)
-    return resolve(DistillConfig, defaults, file, overrides)
+    return resolve_config(DistillConfig, defaults, file, overrides)
 
 
 def randomized_settings() -> dict[str, Any]:

@@ -16,10 +16,15 @@ from export.write import export_student
 from teachers import evaluate_agent, retention, summary, teacher_config, train_teacher
 from teachers.measures import outcomes
 from teachers.runs.learning_curve import plot_learning_curve
-from teachers.runs.metadata import finite
-from teachers.runs.outputs import make_folder, require_new
-from teachers.runs.paths import local_copy, reaching, require_reachable, write_whole
-from teachers.runs.progress import Progress, silent
+from teachers.runs.metadata import replace_non_finite
+from teachers.runs.outputs import (
+    create_marked_folder,
+    read_marker,
+    remove_marked_folder,
+    write_atomically,
+)
+from teachers.runs.paths import local_copy
+from teachers.runs.progress import Progress, ignore_progress
 from teachers.simulation.animate import animate
 from teachers.simulation.play import play_in_c
 from teachers.tasks.registry import get_task
@@ -46,7 +51,9 @@ PRODUCTS = (
 def run_demo(
     out: epath.PathLike,
     seed: int = 0,
-    progress: Callable[[str], AbstractContextManager[Progress]] = lambda _: nullcontext(silent),
+    progress: Callable[[str], AbstractContextManager[Progress]] = lambda _: nullcontext(
+        ignore_progress
+    ),
 ) -> dict[str, Any]:
     """Trains a teacher, distills, exports, checks and plays a student, and leaves everything in `out`.
 
@@ -63,9 +70,9 @@ def run_demo(
         InputError: `out` holds something other than a demo.
     """
     out = epath.Path(out)
-    _clear(out)
-    make_folder(out)
-    write_whole(out / MARKER, "")
+    if read_marker(out, MARKER, "a demo") is not None:
+        remove_marked_folder(out, (MARKER, *PRODUCTS), "a demo")
+    create_marked_folder(out, MARKER, "")
     seconds: dict[str, float] = {}
 
     with _stage(seconds, "train"), progress("train teacher") as report:
@@ -122,19 +129,8 @@ def run_demo(
         "renderer": renderer,
         "seconds": seconds | {"total": round(sum(seconds.values()), 2)},
     }
-    write_whole(out / SUMMARY, json.dumps(finite(result), indent=2) + "\n")
+    write_atomically(out / SUMMARY, json.dumps(replace_non_finite(result), indent=2) + "\n")
     return result
-
-
-def _clear(out: epath.Path) -> None:
-    """Removes what an earlier demo left in `out`, unless something else is there too."""
-    require_reachable(out)
-    with reaching(out):
-        if (out / MARKER).exists():
-            names = {entry.name for entry in out.iterdir()} - {MARKER}
-            if names <= set(PRODUCTS):
-                out.rmtree()
-    require_new(out)
 
 
 @contextmanager

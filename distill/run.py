@@ -24,9 +24,9 @@ from teachers.evaluate import evaluate_agent
 from teachers.measures import Episodes
 from teachers.runs.devices import replicated, require_divisible, sharded
 from teachers.runs.errors import InputError
-from teachers.runs.metadata import Metadata, finite, library_versions
-from teachers.runs.outputs import new_folder
-from teachers.runs.progress import Progress, silent
+from teachers.runs.metadata import Metadata, library_versions, replace_non_finite
+from teachers.runs.outputs import new_run_folder
+from teachers.runs.progress import Progress, ignore_progress
 from teachers.runs.run_log import RunLog
 
 Tree = TypeVar("Tree")
@@ -42,7 +42,7 @@ def distill_teacher(
     *,
     force: bool = False,
     reference: Episodes | None = None,
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
 ) -> Agent:
     """Distills a teacher into a student, and leaves the student's checkpoint, metrics and events in `out`.
 
@@ -81,7 +81,7 @@ def distill_teacher(
         seconds[stage] += time.monotonic() - start
         return result
 
-    with new_folder(out), RunLog(out, config) as log:
+    with new_run_folder(out), RunLog(out, config) as log:
         warn_of_size(plan.shape.params, teacher)
         programs = _compiled(*key)
         seconds["compile"] = time.monotonic() - begun
@@ -112,7 +112,9 @@ def distill_teacher(
             reference = evaluate_agent(teacher, config.episodes, config.seed)
         measured = measure_retention(student, reference, config.seed)
         log.write(total, figures | measured)
-        metadata = metadata.model_copy(update={"metrics": metadata.metrics | finite(measured)})
+        metadata = metadata.model_copy(
+            update={"metrics": metadata.metrics | replace_non_finite(measured)}
+        )
         student = Agent(plan.networks, state.params, metadata)
         save_student(student, out)
     return student

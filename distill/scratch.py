@@ -20,8 +20,8 @@ from teachers.measures import outcomes, summary
 from teachers.runs.configuration import Config
 from teachers.runs.devices import replicated
 from teachers.runs.metadata import Metadata, library_versions
-from teachers.runs.outputs import new_folder
-from teachers.runs.progress import Progress, silent
+from teachers.runs.outputs import new_run_folder
+from teachers.runs.progress import Progress, ignore_progress
 from teachers.runs.run_log import RunLog
 from teachers.simulation.rollout import evaluation_starts
 from teachers.tasks import Task
@@ -37,7 +37,7 @@ class ScratchConfig(Config):
 
 
 def train_from_scratch(
-    task: Task, config: ScratchConfig, out: epath.PathLike, *, progress: Progress = silent
+    task: Task, config: ScratchConfig, out: epath.PathLike, *, progress: Progress = ignore_progress
 ) -> Agent:
     """Trains a student's networks by contrastive RL, with a teacher's settings and steps, and leaves a run in `out`.
 
@@ -63,7 +63,7 @@ def train_from_scratch(
     total = settings.iterations * settings.steps_per_iteration
     starts = evaluation_starts(task, settings.logging.episodes, SELECTION + settings.seed)
     best: dict[str, Any] = {}
-    with new_folder(out), RunLog(out, config) as log:
+    with new_run_folder(out), RunLog(out, config) as log:
         state = init(jnp.uint32(settings.seed))
         for i in range(1, settings.iterations + 1):
             state, metrics = iterate(state)

@@ -26,7 +26,7 @@ from export.convert import NEWEST, OLDEST
 from export.precision import PRODUCTS
 from export.runtime import PREFIX, read_metadata
 from teachers.runs.errors import InputError
-from teachers.runs.paths import is_local, reaching, require_reachable
+from teachers.runs.paths import is_local, require_reachable, translate_storage_errors
 
 LARGEST = 2**31 - 1  # bytes: what one protobuf message holds
 MOST_STEPS = 4096  # of a loop over a teacher's blocks
@@ -152,7 +152,7 @@ def require_file(path: epath.PathLike) -> None:
     """
     path = epath.Path(path)
     require_reachable(path)
-    with reaching(path):
+    with translate_storage_errors(path):
         is_folder, exists = path.is_dir(), path.exists()
     if is_folder:
         raise InputError(f"{path} is a folder; give a policy.onnx that crl-distill export wrote")

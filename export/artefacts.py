@@ -13,7 +13,7 @@ from students.artefact import load_student
 from teachers.agent import Agent, load_teacher
 from teachers.evaluate import evaluate_agent
 from teachers.measures import Episodes, outcomes
-from teachers.runs.checkpoints import Which, newest_readable
+from teachers.runs.checkpoint_choice import CheckpointChoice, read_newest_sound
 from teachers.runs.checkpoints import read_metadata as read_run
 from teachers.runs.errors import InputError
 from teachers.runs.metadata import Metadata, parse_metadata
@@ -42,7 +42,7 @@ class OpenedPolicy(NamedTuple):
 
 
 def open_policy(
-    path: epath.PathLike, task: Task | None = None, checkpoint: Which = "newest"
+    path: epath.PathLike, task: Task | None = None, checkpoint: CheckpointChoice = "newest"
 ) -> OpenedPolicy:
     """Opens a teacher's or student's run folder, or an exported `policy.onnx`.
 
@@ -68,7 +68,7 @@ def open_policy(
 
 
 def load_agent(
-    run: epath.PathLike, task: Task | None = None, checkpoint: Which = "newest"
+    run: epath.PathLike, task: Task | None = None, checkpoint: CheckpointChoice = "newest"
 ) -> Agent:
     """The teacher or student in a run's folder; arguments and errors as `load_teacher`."""
 
@@ -76,10 +76,10 @@ def load_agent(
         kind = read_run(run, step).kind
         return (load_teacher if kind == "teacher" else load_student)(run, task, step)
 
-    return newest_readable(run, read, checkpoint)
+    return read_newest_sound(run, read, checkpoint)
 
 
-def describe_artefact(path: epath.PathLike, checkpoint: Which = "newest") -> Metadata:
+def describe_artefact(path: epath.PathLike, checkpoint: CheckpointChoice = "newest") -> Metadata:
     """What a run's folder or an ONNX file says of itself, without opening its networks.
 
     Args:
@@ -91,7 +91,7 @@ def describe_artefact(path: epath.PathLike, checkpoint: Which = "newest") -> Met
     """
     path = epath.Path(path)
     if path.suffix != ".onnx":
-        return newest_readable(path, lambda step: read_run(path, step), checkpoint)
+        return read_newest_sound(path, lambda step: read_run(path, step), checkpoint)
     return _described(path)
 
 

@@ -17,8 +17,7 @@ from teachers.agent import Agent
 from teachers.crl.parameters import Params
 from teachers.runs.configuration import stored_config
 from teachers.runs.errors import InputError
-from teachers.runs.outputs import make_folder, require_new
-from teachers.runs.paths import write_whole
+from teachers.runs.outputs import create_folder, require_unused, write_atomically
 from teachers.tasks import Field
 from teachers.tasks.base import slices
 
@@ -61,10 +60,10 @@ def export_c(student: Agent, out: epath.PathLike, units: Units = "task") -> dict
     if not all(np.isfinite(each).all() for each in jax.tree.leaves(student.params)):
         raise InputError("the student has weights that are not finite; distill it again")
     out = epath.Path(out)
-    require_new(out)
-    make_folder(out)
-    write_whole(out / "policy.c", render_source(student, units))
-    write_whole(out / "policy.h", render_header(student, units))
+    require_unused(out)
+    create_folder(out)
+    write_atomically(out / "policy.c", render_source(student, units))
+    write_atomically(out / "policy.h", render_header(student, units))
     return {"source": str(out / "policy.c"), "header": str(out / "policy.h")}
 
 

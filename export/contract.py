@@ -19,7 +19,7 @@ from export.runtime import CONTRACT_VERSION, PREFIX
 from students.networks import ENCODER
 from teachers.agent import Agent, describe_teacher
 from teachers.runs.configuration import Config
-from teachers.runs.metadata import Metadata, digest, library_versions
+from teachers.runs.metadata import Metadata, library_versions, parameter_digest
 from teachers.tasks import Field, Task, slices
 
 Role = Literal["policy", "critic", "combined"]
@@ -222,7 +222,7 @@ def contract(
     if own.kind == "teacher":
         lineage["teacher"] = describe_teacher(agent)
     else:
-        lineage["student"] = {"digest": digest(agent.params)}
+        lineage["student"] = {"digest": parameter_digest(agent.params)}
     outputs = {
         "action": places(task.action, None),
         "value": (Place(**VALUE, meaning=MEANING),),

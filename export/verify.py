@@ -21,9 +21,9 @@ from teachers.agent import Agent
 from teachers.evaluate import evaluate_agent
 from teachers.measures import outcomes, retention, summary
 from teachers.runs.errors import InputError
-from teachers.runs.metadata import digest
+from teachers.runs.metadata import parameter_digest
 from teachers.runs.paths import local_copy
-from teachers.runs.progress import Progress, silent
+from teachers.runs.progress import Progress, ignore_progress
 from teachers.simulation.play import play_in_c
 from teachers.tasks import Task
 from teachers.tasks.registry import open_task
@@ -56,7 +56,7 @@ def verify(
     task: Task | None = None,
     episodes: int = 256,
     seed: int = 1,
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
 ) -> Iterator[Check]:
     """Checks an exported file; what cannot be read ends the checks.
 
@@ -130,7 +130,7 @@ class _Subject(NamedTuple):
 
     def lineage(self) -> Check:
         agent = self.checkpoint
-        own = digest(agent.params)
+        own = parameter_digest(agent.params)
         lineage: Mapping[str, Any] = self.entries.lineage
         kind = "student" if "student" in lineage else "teacher"
         said = lineage.get(kind, {}).get("digest")

@@ -30,9 +30,8 @@ from export.units import in_task_units, normalized
 from teachers.agent import Agent
 from teachers.measures import outcomes, retention, spearman, summary
 from teachers.runs.errors import InputError
-from teachers.runs.outputs import make_folder, require_new
-from teachers.runs.paths import write_whole
-from teachers.runs.progress import Progress, silent
+from teachers.runs.outputs import create_folder, require_unused, write_atomically
+from teachers.runs.progress import Progress, ignore_progress
 from teachers.simulation.play import Recording, play_in_c
 from teachers.tasks import Task
 
@@ -92,7 +91,7 @@ def export_student(
     *,
     min_retention: float = 0.95,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
 ) -> dict[str, Any]:
     """Writes `policy.onnx` and `critic.onnx`, or `combined.onnx`, and a model card beside them.
 
@@ -125,11 +124,11 @@ def export_student(
         raise InputError(
             f"a teacher is not written in {form.precision}; distill it, and export the student"
         )
-    require_new(out)
+    require_unused(out)
     models = {
         role: convert(student, role, units=form.units, opset=form.opset) for role in form.roles
     }
-    make_folder(out)
+    create_folder(out)
     episodes = max(LEAST_EPISODES, -(-OBSERVATIONS // task.episode_steps))
     recording = record(student, episodes, seed, progress)
     rows = rows_of(student, recording, seed)
@@ -179,8 +178,8 @@ def export_student(
     }
     for role, model in models.items():
         attach(model, described[role])
-        write_whole(out / f"{role}.onnx", model.SerializeToString())
-    write_whole(out / CARD, onnx_card(described))
+        write_atomically(out / f"{role}.onnx", model.SerializeToString())
+    write_atomically(out / CARD, onnx_card(described))
     return {
         **{role: str(out / f"{role}.onnx") for role in models},
         "card": str(out / CARD),
@@ -199,7 +198,9 @@ def _milliseconds(function: Function, given: Mapping[str, np.ndarray], calls: in
     return 1000 * float(np.median(took))
 
 
-def record(agent: Agent, episodes: int, seed: int, progress: Progress = silent) -> Recording:
+def record(
+    agent: Agent, episodes: int, seed: int, progress: Progress = ignore_progress
+) -> Recording:
     """Episodes that an agent's policy plays in MuJoCo C, computed by JAX; arguments as of `play_in_c`."""
     act = jax.jit(agent.networks.policy)
 

@@ -5,18 +5,14 @@ from etils import epath
 from students.config import SavedStudentConfig
 from students.networks import student_networks
 from teachers.agent import Agent
+from teachers.runs.checkpoint_choice import CheckpointChoice, read_newest_sound
+from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.runs.checkpoint_writer import CheckpointWriter
-from teachers.runs.checkpoints import (
-    Which,
-    checkpoint_steps,
-    newest_readable,
-    read_params,
-    require_kind,
-)
+from teachers.runs.checkpoints import read_params, require_kind
 from teachers.runs.configuration import Config, stored_config
 from teachers.runs.errors import InputError
-from teachers.runs.paths import reaching
-from teachers.runs.run_log import remove_run
+from teachers.runs.outputs import remove_unfinished_run
+from teachers.runs.paths import translate_storage_errors
 from teachers.tasks import Task
 from teachers.tasks.registry import open_task
 
@@ -37,7 +33,7 @@ def save_student(student: Agent, run: epath.PathLike) -> None:
 
 
 def load_student(
-    run: epath.PathLike, task: Task | None = None, checkpoint: Which = "newest"
+    run: epath.PathLike, task: Task | None = None, checkpoint: CheckpointChoice = "newest"
 ) -> Agent:
     """Returns the student in the folder of a run; nothing else is needed.
 
@@ -61,7 +57,7 @@ def load_student(
         networks = student_networks(opened, config, config.embedding)
         return Agent(networks, read_params(run, step, networks.shapes, metadata), metadata)
 
-    return newest_readable(run, read, checkpoint)
+    return read_newest_sound(run, read, checkpoint)
 
 
 def load_finished_student(
@@ -77,9 +73,9 @@ def load_finished_student(
     Raises:
         InputError: the student there was trained with another configuration.
     """
-    with reaching(run):
+    with translate_storage_errors(run):
         if not checkpoint_steps(run):
-            remove_run(run)
+            remove_unfinished_run(run)
             return None
         if (run / "config.toml").read_text() != config.to_toml():
             raise InputError(

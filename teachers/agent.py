@@ -8,9 +8,10 @@ from etils import epath
 from teachers.config import TeacherConfig
 from teachers.crl.networks import Networks, teacher_networks
 from teachers.crl.parameters import Params
-from teachers.runs.checkpoints import Which, newest_readable, read_params, require_kind
+from teachers.runs.checkpoint_choice import CheckpointChoice, read_newest_sound
+from teachers.runs.checkpoints import read_params, require_kind
 from teachers.runs.configuration import stored_config
-from teachers.runs.metadata import Metadata, digest
+from teachers.runs.metadata import Metadata, parameter_digest
 from teachers.tasks import Task
 from teachers.tasks.registry import open_task
 
@@ -30,7 +31,7 @@ class Agent:
 
 
 def load_teacher(
-    run: epath.PathLike, task: Task | None = None, checkpoint: Which = "newest"
+    run: epath.PathLike, task: Task | None = None, checkpoint: CheckpointChoice = "newest"
 ) -> Agent:
     """Opens a checkpoint of a teacher's run; nothing but the folder is needed.
 
@@ -50,7 +51,7 @@ def load_teacher(
         networks = teacher_networks(config, opened)
         return Agent(networks, read_params(run, step, networks.shapes, metadata), metadata)
 
-    return newest_readable(run, read, checkpoint)
+    return read_newest_sound(run, read, checkpoint)
 
 
 def describe_teacher(teacher: Agent) -> dict[str, Any]:
@@ -62,6 +63,6 @@ def describe_teacher(teacher: Agent) -> dict[str, Any]:
         "networks": metadata.networks,
         "seed": metadata.config["seed"],
         **{name: metadata.metrics[name] for name in figures if name in metadata.metrics},
-        "digest": digest(teacher.params),
+        "digest": parameter_digest(teacher.params),
         "versions": metadata.versions,
     }

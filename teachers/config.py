@@ -10,7 +10,7 @@ from etils import epath
 from pydantic import Field, field_validator
 
 from teachers import presets
-from teachers.runs.configuration import Config, resolve
+from teachers.runs.configuration import Config, resolve_config
 from teachers.runs.errors import InputError
 from teachers.tasks import Engine, absolute_reference
 from teachers.tasks.registry import get_task
@@ -167,7 +167,7 @@ def teacher_config(
     """
     named = {} if preset is None else presets.preset(preset)
     defaults = {"task": task, **get_task(task).training, **named}
-    config = resolve(TeacherConfig, defaults, file, overrides, source)
+    config = resolve_config(TeacherConfig, defaults, file, overrides, source)
     if config.task != absolute_reference(task):
         raise InputError(
             f"the configuration is for task {config.task!r}, not {task!r}; name that one, or change its `task`"

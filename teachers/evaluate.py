@@ -13,7 +13,7 @@ from teachers.crl.networks import Networks
 from teachers.crl.parameters import Params
 from teachers.measures import Episodes, outcomes
 from teachers.runs.devices import replicated
-from teachers.runs.progress import Progress, silent
+from teachers.runs.progress import Progress, ignore_progress
 from teachers.simulation.rollout import NOISE, evaluation_starts, rollout
 from teachers.tasks import Disturbances, State
 
@@ -72,7 +72,7 @@ def evaluate_agent(
     agent: Agent,
     episodes: int = 256,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
     disturbances: Disturbances | None = None,
 ) -> Episodes:
     """Plays the agent's policy, without exploration noise, for whole episodes of its task in MJX.

@@ -11,18 +11,20 @@ from jaxtyping import Array
 
 from teachers.config import TeacherConfig
 from teachers.crl.iteration import TrainingState, init_training, placement
+from teachers.runs.checkpoint_choice import read_newest_sound
+from teachers.runs.checkpoint_files import (
+    checkpoint_steps,
+    has_item,
+    remove_later_checkpoints,
+    remove_unfinished_checkpoints,
+    set_damaged_aside,
+)
 from teachers.runs.checkpoints import (
     DamagedError,
-    checkpoint_steps,
-    drop_later,
-    has_item,
-    newest_readable,
     read_items,
-    remove_unfinished,
     require_kind,
-    saved_parts,
-    set_aside,
-    warn,
+    saved_item_names,
+    warn_on_main_process,
 )
 from teachers.runs.configuration import stored_config
 from teachers.runs.devices import on_main_process
@@ -78,7 +80,7 @@ def resumed(
                 figures.append(dict(metadata.metrics))
             except DamagedError as error:
                 damaged.append((out, step))
-                warn(f"{error}; looking for the one before it")
+                warn_on_main_process(f"{error}; looking for the one before it")
                 break
         if len(states) == len(configs):
             break
@@ -97,11 +99,13 @@ def resumed(
 def _tidy(configs: Iterable[epath.Path], step: int, damaged: list[tuple[epath.Path, int]]) -> None:
     """Leaves in the runs' folders what they go on from, and what was damaged out of the way."""
     for out, aside in damaged:
-        set_aside(out, aside)
+        set_damaged_aside(out, aside)
     for out in configs:
-        for name in remove_unfinished(out):
-            warn(f"{name} in {out} was not finished when the run ended; going on from {step}")
-        drop_later(out, step)
+        for name in remove_unfinished_checkpoints(out):
+            warn_on_main_process(
+                f"{name} in {out} was not finished when the run ended; going on from {step}"
+            )
+        remove_later_checkpoints(out, step)
 
 
 def restore(
@@ -124,8 +128,8 @@ def restore(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state, place
     )
     wanted = saved_items(like)
-    if "replay" not in saved_parts(out, step):
-        warn(
+    if "replay" not in saved_item_names(out, step):
+        warn_on_main_process(
             f"checkpoint {step} in {out} holds no replay: the run goes on with an empty one, and not as it would have"
         )
         del wanted["replay"]
@@ -154,7 +158,7 @@ def _like(config: TeacherConfig) -> TrainingState:
 
 
 def _require_same(config: TeacherConfig, out: epath.Path) -> None:
-    metadata = newest_readable(out, lambda step: require_kind(out, "teacher", step), "newest")
+    metadata = read_newest_sound(out, lambda step: require_kind(out, "teacher", step), "newest")
     if metadata.format_version < FORMAT_VERSION:
         raise InputError(
             f"{out} was made by an older crl-distill: it can be used, but not resumed; choose another --out"

@@ -29,8 +29,9 @@ from teachers.crl.parameters import Params, count_parameters
 from teachers.evaluate import player
 from teachers.measures import outcomes, summary
 from teachers.resume import resumed, saved_items
+from teachers.runs.checkpoint_files import checkpoint_steps, remove_unfinished_checkpoints
 from teachers.runs.checkpoint_writer import CheckpointWriter
-from teachers.runs.checkpoints import checkpoint_steps, remove_unfinished, warn
+from teachers.runs.checkpoints import warn_on_main_process
 from teachers.runs.devices import (
     all_processes_agree,
     on_main_process,
@@ -38,11 +39,10 @@ from teachers.runs.devices import (
     require_same_settings,
 )
 from teachers.runs.metadata import Metadata, library_versions
-from teachers.runs.outputs import new_folder
-from teachers.runs.paths import free_bytes
-from teachers.runs.progress import Progress, silent
-from teachers.runs.run_log import RunLog, remove_run
-from teachers.runs.stopping import stop_requests
+from teachers.runs.outputs import free_bytes, new_run_folder, remove_unfinished_run
+from teachers.runs.progress import Progress, ignore_progress
+from teachers.runs.run_log import RunLog
+from teachers.runs.stopping import catch_stop_requests
 from teachers.simulation.rollout import evaluation_starts
 from teachers.tasks.registry import get_task
 
@@ -58,7 +58,11 @@ class StoppedError(RuntimeError):
 
 
 def train_teacher(
-    config: TeacherConfig, out: epath.PathLike, *, resume: bool = False, progress: Progress = silent
+    config: TeacherConfig,
+    out: epath.PathLike,
+    *,
+    resume: bool = False,
+    progress: Progress = ignore_progress,
 ) -> Agent:
     """Trains a teacher and leaves checkpoints, metrics and events in `out`.
 
@@ -88,7 +92,7 @@ def train_seeds(
     runs: Mapping[int, epath.PathLike],
     *,
     resume: bool = False,
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
 ) -> list[Agent]:
     """Trains a teacher for each of several seeds at once, batched by `jax.vmap`.
 
@@ -116,8 +120,8 @@ def train_seeds(
         for out in configs:
             if resume:
                 on_main_process(partial(_clear, out))
-                warn(f"{out} holds no checkpoint: the run begins")
-            folders.enter_context(new_folder(out))
+                warn_on_main_process(f"{out} holds no checkpoint: the run begins")
+            folders.enter_context(new_run_folder(out))
         init = _programs(_program_key(config), len(runs)).init
         seeds = np.array(list(runs), np.uint32)
         state = init(seeds if len(runs) > 1 else seeds[0])
@@ -126,8 +130,8 @@ def train_seeds(
 
 def _clear(out: epath.Path) -> None:
     """Removes what a run left that ended before its first checkpoint."""
-    remove_unfinished(out)
-    remove_run(out)
+    remove_unfinished_checkpoints(out)
+    remove_unfinished_run(out)
 
 
 def require_fitting(config: TeacherConfig, seeds: int) -> None:
@@ -236,7 +240,7 @@ def _train(
 
     with ExitStack() as stack:
         # Left last, so that SIGTERM does not cut the last save short either.
-        stop = stack.enter_context(stop_requests())
+        stop = stack.enter_context(catch_stop_requests())
         logs = [
             stack.enter_context(RunLog(out, each, done * per_iteration if done else None))
             for out, each in configs.items()
@@ -298,7 +302,7 @@ def _saves_replay(config: TeacherConfig, state: TrainingState, out: epath.Path) 
     checkpoints -= min(checkpoints - 1, len(checkpoint_steps(out)))
     fits = all_processes_agree(free is None or checkpoints * total_bytes(state) < free)
     if not fits:
-        warn(
+        warn_on_main_process(
             f"{out} has too little room for the replay in {checkpoints} checkpoints: it is left out, and a resumed "
             "run will differ from an uninterrupted one"
         )

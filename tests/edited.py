@@ -3,7 +3,7 @@
 import json
 import shutil
 
-from teachers.runs.checkpoints import checksum
+from teachers.runs.checkpoints import json_digest
 
 
 def edited(run, folder, remove=(), **changes):
@@ -14,5 +14,5 @@ def edited(run, folder, remove=(), **changes):
     raw = {key: value for key, value in raw.items() if key not in remove}
     (items / "metadata" / "metadata").write_text(json.dumps(raw))
     sums = items / "checksums" / "metadata"
-    sums.write_text(json.dumps({**json.loads(sums.read_text()), "metadata": checksum(raw)}))
+    sums.write_text(json.dumps({**json.loads(sums.read_text()), "metadata": json_digest(raw)}))
     return folder

@@ -18,9 +18,10 @@ from distill import demo
 from distill.compare import DEFAULT, QUICK, run_compare
 from export import Policy
 from teachers import load_teacher, teacher_config, train_teacher
-from teachers.runs.checkpoints import CheckpointWarning, checkpoint_steps
+from teachers.runs.checkpoint_files import checkpoint_steps
+from teachers.runs.checkpoints import CheckpointWarning
 from teachers.runs.errors import SaveError
-from teachers.runs.paths import _is_bucket, local_copy
+from teachers.runs.paths import _bucket_exists, local_copy
 from teachers.runs.run_log import read_metrics
 
 pytest.importorskip("gcsfs", reason="needs gcsfs: pip install 'crl-distill[cloud]'")
@@ -60,7 +61,7 @@ def restored(cloud: Cloud):
     cloud.buckets.clear()
     cloud.buckets.update(before)
     cloud.failing, cloud.written = 0, str
-    _is_bucket.cache_clear()
+    _bucket_exists.cache_clear()
 
 
 def measured(run) -> list[dict]:
@@ -300,7 +301,7 @@ def test_a_missing_bucket_is_refused_and_not_made(command, restored) -> None:
 @pytest.mark.parametrize("command", commands("gs://lab"), ids=" ".join)
 def test_a_bucket_of_others_is_refused(command, status, restored) -> None:
     restored.failing = status
-    _is_bucket.cache_clear()
+    _bucket_exists.cache_clear()
     assert_refused(run(*command), "gs://lab", "Anonymous caller", "credentials")
 
 

@@ -62,7 +62,7 @@ def _explained(error: Exception) -> tuple[str, int]:
     import jax
 
     from export.write import ParityError
-    from teachers.runs.checkpoint_writer import is_full
+    from teachers.runs.checkpoint_writer import means_full_disk
     from teachers.runs.errors import InputError, SaveError
     from teachers.train import DivergedError, StoppedError
 
@@ -72,7 +72,7 @@ def _explained(error: Exception) -> tuple[str, int]:
         return str(error), STOPPED
     if isinstance(error, ParityError | DivergedError | SaveError):
         return str(error), 1
-    if isinstance(error, OSError) and is_full(error):
+    if isinstance(error, OSError) and means_full_disk(error):
         place = f"writing {error.filename}: " if error.filename else ""
         return (
             f"{place}the disk is full; make room there (checkpoints already written are intact)",
@@ -272,7 +272,7 @@ def train_teacher(
     from teachers import InputError, get_task, teacher_config
     from teachers import train_teacher as train
     from teachers.runs.configuration import parse_assignments
-    from teachers.runs.progress import silent
+    from teachers.runs.progress import ignore_progress
 
     networks = ("actor", "phi", "psi")
     named: dict[str, Any] = {f"{network}.depth": depth for network in networks}
@@ -293,7 +293,9 @@ def train_teacher(
     folder = out or f"runs/{name}-teacher"
     first = jax.process_index() == 0  # the others are quiet
     with progress(f"train-teacher {name}") as report:
-        teacher = train(resolved, folder, resume=resume, progress=report if first else silent)
+        teacher = train(
+            resolved, folder, resume=resume, progress=report if first else ignore_progress
+        )
     if first:
         _show_run(folder, teacher.metadata, json)
 
@@ -623,13 +625,13 @@ def play(
     prepare()
     from export.artefacts import open_policy
     from teachers.measures import outcomes
+    from teachers.runs.outputs import require_new_file
     from teachers.simulation.animate import animate
     from teachers.simulation.play import play_in_c
     from teachers.simulation.render import ANIMATIONS
     from teachers.simulation.viewer import RealTime
     from teachers.simulation.viewer import viewer as open_viewer
     from teachers.tasks.disturbance import Disturbances
-    from teachers.tasks.files import require_new_file
 
     if video:
         require_new_file(video, *ANIMATIONS)
@@ -715,9 +717,9 @@ app.add_typer(share.app, name="share")
 
 
 def _join(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    from teachers.runs.distributed import join
+    from teachers.runs.distributed import join_processes
 
-    join(coordinator, processes, process)
+    join_processes(coordinator, processes, process)
 
 
 def _chosen(task: str | None) -> "Task | None":

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:  # the import is slow, and help should answer at once
-    from teachers.runs.checkpoints import Which
+    from teachers.runs.checkpoint_choice import CheckpointChoice
     from teachers.runs.progress import Progress as Report
 
 Checkpoint = Annotated[
@@ -155,9 +155,9 @@ def show(result: Any, as_json: bool, table: Callable[[], RenderableType]) -> Non
 
 def print_json(result: Any) -> None:
     """One JSON value on stdout."""
-    from teachers.runs.metadata import finite
+    from teachers.runs.metadata import replace_non_finite
 
-    print(json.dumps(finite(result)))
+    print(json.dumps(replace_non_finite(result)))
 
 
 def pair_table(title: str, rows: Mapping[str, Any]) -> Table:
@@ -209,7 +209,7 @@ def _note(figures: Mapping[str, Any]) -> str:
     return "" if at_goal is None else f"time at goal {at_goal:.2f}"
 
 
-def which(checkpoint: str) -> "Which":
+def which(checkpoint: str) -> "CheckpointChoice":
     """What `--checkpoint` names.
 
     Raises:
@@ -220,7 +220,7 @@ def which(checkpoint: str) -> "Which":
     if checkpoint.isdecimal():
         return int(checkpoint)
     if checkpoint in ("newest", "best"):
-        return cast("Which", checkpoint)
+        return cast("CheckpointChoice", checkpoint)
     raise InputError(f"--checkpoint {checkpoint!r}: give newest, best, or the control step of one")
 
 

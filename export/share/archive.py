@@ -19,10 +19,17 @@ from export.share.manifest import (
     damaged,
     parse_manifest,
 )
-from export.whole import appearing, require_free, require_space
-from teachers.runs.checkpoints import Which
+from teachers.runs.checkpoint_choice import CheckpointChoice
+from teachers.runs.checkpoint_files import mark_checkpoints_finished
 from teachers.runs.errors import InputError
-from teachers.runs.paths import absolute, local_draft, reaching, require_reachable
+from teachers.runs.outputs import (
+    create_atomically,
+    local_draft,
+    require_new_file,
+    require_space,
+    require_unused,
+)
+from teachers.runs.paths import absolute_path, require_reachable, translate_storage_errors
 
 ENDING = ".zip"
 
@@ -52,7 +59,7 @@ def pack(
     file: epath.PathLike,
     *,
     full: bool = False,
-    checkpoint: Which = "newest",
+    checkpoint: CheckpointChoice = "newest",
 ) -> dict[str, Any]:
     """Writes a run into one new file.
 
@@ -68,14 +75,11 @@ def pack(
     Raises:
         InputError: `run` is not the folder of a run or holds a link, or `file` is taken or cannot be written.
     """
-    out = absolute(file)
-    _require_archive(out)
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; give the name of a file with --out")
-    require_free(out)
+    out = absolute_path(file)
+    require_new_file(out, ENDING)
     made = bundle(run, full=full, checkpoint=checkpoint)
     with (
-        appearing(out) as partial,
+        create_atomically(out) as partial,
         local_draft(partial) as draft,
         zipfile.ZipFile(draft, "w") as archive,
     ):
@@ -106,19 +110,20 @@ def unpack(file: epath.PathLike, out: epath.PathLike) -> dict[str, Any]:
         InputError: the archive is damaged, hostile or of a newer format, or `out` is taken or cannot be
             written; in all cases nothing is left behind.
     """
-    folder = absolute(out)
-    require_free(folder)
+    folder = absolute_path(out)
+    require_unused(folder)
     with _opened(file) as (archive, manifest):
         require_space(folder, manifest.size)
         for entry in manifest.files:
             with _member(archive, entry, file) as read:
                 copy_verified(read, entry, str(file))
-        with appearing(folder) as partial:
+        with create_atomically(folder) as partial:
             for entry in manifest.files:
                 target = partial / entry.path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with _member(archive, entry, file) as read, target.open("wb") as sink:
                     copy_verified(read, entry, str(file), sink.write)
+            mark_checkpoints_finished(partial)
     return {"out": str(out), **manifest.summary()}
 
 
@@ -140,9 +145,9 @@ class _Archive(NamedTuple):
 @contextmanager
 def _opened(file: epath.PathLike) -> Iterator[_Archive]:
     """Opens an archive whose table of contents is just what its manifest lists."""
-    path = absolute(file)
+    path = absolute_path(file)
     require_reachable(path)
-    with reaching(path):
+    with translate_storage_errors(path):
         exists, is_folder = path.exists(), path.is_dir()
     if not exists:
         raise InputError(f"{file} does not exist; give a file that crl-distill share pack wrote")
@@ -221,11 +226,6 @@ def _readable(entry: Entry, file: epath.PathLike) -> Iterator[None]:
         yield
     except (*_BROKEN, OSError):
         raise damaged(str(file), entry.path, "cannot be read") from None
-
-
-def _require_archive(file: epath.Path) -> None:
-    if file.suffix != ENDING:
-        raise InputError(f"{file}: the archive's name must end in {ENDING}")
 
 
 def _entry(path: str, compression: int) -> zipfile.ZipInfo:

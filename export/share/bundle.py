@@ -11,16 +11,12 @@ from etils import epath
 from export.artefacts import load_agent
 from export.share.card import model_card
 from export.share.manifest import CARD, NAME, Entry, Manifest, describe, require_safe
-from teachers.runs.checkpoints import (
-    DamagedError,
-    Which,
-    newest_readable,
-    read_metadata,
-)
+from teachers.runs.checkpoint_choice import CheckpointChoice, read_newest_sound
+from teachers.runs.checkpoints import DamagedError, read_metadata
 from teachers.runs.errors import InputError
+from teachers.runs.layout import CHECKPOINTS
 from teachers.runs.metadata import Metadata, library_versions
 from teachers.runs.paths import is_local
-from teachers.runs.run_log import FOLDER
 
 ITEMS = ("metadata", "checksums", "params")  # of a checkpoint: all that a policy and a critic need
 
@@ -48,7 +44,7 @@ def bundle(
     *,
     full: bool = False,
     repo: str | None = None,
-    checkpoint: Which = "newest",
+    checkpoint: CheckpointChoice = "newest",
 ) -> Bundle:
     """Collects what is to be shared of a run.
 
@@ -62,7 +58,7 @@ def bundle(
         InputError: `run` is not the folder of a run, or holds a link or a name that cannot be shared.
     """
     folder = epath.Path(run)
-    step, metadata = newest_readable(folder, lambda step: _sound(folder, step), checkpoint)
+    step, metadata = read_newest_sound(folder, lambda step: _sound(folder, step), checkpoint)
     card = _own_card(folder) or model_card(metadata, step, repo).encode()
     entries = [describe(CARD, BytesIO(card).read)]
     paths = sorted("/".join(parts) for parts in _selected(folder, (), step, full))
@@ -140,7 +136,7 @@ def _shared(parts: tuple[str, ...], is_folder: bool, step: int, full: bool) -> b
     top = parts[0]
     if top.startswith(".") or parts in ((CARD,), (NAME,)):  # both are written anew
         return False
-    if top == FOLDER:
+    if top == CHECKPOINTS:
         if len(parts) == 1:
             return is_folder
         if not parts[1].isdecimal():  # one that Orbax has not finished

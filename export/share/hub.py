@@ -32,10 +32,11 @@ from export.share.manifest import (
     damaged,
     parse_manifest,
 )
-from export.whole import appearing, require_free, require_space
-from teachers.runs.checkpoints import Which
+from teachers.runs.checkpoint_choice import CheckpointChoice
+from teachers.runs.checkpoint_files import mark_checkpoints_finished
 from teachers.runs.errors import InputError
-from teachers.runs.paths import absolute, is_local
+from teachers.runs.outputs import create_atomically, require_space, require_unused
+from teachers.runs.paths import absolute_path, is_local
 
 Operations = list[CommitOperationAdd | CommitOperationDelete]
 
@@ -51,7 +52,7 @@ def push(
     private: bool = False,
     revision: str | None = None,
     full: bool = False,
-    checkpoint: Which = "newest",
+    checkpoint: CheckpointChoice = "newest",
     token: str | None = None,
 ) -> dict[str, Any]:
     """Uploads a run to a model repository in one commit, in place of the one pushed there before.
@@ -122,8 +123,8 @@ def pull(
             cannot be written; in all cases nothing is left behind.
     """
     _require_repo(repo)
-    folder = absolute(out)
-    require_free(folder)
+    folder = absolute_path(out)
+    require_unused(folder)
     api = _api(token)
     with _explained(repo, revision):
         info = api.model_info(repo, revision=revision, files_metadata=True)
@@ -134,7 +135,7 @@ def pull(
         )
     _require_listed(manifest, _sizes(info), repo)
     require_space(folder, manifest.size)
-    with appearing(folder) as partial, _beside(partial) as downloads:
+    with create_atomically(folder) as partial, _beside(partial) as downloads:
         for entry in manifest.files:
             file = _download(api, repo, entry.path, info, downloads)
             target = partial / entry.path
@@ -142,6 +143,7 @@ def pull(
             with file.open("rb") as source, target.open("wb") as sink:
                 copy_verified(source.read, entry, repo, sink.write)
             file.unlink()
+        mark_checkpoints_finished(partial)
     return {"out": str(out), "repo": repo, "commit": info.sha, **manifest.summary()}
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from teachers.runs.errors import InputError
-from teachers.runs.metadata import release
+from teachers.runs.metadata import release_to_install
 
 NAME = "manifest.json"
 CARD = "README.md"
@@ -105,7 +105,7 @@ def parse_manifest(raw: bytes, source: str) -> Manifest:
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise InputError(
             f"{source} has archive format {version}, newer than this crl-distill reads ({FORMAT_VERSION}); "
-            f"install {release(found.get('crl_distill'))}"
+            f"install {release_to_install(found.get('crl_distill'))}"
         )
     try:
         manifest = Manifest.model_validate(found)

@@ -16,7 +16,7 @@ from teachers.crl.learner import init_learner, make_update
 from teachers.crl.memory import device_memory, needs_remat, parameter_counts, training_memory
 from teachers.crl.networks import teacher_networks
 from teachers.crl.parameters import Params
-from teachers.runs.devices import replicated, shard_batch, sharded_if_even
+from teachers.runs.devices import replicated, shard_batch, sharded_if_divisible
 from teachers.simulation.rollout import reset, rollout
 from teachers.tasks import State
 
@@ -79,7 +79,7 @@ def _time_rollout(config: TeacherConfig, environments: int) -> tuple[float, int]
 
     key = jax.random.key(0)
     params = jax.jit(networks.init, out_shardings=replicated())(key)
-    place = sharded_if_even(environments)
+    place = sharded_if_divisible(environments)
     states = jax.jit(lambda key: reset(task, key, environments, "train"), out_shardings=place)(key)
     compiled = jax.jit(play).lower(params, states, key).compile()
     seconds = median_seconds(lambda: compiled(params, states, key))

@@ -1,4 +1,4 @@
-"""Writing checkpoints: in the background, each atomically, old ones removed, a full disk survived."""
+"""Writing checkpoints: in the background and atomically, with old ones removed and a full disk survived."""
 
 import errno
 import os
@@ -12,76 +12,79 @@ from typing import Any
 import orbax.checkpoint as ocp
 from etils import epath
 
-from teachers.runs.checkpoints import (
-    best_step,
-    checksum,
-    folder_of,
-    read_metadata,
-    remove_unfinished,
-    score,
-)
+from teachers.runs.checkpoint_choice import best_step, checkpoint_score
+from teachers.runs.checkpoint_files import remove_unfinished_checkpoints
+from teachers.runs.checkpoints import json_digest, read_metadata
 from teachers.runs.errors import SaveError
 from teachers.runs.fingerprint import fingerprint
+from teachers.runs.layout import checkpoints_folder
 from teachers.runs.metadata import Metadata
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CheckpointWriter:
-    """Saves checkpoints of a run, each atomically. Use it as a context manager: leaving it waits for the last."""
+    """Saves checkpoints of a run, each atomically. Use it as a context manager, which waits at its end for the last save."""
 
     def __init__(self, run: epath.PathLike, keep: int = 1, *, keep_best: bool = False) -> None:
         """Opens a run's folder for writing.
 
         Args:
             run: the folder.
-            keep: newest checkpoints to keep.
-            keep_best: keep also the one with the highest time at goal, of those evaluated at their own step.
+            keep: how many of the newest checkpoints to keep.
+            keep_best: whether to keep also the one with the highest time at goal, of those that were evaluated at their
+                own step.
+
+        Raises:
+            SaveError: the folder cannot be written.
         """
         self._run = epath.Path(run)
         best = best_step(run) if keep_best else None
-        self._best = None if best is None else score(read_metadata(run, best))
-        self._kept = _Kept(keep, best)
+        self._best_score = None if best is None else checkpoint_score(read_metadata(run, best))
+        self._policy = _NewestAndBest(keep, best)
         self._keep_best = keep_best
-        options = ocp.CheckpointManagerOptions(preservation_policy=self._kept)
-        with _explained(self._run):
-            self._manager = ocp.CheckpointManager(folder_of(run), options=options)
+        options = ocp.CheckpointManagerOptions(preservation_policy=self._policy)
+        with _translate_write_errors(self._run):
+            self._manager = ocp.CheckpointManager(checkpoints_folder(run), options=options)
 
     def save(self, step: int, metadata: Metadata, items: Mapping[str, Any]) -> None:
         """Starts writing a checkpoint; the arrays may be donated once this returns.
 
         Args:
             step: control steps.
-            metadata: what it is.
+            metadata: the checkpoint's description.
             items: pytrees by name, `params` among them.
 
         Raises:
-            SaveError: this one, or the one before it, cannot be written.
+            SaveError: this checkpoint, or the one before it, cannot be written.
         """
-        described = metadata.model_dump()
+        description = metadata.model_dump()
         checksums = {name: fingerprint(tree) for name, tree in items.items()}
-        checksums["metadata"] = checksum(described)
+        checksums["metadata"] = json_digest(description)
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         args |= {
-            "metadata": ocp.args.JsonSave(described),
+            "metadata": ocp.args.JsonSave(description),
             "checksums": ocp.args.JsonSave(checksums),
         }
         self.check()
-        own = score(metadata)
-        if self._keep_best and own is not None and (self._best is None or own >= self._best):
-            self._best, self._kept.best = own, step
-        with _uninterrupted(), _explained(self._run):
+        score = checkpoint_score(metadata)
+        if score is not None and self._is_best(score):
+            self._best_score, self._policy.best = score, step
+        with _delay_interrupts(), _translate_write_errors(self._run):
             self._manager.save(step, args=ocp.args.Composite(**args))
 
+    def _is_best(self, score: float) -> bool:
+        return self._keep_best and (self._best_score is None or score >= self._best_score)
+
     def check(self) -> None:
-        """Raises what went wrong while a checkpoint was written in the background.
+        """Raises the error of a save that has failed in the background.
 
         Raises:
-            SaveError: it could not be written.
+            SaveError: the checkpoint could not be written.
         """
-        # Asking the manager for errors would take them from the thread that then removes old checkpoints.
+        # While a save is running, asking for errors would hide them from the thread that removes old checkpoints next.
         if not self._manager.is_saving_in_progress():
-            with _explained(self._run):
+            with _translate_write_errors(self._run):
                 self._manager.wait_until_finished()
 
     def __enter__(self) -> "CheckpointWriter":
@@ -93,59 +96,63 @@ class CheckpointWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with _uninterrupted():
+        with _delay_interrupts():
             try:
-                with _explained(self._run):
+                with _translate_write_errors(self._run):
                     self._manager.wait_until_finished()
             except SaveError as failed:
                 if error is None:
                     raise
-                error.add_note(str(failed))  # what ended the run is said first
+                error.add_note(str(failed))  # the error that ended the run stays the first
             finally:
-                with suppress(Exception):  # said above
+                with suppress(Exception):  # the same error was raised above
                     self._manager.close()
 
 
-class _Kept(ocp.checkpoint_managers.PreservationPolicy):
-    """Of a run's checkpoints, the newest and the best one."""
+class _NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
+    """Preserves the newest of a run's checkpoints, and the best one."""
 
     def __init__(self, newest: int, best: int | None) -> None:
         self.newest, self.best = newest, best
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        """Which of the checkpoints are kept."""
-        newest = sorted(each.step for each in checkpoints)[-self.newest :]
-        return [each.step in newest or each.step == self.best for each in checkpoints]
+        """Returns for each checkpoint whether it is preserved."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        newest = sorted(steps)[-self.newest :]
+        return [step in newest or step == self.best for step in steps]
 
 
 @contextmanager
-def _explained(run: epath.Path) -> Iterator[None]:
-    """Turns what Orbax raises while it writes into one clear line, and removes what it left half written."""
+def _translate_write_errors(run: epath.Path) -> Iterator[None]:
+    """Turns errors of Orbax into a `SaveError` of one line, and removes what the failed save left half-written."""
     try:
         yield
-    except Exception as error:  # whatever the storage behind the path raises
-        with suppress(Exception):  # whose storage may be out of reach
-            remove_unfinished(run)
-        reason = "the disk is full" if is_full(error) else str(error).strip().partition("\n")[0]
+    except Exception as error:  # each kind of storage raises errors of its own
+        with suppress(Exception):  # the storage may be out of reach
+            remove_unfinished_checkpoints(run)
+        reason = (
+            "the disk is full" if means_full_disk(error) else str(error).strip().partition("\n")[0]
+        )
         raise SaveError(
             f"cannot write a checkpoint in {run}: {reason}; make room there and go on with --resume "
             "(the checkpoints before it are intact)"
         ) from error
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether something could not be written for want of room."""
+def means_full_disk(error: BaseException) -> bool:
+    """Returns whether an error, or one that caused it, says that the disk or the user's quota is full."""
     if isinstance(error, OSError) and error.errno:
-        return error.errno in FULL
-    if any(os.strerror(number) in str(error) for number in FULL):  # as TensorStore says it
+        return error.errno in DISK_FULL_ERRORS
+    # TensorStore gives the reason in words alone.
+    if any(os.strerror(number) in str(error) for number in DISK_FULL_ERRORS):
         return True
-    inner = error.__cause__ or error.__context__
-    return inner is not None and is_full(inner)
+    cause = error.__cause__ or error.__context__
+    return cause is not None and means_full_disk(cause)
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Lets Ctrl-C wait until the block is done: inside a save it would leave it half written."""
+def _delay_interrupts() -> Iterator[None]:
+    """Delays Ctrl-C until the block is done, because it would leave a save half-written."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -11,13 +11,13 @@ from etils import epath
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from teachers.runs.errors import InputError
-from teachers.runs.paths import reaching, require_reachable
+from teachers.runs.paths import require_reachable, translate_storage_errors
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
 
 class Config(BaseModel):
-    """Base of every configuration: immutable, and unknown keys are errors.
+    """Base class of every configuration: immutable, with an error for unknown keys.
 
     Attributes:
         renamed: fields that had another name in the version before, by that name; see `current_keys`.
@@ -28,72 +28,85 @@ class Config(BaseModel):
     renamed: ClassVar[Mapping[str, str]] = {}
 
     def to_toml(self) -> str:
-        """The whole configuration as TOML, which `--config` reads back."""
+        """Returns the complete configuration as TOML, which `--config` reads again."""
         return tomli_w.dumps(self.model_dump(exclude_none=True))
 
 
 def stored_config(model: type[ConfigType], raw: Any, source: str) -> ConfigType:
-    """The configuration inside an artefact.
+    """Returns the configuration inside an artefact.
+
+    Args:
+        model: the type of the configuration.
+        raw: the configuration as the artefact stores it.
+        source: the artefact's path, for warnings and errors.
 
     Raises:
-        InputError: it does not fit this version's.
+        InputError: the configuration does not fit this version of `model`.
     """
     try:
         return model.model_validate(current_keys(model, raw, source))
     except ValidationError as error:
         raise InputError(
-            f"the configuration inside {source} does not fit this crl-distill ({_explain(error)}); "
+            f"the configuration inside {source} does not fit this crl-distill ({_describe_error(error)}); "
             "install the version that `crl-distill info` names for it"
         ) from None
 
 
-def resolve(
+def resolve_config(
     model: type[ConfigType],
     defaults: Mapping[str, Any],
     file: epath.PathLike | None,
     overrides: Mapping[str, Any] | None,
     source: str = "--set",
 ) -> ConfigType:
-    """A configuration from defaults, a TOML file and overrides by dotted key; the later ones win.
+    """Returns a configuration from defaults, a TOML file and overrides; of several values for a key, the last wins.
+
+    Args:
+        model: the type of the configuration.
+        defaults: values by dotted key.
+        file: a TOML file.
+        overrides: values by dotted key.
+        source: where the overrides come from, for warnings and errors.
 
     Raises:
-        InputError: one line that names the key, the value and the remedy.
+        InputError: a key is unknown or a value is invalid; the message names the key, the value and what to do.
     """
     tree: dict[str, Any] = {}
-    _merge(tree, _nested(model, defaults, "the defaults"))
+    _merge(tree, _nest(model, defaults, "the defaults"))
     if file is not None:
         content = current_keys(model, read_toml(file), str(file))
-        _merge(tree, _checked_keys(model, content, str(file)))
-    _merge(tree, _nested(model, overrides or {}, source))
+        _require_known_keys(model, content, str(file))
+        _merge(tree, content)
+    _merge(tree, _nest(model, overrides or {}, source))
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise InputError(_explain(error)) from None
+        raise InputError(_describe_error(error)) from None
 
 
 def read_toml(file: epath.PathLike) -> dict[str, Any]:
-    """The contents of a TOML file.
+    """Returns the content of a TOML file.
 
     Raises:
         InputError: there is no such file, or it is not TOML.
     """
     require_reachable(file)
     try:
-        with reaching(file):
+        with translate_storage_errors(file):
             content = epath.Path(file).read_bytes()
         return tomllib.loads(content.decode())
     except OSError as error:
-        reason = error.strerror or "there is no such file"  # from a cloud
+        reason = error.strerror or "there is no such file"  # in a cloud the error gives no reason
         raise InputError(f"cannot read configuration {file}: {reason}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not valid TOML: {error}") from None
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, str]:
-    """`["section.key=value", ...]` as overrides.
+    """Returns overrides by dotted key from `["section.key=value", ...]`.
 
     Raises:
-        InputError: an assignment without `=`.
+        InputError: an assignment has no `=` or no key.
     """
     pairs = [assignment.partition("=") for assignment in assignments]
     for assignment, (key, equals, _) in zip(assignments, pairs, strict=True):
@@ -129,20 +142,21 @@ def current_keys(model: type[BaseModel], tree: Any, source: str) -> Any:
     return current
 
 
-def _explain(error: ValidationError) -> str:
+def _describe_error(error: ValidationError) -> str:
+    """Returns the first error of a validation in one line: key, value and reason."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     return f"{key} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
 
 
-def _keys(model: type[BaseModel], prefix: str = "") -> dict[str, type[BaseModel] | None]:
-    """Every dotted key, with the model behind it where it is a section."""
+def _dotted_keys(model: type[BaseModel], prefix: str = "") -> dict[str, type[BaseModel] | None]:
+    """Returns every dotted key of a configuration, with the model of those that are sections and None for others."""
     keys: dict[str, type[BaseModel] | None] = {}
     for name, field in model.model_fields.items():
         section = _section(field.annotation)
         keys[prefix + name] = section
         if section:
-            keys |= _keys(section, f"{prefix}{name}.")
+            keys |= _dotted_keys(section, f"{prefix}{name}.")
     return keys
 
 
@@ -153,7 +167,8 @@ def _section(annotation: Any) -> type[BaseModel] | None:
 
 
 def _require_key(model: type[Config], key: str, source: str, *, leaf: bool = False) -> None:
-    keys = _keys(model)
+    """Raises an error if a configuration has no such dotted key, or, with `leaf`, if the key is a section."""
+    keys = _dotted_keys(model)
     if key not in keys:
         leaves = [name for name, section in keys.items() if section is None]
         near = difflib.get_close_matches(key, leaves, n=1, cutoff=0.5)
@@ -169,8 +184,9 @@ def _first_leaf(keys: Mapping[str, Any], section: str) -> str:
     return next(key for key in keys if key.startswith(f"{section}."))
 
 
-def _checked_keys(model: type[Config], tree: dict[str, Any], source: str) -> dict[str, Any]:
-    keys = _keys(model)
+def _require_known_keys(model: type[Config], tree: dict[str, Any], source: str) -> None:
+    """Raises an error if nested values have a key that the configuration lacks, or a value in place of a section."""
+    keys = _dotted_keys(model)
 
     def check(node: dict[str, Any], prefix: str) -> None:
         for name, value in node.items():
@@ -183,10 +199,10 @@ def _checked_keys(model: type[Config], tree: dict[str, Any], source: str) -> dic
                 check(value, f"{prefix}{name}.")
 
     check(tree, "")
-    return tree
 
 
-def _nested(model: type[Config], flat: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _nest(model: type[Config], flat: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Returns values by dotted key as nested tables, with renamed keys under their present name."""
     tree: dict[str, Any] = {}
     for given, value in flat.items():
         key = _current_key(model, given, source)
@@ -217,6 +233,7 @@ def _current_key(model: type[BaseModel], key: str, source: str) -> str:
 
 
 def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
+    """Sets the nested values of `new` in `into`; tables are merged key by key."""
     for key, value in new.items():
         if isinstance(value, Mapping) and isinstance(into.get(key), dict):
             _merge(into[key], value)

@@ -1,6 +1,6 @@
-"""All devices of a run as one mesh: environments and batches are spread over them, parameters are on each.
+"""All devices of a run as one mesh: environments and batches are sharded over them, parameters are replicated.
 
-One device is a mesh of one. Where several machines work together the mesh is that of all their devices.
+One device is a mesh of one. Where several machines train together, the mesh holds the devices of all of them.
 """
 
 import hashlib
@@ -18,45 +18,45 @@ from teachers.runs.errors import InputError
 Tree = TypeVar("Tree")
 
 AXIS = "devices"
-MESSAGE = 1000  # bytes of an error message sent between processes
+MESSAGE_BYTES = 1000  # size of an error message sent between processes
 
 
 @lru_cache(maxsize=1)
 def mesh() -> Mesh:
-    """All devices, in a row."""
+    """Returns the mesh of all devices, with one axis."""
     return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated() -> NamedSharding:
-    """Of an array that every device holds."""
+    """Returns the sharding of an array that every device holds completely."""
     return NamedSharding(mesh(), PartitionSpec())
 
 
 def sharded(axis: int = 0) -> NamedSharding:
-    """Of an array that is cut along `axis`, each device holding a part."""
-    return NamedSharding(mesh(), _cut(axis))
+    """Returns the sharding of an array that is divided along `axis`, each device holding a part."""
+    return NamedSharding(mesh(), _partition(axis))
 
 
-def sharded_if_even(count: int) -> NamedSharding:
-    """Of an array with `count` rows: cut where they can be dealt out evenly."""
+def sharded_if_divisible(count: int) -> NamedSharding:
+    """Returns the sharding of an array with `count` rows: divided if they are a multiple of the devices, else replicated."""
     return replicated() if count % mesh().size else sharded()
 
 
 def shard_batch(tree: Tree) -> Tree:
-    """Inside a jitted function: the same batch, cut along its leading axis."""
+    """Returns the same batch divided along its leading axis; to be used inside a jitted function."""
     return jax.lax.with_sharding_constraint(tree, sharded())
 
 
 def map_over_devices(
     function: Callable[..., tuple[Any, Any]], count: int
 ) -> Callable[..., tuple[Any, Any]]:
-    """The same function, with every device working on its own rows and never waiting for another.
+    """Returns the same function, with every device computing its own rows and never waiting for another.
 
-    Left out where `count` rows cannot be dealt out evenly: then every device does all.
+    If `count` is not a multiple of the devices, the function is returned as it is: then every device computes all rows.
 
     Args:
-        function: of pytrees with a leading axis of rows; its first result has that axis first, its second has it
-            behind an axis of time.
+        function: takes pytrees with a leading axis of rows; its first result has that axis first, its second result has
+            it second, after an axis of time.
         count: rows in all.
     """
     if count % mesh().size:
@@ -64,20 +64,20 @@ def map_over_devices(
     return jax.shard_map(
         function,
         mesh=mesh(),
-        in_specs=_cut(0),
-        out_specs=(_cut(0), _cut(1)),
+        in_specs=_partition(0),
+        out_specs=(_partition(0), _partition(1)),
         check_vma=False,
     )
 
 
 def require_divisible(**counts: int) -> None:
-    """Refuses numbers that cannot be dealt out evenly to the devices.
+    """Raises an error if a number is not a multiple of the number of devices.
 
     Args:
-        counts: by dotted key, with `__` for the dot.
+        counts: numbers by configuration key, with `__` for the dot.
 
     Raises:
-        InputError: one cannot.
+        InputError: one of them is no multiple.
     """
     devices = mesh().size
     for name, count in counts.items():
@@ -89,10 +89,13 @@ def require_divisible(**counts: int) -> None:
 
 
 def on_main_process(work: Callable[[], Any]) -> None:
-    """Has the first process of a run do something to its files, while all others wait.
+    """Calls a function in the first process of a run, while all others wait.
+
+    Args:
+        work: changes the run's files.
 
     Raises:
-        InputError: the work raised it, or anything else in another process.
+        InputError: `work` raised it; in the other processes, if `work` raised any error.
     """
     if jax.process_count() == 1:
         work()
@@ -101,23 +104,27 @@ def on_main_process(work: Callable[[], Any]) -> None:
     if jax.process_index() == 0:
         try:
             work()
-        except Exception as error:  # the others would wait for ever
+        except Exception as error:  # sent to the other processes, which would wait without end
             message = str(error)
-    said = np.frombuffer(message.encode()[:MESSAGE].ljust(MESSAGE), np.uint8)
-    if message := bytes(multihost_utils.broadcast_one_to_all(said)).decode(errors="ignore").strip():
+    sent = np.frombuffer(message.encode()[:MESSAGE_BYTES].ljust(MESSAGE_BYTES), np.uint8)
+    received = bytes(multihost_utils.broadcast_one_to_all(sent))
+    if message := received.decode(errors="ignore").strip():
         raise InputError(message)
 
 
 def require_same_settings(settings: str) -> None:
-    """Refuses processes that were not all started with the same settings.
+    """Raises an error if the processes of a run were started with different settings.
+
+    Args:
+        settings: this process's settings as text.
 
     Raises:
-        InputError: some differ.
+        InputError: another process has other settings.
     """
     if jax.process_count() == 1:
         return
-    own = np.frombuffer(hashlib.sha256(settings.encode()).digest(), np.uint8)
-    if (multihost_utils.process_allgather(own) != own).any():
+    digest = np.frombuffer(hashlib.sha256(settings.encode()).digest(), np.uint8)
+    if (multihost_utils.process_allgather(digest) != digest).any():
         raise InputError(
             "the processes of this run were started with different settings; give all of them the same options "
             "(or, to train apart, unset the variables by which they found each other)"
@@ -125,11 +132,11 @@ def require_same_settings(settings: str) -> None:
 
 
 def all_processes_agree(choice: bool) -> bool:
-    """The choice of the first process of a run."""
+    """Returns the choice of the first process of a run, in all processes."""
     if jax.process_count() == 1:
         return choice
     return bool(multihost_utils.broadcast_one_to_all(np.array(choice)))
 
 
-def _cut(axis: int) -> PartitionSpec:
+def _partition(axis: int) -> PartitionSpec:
     return PartitionSpec(*[None] * axis, AXIS)

@@ -1,4 +1,4 @@
-"""Several machines, or several processes of one, that train together through JAX's own runtime."""
+"""Training with several processes, on one machine or several, connected by JAX's distributed runtime."""
 
 import os
 
@@ -6,24 +6,24 @@ import jax
 
 from teachers.runs.errors import InputError
 
-TIMEOUT = 300  # seconds to wait for the others
+TIMEOUT = 300  # seconds to wait for the other processes
 
 
-def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Joins the other processes of a run; does nothing where there are none.
+def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Connects this process with the other processes of a run; does nothing if it is the only one.
 
-    To be called before anything is computed. Without arguments, the processes that SLURM's `srun` started find each other.
+    To be called before JAX computes anything. Without arguments, processes that SLURM's `srun` started find each other.
 
     Args:
         coordinator: `HOST:PORT` of the first process.
-        processes: how many there are.
-        process: which of them this one is, from 0.
+        processes: number of processes.
+        process: index of this process, from 0.
 
     Raises:
-        InputError: an argument is missing or wrong, or the others do not come.
+        InputError: an argument is missing or wrong, or the other processes do not connect in time.
     """
     if (coordinator, processes, process) == (None, None, None):
-        # In a step of SLURM with one task, such as the batch script itself, there is nobody to wait for.
+        # A step of SLURM with one task, such as the batch script itself, is the only process.
         if os.environ.get("SLURM_STEP_NUM_TASKS", "1") not in ("", "1"):
             _initialize()
         return

@@ -1,8 +1,8 @@
-"""The learning curve of a run."""
+"""A picture of a run's learning curve."""
 
 from etils import epath
 
-from teachers.runs.paths import local_draft
+from teachers.runs.outputs import local_draft
 from teachers.runs.run_log import read_metrics
 
 
@@ -11,9 +11,9 @@ def plot_learning_curve(run: epath.PathLike, file: epath.PathLike) -> None:
 
     Args:
         run: a run's folder with `metrics.jsonl`.
-        file: the picture to write, such as `curve.png`.
+        file: the image to write, such as `curve.png`.
     """
-    from matplotlib.figure import Figure  # late: it takes a second to import
+    from matplotlib.figure import Figure  # imported here because it takes a second
 
     rows = read_metrics(run)
     evaluated = [row for row in rows if "success_at_end" in row]
@@ -22,8 +22,8 @@ def plot_learning_curve(run: epath.PathLike, file: epath.PathLike) -> None:
     steps = [row["step"] for row in evaluated]
     for name, label in (("success_at_end", "success at end"), ("time_at_goal", "time at goal")):
         (line,) = goal.plot(steps, [row[name] for row in evaluated], marker="o", label=label)
-        low, high = zip(*(row[f"{name}_ci95"] for row in evaluated), strict=True)
-        goal.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
+        lower, upper = zip(*(row[f"{name}_ci95"] for row in evaluated), strict=True)
+        goal.fill_between(steps, lower, upper, alpha=0.2, color=line.get_color())
     goal.set(xlabel="control steps", ylim=(0, 1.02), title="evaluation, 95% intervals")
     goal.legend()
     critic.plot([row["step"] for row in rows], [row["contrastive_accuracy"] for row in rows])

@@ -1,4 +1,4 @@
-"""What every artefact says of itself: task, networks, configuration, figures, lineage, library versions."""
+"""The description inside every artefact: task, networks, configuration, figures, lineage and library versions."""
 
 import hashlib
 import math
@@ -14,10 +14,10 @@ from pydantic import ValidationError, field_validator
 from teachers.runs.configuration import Config
 from teachers.runs.errors import InputError
 
-# 1 lacks `task_source` and `sizes`, 2 the count of steps not applied in `training`, 3 checksums; in 4 the replay is an
-# item of its own.
+# Format 1 lacks `task_source` and `sizes`, format 2 the count of skipped updates in `training`, format 3 checksums; since
+# format 4 the replay is an item of its own.
 FORMAT_VERSION = 4
-VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
+VERSION_PATTERN = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
 
 _LIBRARIES = (
     "crl-distill",
@@ -35,19 +35,19 @@ _LIBRARIES = (
 
 
 class Metadata(Config):
-    """Carried inside every checkpoint and ONNX file, so that it can be opened with nothing else.
+    """The description inside every checkpoint and ONNX file, with which it can be opened without any other file.
 
     Attributes:
-        format_version: of this description.
+        format_version: version of this description's format.
         kind: teacher, student or onnx.
         task: the task's name.
-        task_source: the file and class of a task of the user's own, where it was made; else empty.
-        sizes: numbers in an observation, a goal and an action.
+        task_source: file and class of a task that the user wrote, on the machine that made the artefact; else empty.
+        sizes: number of elements in an observation, a goal and an action.
         networks: for each network its shape and number of parameters.
-        config: the resolved configuration that made it.
+        config: the complete configuration that made the artefact.
         metrics: the last figures measured.
-        lineage: what it was made from; `{}` for a teacher.
-        versions: of the libraries that wrote it.
+        lineage: the artefacts that it was made from; `{}` for a teacher.
+        versions: versions of the libraries that wrote it, by distribution name.
     """
 
     format_version: int = FORMAT_VERSION
@@ -63,32 +63,36 @@ class Metadata(Config):
 
     @field_validator("metrics", "lineage", mode="before")
     @classmethod
-    def _valid_json(cls, value: Any) -> Any:
-        return finite(value)
+    def _replace_non_finite(cls, value: Any) -> Any:
+        return replace_non_finite(value)
 
 
-def finite(value: Any) -> Any:
-    """The value with NaN and infinities as None, which JSON lacks."""
+def replace_non_finite(value: Any) -> Any:
+    """Returns a value of nested mappings and sequences with None for NaN and infinities, which JSON lacks."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: replace_non_finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [replace_non_finite(item) for item in value]
     return value
 
 
 def parse_metadata(raw: Any, source: str) -> Metadata:
-    """Checks a description that was read from `source`.
+    """Checks and returns a description that was read from an artefact.
+
+    Args:
+        raw: the JSON value that was read.
+        source: the artefact's path, for the error.
 
     Raises:
-        InputError: it is not one of ours, or of a newer format.
+        InputError: the description is not one of crl-distill, or of a newer format.
     """
     found = raw.get("format_version") if isinstance(raw, dict) else None
     if isinstance(found, int) and found > FORMAT_VERSION:
         raise InputError(
             f"{source} has format version {found}, newer than this crl-distill reads ({FORMAT_VERSION}); "
-            f"install {release(_writer(raw))}"
+            f"install {release_to_install(_writer_version(raw))}"
         )
     try:
         return Metadata.model_validate(raw)
@@ -99,32 +103,41 @@ def parse_metadata(raw: Any, source: str) -> Metadata:
         ) from None
 
 
-def _writer(raw: Mapping[str, Any]) -> Any:
+def _writer_version(raw: Mapping[str, Any]) -> Any:
+    """Returns the version of crl-distill that an unchecked description names; None if it names none."""
     versions = raw.get("versions")
     return versions.get("crl-distill") if isinstance(versions, Mapping) else None
 
 
-def release(version: object) -> str:
-    """The release to install for an artefact of a later format, by the version that it says wrote it."""
-    # Printed only if it looks like one: the artefact may come from anywhere.
-    if isinstance(version, str) and VERSION.fullmatch(version):
+def release_to_install(version: object) -> str:
+    """Returns the words for the release that reads an artefact of a newer format.
+
+    Args:
+        version: the version of crl-distill that the artefact names as its writer.
+    """
+    # The artefact may be hostile, so its text is printed only if it looks like a version.
+    if isinstance(version, str) and VERSION_PATTERN.fullmatch(version):
         return f"crl-distill {version} or later"
     return "the newest crl-distill"
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that shape an artefact, by distribution name."""
-    found = {}
+    """Returns the versions of the libraries that influence an artefact, by distribution name."""
+    versions = {}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
-def digest(params: Any) -> str:
-    """A SHA-256 of the parameters' names, shapes and bytes, to tell which network an artefact came from."""
+def parameter_digest(params: Any) -> str:
+    """Returns the SHA-256 of the parameters' names, shapes and bytes, which identifies a network.
+
+    Args:
+        params: pytree of arrays.
+    """
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         array = np.asarray(leaf)

@@ -1,68 +1,319 @@
-"""New folders for runs and results."""
+"""Everything about writing: which paths are free, how folders are created, and files that are complete or absent.
+
+A command writes in three steps: it raises an error if its output path is taken (`require_...`), creates the folder
+(`create_folder`, `new_run_folder`, or `create_marked_folder` for a folder that a later call may continue), and writes
+files that never appear half-written (`write_atomically`, `create_atomically`).
+"""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import secrets
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import jax
 from etils import epath
 
 from teachers.runs.devices import on_main_process
 from teachers.runs.errors import InputError
-from teachers.runs.paths import is_local, reaching, require_reachable
+from teachers.runs.layout import CHECKPOINTS, CONFIG, EVENTS, METRICS
+from teachers.runs.paths import is_local, require_reachable, translate_storage_errors
 
 
-def require_new(out: epath.PathLike) -> None:
-    """Refuses a folder that already holds something.
+def require_unused(path: epath.PathLike) -> None:
+    """Raises an error if a path is taken; a path is free if it does not exist or is an empty folder.
 
     Raises:
-        InputError: the folder is not empty, is a file, or cannot be reached.
+        InputError: the path is a file or a folder with content, or it cannot be reached.
     """
-    out = epath.Path(out)
-    require_reachable(out)
-    with reaching(out):
-        if out.exists() and not out.is_dir():
-            raise InputError(f"{out} is a file; choose a folder with --out")
-        if out.is_dir() and any(out.iterdir()):
+    path = epath.Path(path)
+    require_reachable(path)
+    with translate_storage_errors(path):
+        if path.is_dir():
+            if any(path.iterdir()):
+                raise InputError(
+                    f"{path} already holds files; choose another --out or remove it (nothing was overwritten)"
+                )
+        elif path.exists():
             raise InputError(
-                f"{out} already holds files; choose another --out or remove it (nothing was overwritten)"
+                f"{path} exists and is a file; choose another --out or remove it (nothing was overwritten)"
             )
 
 
-@contextmanager
-def new_folder(out: epath.PathLike) -> Iterator[None]:
-    """A new folder; if the block is interrupted before it holds a checkpoint, it is removed again.
+def require_new_file(file: epath.PathLike, *endings: str) -> None:
+    """Raises an error if a file cannot be written, so that a command fails before its work and not after.
+
+    Args:
+        file: the file to write.
+        endings: the endings that its name may have, such as `.png`.
 
     Raises:
-        InputError: it is taken, or cannot be created or written.
+        InputError: the name has another ending, the file exists, or its folder cannot be written or reached.
     """
-    out = epath.Path(out)
+    file = epath.Path(file)
+    if file.suffix not in endings:
+        raise InputError(f"{file}: the file's name must end in {' or '.join(endings)}")
+    require_reachable(file)
+    with translate_storage_errors(file):
+        if file.is_dir():
+            raise InputError(f"{file} is a folder; give the name of a file")
+        if file.exists():
+            raise InputError(
+                f"{file} exists; choose another name or remove it (nothing was overwritten)"
+            )
+    if not is_local(file):
+        return
+    existing = next(folder for folder in file.absolute().parents if folder.exists())
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"cannot write in {existing}; choose another folder for {file.name}")
 
-    def make() -> None:
-        require_new(out)
-        make_folder(out)
 
-    on_main_process(make)
+def free_bytes(folder: epath.PathLike) -> int | None:
+    """Returns the free space of the file system of an existing folder; None in a cloud, which has no such limit."""
+    return shutil.disk_usage(folder).free if is_local(folder) else None
+
+
+def require_space(path: epath.Path, size: int) -> None:
+    """Raises an error if the file system of `path` has fewer than `size` bytes free; does nothing in a cloud.
+
+    Raises:
+        InputError: there is too little space.
+    """
+    if not is_local(path):
+        return
+    free = free_bytes(next(folder for folder in path.parents if folder.exists()))
+    if free is not None and size > free:
+        raise InputError(
+            f"{path} would take {size:,} bytes, but only {free:,} are free; choose an --out on another disk"
+        )
+
+
+def create_folder(folder: epath.PathLike) -> None:
+    """Creates a folder and its parents; does nothing in a cloud, where folders exist only through their files.
+
+    Raises:
+        InputError: the folder cannot be created, written or reached.
+    """
+    if not is_local(folder):
+        require_reachable(folder)
+        return
+    try:
+        epath.Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot create {folder}: {error.strerror}; choose another --out"
+        ) from None
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write in {folder}; choose another --out")
+
+
+@contextmanager
+def new_run_folder(run: epath.PathLike) -> Iterator[None]:
+    """Creates the folder of a new run, and removes it if Ctrl-C ends the block before the first checkpoint.
+
+    Raises:
+        InputError: the path is taken, or the folder cannot be created or written.
+    """
+    run = epath.Path(run)
+
+    def create() -> None:
+        require_unused(run)
+        create_folder(run)
+
+    on_main_process(create)
     try:
         yield
     except KeyboardInterrupt:
-        if jax.process_index() == 0 and not any(out.glob("checkpoints/*[0-9]")):
-            out.rmtree(missing_ok=True)
+        if jax.process_index() == 0 and not any(run.glob(f"{CHECKPOINTS}/*[0-9]")):
+            run.rmtree(missing_ok=True)
         raise
 
 
-def make_folder(out: epath.PathLike) -> None:
-    """Creates a folder and its parents; in a cloud, where there are none but by their files, nothing.
+def remove_unfinished_run(run: epath.PathLike) -> None:
+    """Removes the files that a run wrote before it ended without a checkpoint; the empty folder stays.
+
+    Unfinished checkpoints have to be removed before, with `remove_unfinished_checkpoints`.
 
     Raises:
-        InputError: it cannot be created, written or reached.
+        InputError: the folder holds any other file or a checkpoint; then nothing is removed.
     """
-    if not is_local(out):
-        require_reachable(out)
+    run = epath.Path(run)
+    if not run.is_dir():
         return
+    files, checkpoints = _log_files(run), run / CHECKPOINTS
+    others = [entry for entry in run.iterdir() if entry not in {*files, checkpoints}]
+    if checkpoints.is_dir():
+        others += checkpoints.iterdir()
+    if others:
+        raise _unexpected_file(run, others[0].name, "an unfinished run")
+    for file in files:
+        file.unlink(missing_ok=True)
+    if checkpoints.is_dir():
+        checkpoints.rmtree()
+
+
+def _log_files(run: epath.Path) -> list[epath.Path]:
+    """Returns the paths of all files that a run leaves beside its checkpoints; some may not exist."""
+    files = [run / CONFIG, run / METRICS]
+    return [*files, *map(_temporary_path, files), *run.glob(EVENTS)]
+
+
+def read_marker(folder: epath.PathLike, marker: str, owner: str) -> str | None:
+    """Reads the marker file by which a command recognises a folder of its own.
+
+    Args:
+        folder: the output folder that the user chose.
+        marker: name of the marker file.
+        owner: what leaves such folders, for the error, such as "a demo".
+
+    Returns:
+        The content of the marker; None if the folder is unused.
+
+    Raises:
+        InputError: the folder holds files but no marker, is a file, or cannot be reached.
+    """
+    folder = epath.Path(folder)
+    require_reachable(folder)
+    with translate_storage_errors(folder):
+        if (folder / marker).exists():
+            return (folder / marker).read_text()
+        if folder.is_dir() and any(folder.iterdir()):
+            raise InputError(
+                f"{folder} already holds files that are not those of {owner}; choose another --out or remove it "
+                "(nothing was overwritten)"
+            )
+    require_unused(folder)
+    return None
+
+
+def create_marked_folder(folder: epath.PathLike, marker: str, content: str) -> None:
+    """Creates a folder with a marker file, or replaces the marker in an existing folder.
+
+    Raises:
+        InputError: the folder cannot be created, written or reached.
+    """
+    create_folder(folder)
+    write_atomically(epath.Path(folder) / marker, content)
+
+
+def remove_marked_folder(folder: epath.PathLike, names: Collection[str], owner: str) -> None:
+    """Removes a folder in which a command recognised its marker, with everything in it.
+
+    Args:
+        folder: the folder.
+        names: files and folders that the command leaves there, the marker among them.
+        owner: see `read_marker`.
+
+    Raises:
+        InputError: the folder holds something else too; then nothing is removed.
+    """
+    folder = epath.Path(folder)
+    with translate_storage_errors(folder):
+        others = sorted({entry.name for entry in folder.iterdir()} - set(names))
+        if others:
+            raise _unexpected_file(folder, others[0], owner)
+        folder.rmtree()
+
+
+def _unexpected_file(folder: epath.Path, name: str, owner: str) -> InputError:
+    return InputError(
+        f"{folder} already holds files that {owner} does not leave, such as {name}; choose another --out or remove it "
+        "(nothing was overwritten)"
+    )
+
+
+@contextmanager
+def create_atomically(path: epath.Path) -> Iterator[epath.Path]:
+    """Lets the block write a file or folder under a temporary name, and renames it to `path` at the end.
+
+    Yields:
+        The temporary path, beside `path`. After an error or an interruption nothing of it is left.
+
+    Raises:
+        InputError: `path` is taken, or cannot be written.
+    """
+    require_unused(path)
+    partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
     try:
-        epath.Path(out).mkdir(parents=True, exist_ok=True)
+        with translate_storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            require_unused(path)  # another process may have created it meanwhile
+            _rename(partial, path)
     except OSError as error:
-        raise InputError(f"cannot create {out}: {error.strerror}; choose another --out") from None
-    if not os.access(out, os.W_OK):
-        raise InputError(f"cannot write in {out}; choose another --out")
+        # The error is not called a full disk or the like, as a file that was being read may also have disappeared.
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            f"cannot write {path}: {error.filename or path.parent}: {reason}; choose another --out"
+        ) from None
+    finally:
+        _remove(partial)
+
+
+def _rename(partial: epath.Path, path: epath.Path) -> None:
+    if path.is_dir():
+        path.rmdir()
+    try:
+        partial.rename(path)
+    except BaseException:
+        if not is_local(
+            path
+        ):  # a rename in a cloud copies file by file, so that some may be there already
+            _remove(path)
+        raise
+
+
+def _remove(path: epath.Path) -> None:
+    if path.is_dir():
+        path.rmtree(missing_ok=True)
+    elif path.exists():
+        path.unlink(missing_ok=True)
+
+
+def write_atomically(file: epath.PathLike, content: str | bytes) -> None:
+    """Writes a file, replacing an older one; at no moment is it there in part."""
+    file = epath.Path(file)
+    # In a cloud a file appears complete anyway, and a rename would copy it.
+    target = _temporary_path(file) if is_local(file) else file
+    with translate_storage_errors(file), _remove_on_error(target):
+        if isinstance(content, str):
+            target.write_text(content)
+        else:
+            target.write_bytes(content)
+        if target != file:
+            target.replace(file)
+
+
+def _temporary_path(file: epath.Path) -> epath.Path:
+    return file.with_name(f"{file.name}.tmp")
+
+
+@contextmanager
+def _remove_on_error(file: epath.Path) -> Iterator[None]:
+    """Removes a local file if writing it fails, and names it in the error, which Python does not do for a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if is_local(file):
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, error.filename or str(file)) from None
+
+
+@contextmanager
+def local_draft(file: epath.PathLike) -> Iterator[Path]:
+    """Gives libraries that write local files alone a path to write; a file in a cloud is uploaded after the block.
+
+    Yields:
+        The file itself if it is local, else a temporary path.
+    """
+    if is_local(file):
+        yield Path(file)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / epath.Path(file).name
+        yield draft
+        with translate_storage_errors(file):
+            epath.Path(file).write_bytes(draft.read_bytes())

@@ -1,38 +1,34 @@
-"""Paths of runs and results: all that `epath` opens, on this machine, mounted, or in a cloud."""
+"""Paths of runs and results, on this machine, on mounted disks or in a cloud: reaching them and reading files."""
 
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 from etils import epath
 
-import teachers.process  # noqa: F401 - settings of fsspec
+import teachers.process  # noqa: F401 - applies the settings of fsspec
 from teachers.runs.errors import InputError
 
-PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}  # by scheme
+FILE_SYSTEM_PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}  # by the path's scheme
 
 
 def is_local(path: epath.PathLike) -> bool:
-    """Whether a path lies on this machine's file systems, mounted ones among them."""
+    """Returns whether a path lies on this machine's file systems, mounted ones included."""
     return "://" not in str(epath.Path(path))
 
 
-def absolute(path: epath.PathLike) -> epath.Path:
-    """The path from the root; those in a cloud are absolute, which `epath` does not know."""
-    given = epath.Path(path)
-    return given.absolute() if is_local(given) else given
-
-
-def free_bytes(folder: epath.PathLike) -> int | None:
-    """Room on the file system of a folder that exists; None where there is no limit to ask for."""
-    return shutil.disk_usage(folder).free if is_local(folder) else None
+def absolute_path(path: epath.PathLike) -> epath.Path:
+    """Returns a path as an absolute one; paths in a cloud, which `epath` takes for relative, are returned as they are."""
+    path = epath.Path(path)
+    return path.absolute() if is_local(path) else path
 
 
 def require_reachable(path: epath.PathLike) -> None:
-    """Refuses a path in a cloud that cannot be reached, before `epath` makes a bucket for it; and `~`, as a name.
+    """Raises an error if a path in a cloud cannot be reached, or if a local path begins with an unexpanded `~`.
+
+    To be called before `epath` writes there, which would create a missing bucket.
 
     Raises:
         InputError: a package or credentials are missing, the network is down, or there is no such bucket.
@@ -46,29 +42,31 @@ def require_reachable(path: epath.PathLike) -> None:
     scheme, _, rest = str(epath.Path(path)).partition("://")
     if not rest.strip("/"):
         raise InputError(f"{path} names no bucket; give {scheme}://BUCKET/PATH")
-    if scheme not in PACKAGES:
+    if scheme not in FILE_SYSTEM_PACKAGES:
         return
     bucket = f"{scheme}://{rest.split('/')[0]}"
-    with reaching(path):
-        there = _is_bucket(bucket)
-    if not there:
-        _is_bucket.cache_clear()  # it may be made meanwhile
+    with translate_storage_errors(path):
+        exists = _bucket_exists(bucket)
+    if not exists:
+        _bucket_exists.cache_clear()  # the user may create it before the next call
         raise InputError(
-            f"{path}: there is no bucket {bucket}, or it is not yours to see; make it, or choose another path"
+            f"{path}: there is no bucket {bucket}, or you may not see it; create it, or choose another path"
         )
 
 
 @lru_cache
-def _is_bucket(bucket: str) -> bool:
+def _bucket_exists(bucket: str) -> bool:
     return bool(epath.Path(bucket).exists())
 
 
 @contextmanager
-def reaching(path: epath.PathLike) -> Iterator[None]:
-    """Turns what the storage behind a path in a cloud raises into one clear line; a missing file stays what it is.
+def translate_storage_errors(path: epath.PathLike) -> Iterator[None]:
+    """Turns the errors that the storage behind a cloud path raises in the block into an `InputError` of one line.
+
+    `FileNotFoundError` and all errors of local paths pass unchanged.
 
     Raises:
-        InputError: its file system's package is missing, or it refuses or cannot be reached.
+        InputError: the file system's package is missing, or the storage refuses access or cannot be reached.
     """
     try:
         yield
@@ -76,11 +74,11 @@ def reaching(path: epath.PathLike) -> Iterator[None]:
         raise
     except ImportError as error:
         scheme = str(epath.Path(path)).partition("://")[0]
-        if is_local(path) or scheme not in PACKAGES:
+        if is_local(path) or scheme not in FILE_SYSTEM_PACKAGES:
             raise
-        package = PACKAGES[scheme]
+        package = FILE_SYSTEM_PACKAGES[scheme]
         raise InputError(f"{path} needs the package {package}; pip install {package}") from error
-    except Exception as error:  # each file system has errors of its own
+    except Exception as error:  # each file system raises errors of its own
         if is_local(path):
             raise
         reason = str(error).strip().replace("\n", ": ") or type(error).__name__
@@ -91,50 +89,16 @@ def reaching(path: epath.PathLike) -> Iterator[None]:
 
 @contextmanager
 def local_copy(file: epath.PathLike) -> Iterator[Path]:
-    """A file as one of this machine's, for libraries that read no others."""
+    """Gives libraries that read local files alone a local copy of a file.
+
+    Yields:
+        The file itself if it is local, else the path of a temporary copy.
+    """
     if is_local(file):
         yield Path(file)
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / epath.Path(file).name
-        with reaching(file):
+        with translate_storage_errors(file):
             copy.write_bytes(epath.Path(file).read_bytes())
         yield copy
-
-
-@contextmanager
-def local_draft(file: epath.PathLike) -> Iterator[Path]:
-    """Where libraries that write on this machine alone write a file, which lies in its place after the block."""
-    if is_local(file):
-        yield Path(file)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / epath.Path(file).name
-        yield draft
-        with reaching(file):
-            epath.Path(file).write_bytes(draft.read_bytes())
-
-
-def write_whole(file: epath.PathLike, content: str | bytes) -> None:
-    """Writes a file that is there whole or not at all."""
-    file = epath.Path(file)
-    # In a cloud, objects appear whole anyway, and a rename is a copy.
-    fresh = file.with_name(f"{file.name}.tmp") if is_local(file) else file
-    with reaching(file), _removed_on_error(fresh):
-        if isinstance(content, str):
-            fresh.write_text(content)
-        else:
-            fresh.write_bytes(content)
-        if fresh != file:
-            fresh.replace(file)
-
-
-@contextmanager
-def _removed_on_error(file: epath.Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:  # a full disk; Python leaves out which file
-        if is_local(file):
-            with suppress(OSError):
-                file.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, error.filename or str(file)) from None

@@ -1,7 +1,7 @@
-"""What a run writes beside its checkpoints: configuration, metrics.jsonl and TensorBoard events.
+"""The log of a run: its configuration, metrics.jsonl and TensorBoard events.
 
-A run's folder may lie on any path that `epath` opens. Logs grow line by line, which storage in a cloud does not offer:
-there they grow in a local folder, which is copied at every checkpoint.
+A run's folder may lie on any path that `epath` opens. Logs grow line by line, which storage in a cloud does not support.
+The log of a run in a cloud grows in a local folder, which is copied to the cloud at every checkpoint.
 """
 
 import json
@@ -22,39 +22,10 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from teachers.runs.configuration import Config
 from teachers.runs.errors import InputError, SaveError
-from teachers.runs.metadata import finite
-from teachers.runs.paths import is_local, reaching, write_whole
-
-METRICS = "metrics.jsonl"
-EVENTS = "events.out.tfevents.*"
-FOLDER = "checkpoints"
-
-
-def remove_run(out: epath.PathLike) -> None:
-    """Removes what a run leaves in its folder before its first checkpoint, but for unfinished ones.
-
-    Raises:
-        InputError: the folder holds something else too; nothing is removed.
-    """
-    out = epath.Path(out)
-    if not out.is_dir():
-        return
-    files = [out / name for each in ("config.toml", METRICS) for name in (each, f"{each}.tmp")]
-    files += out.glob(EVENTS)
-    checkpoints = out / FOLDER
-    known = {*files, checkpoints}
-    others = [entry for entry in out.iterdir() if entry not in known]
-    if checkpoints.is_dir():
-        others += checkpoints.iterdir()
-    if others:
-        raise InputError(
-            f"{out} already holds files that no unfinished run leaves, such as {others[0].name}; choose another --out "
-            "or remove it (nothing was overwritten)"
-        )
-    for file in files:
-        file.unlink(missing_ok=True)
-    if checkpoints.is_dir():
-        checkpoints.rmtree()
+from teachers.runs.layout import CONFIG, METRICS
+from teachers.runs.metadata import replace_non_finite
+from teachers.runs.outputs import write_atomically
+from teachers.runs.paths import is_local, translate_storage_errors
 
 
 class RunLog:
@@ -65,26 +36,32 @@ class RunLog:
 
         Args:
             out: the run's folder.
-            config: written to `config.toml`.
-            resume_at: control steps from which the run goes on; later lines are dropped.
+            config: the run's configuration, which is written to `config.toml`.
+            resume_at: control step of the checkpoint from which the run is resumed; later lines are dropped.
         """
         self._out = epath.Path(out)
         self._local = Path(out) if is_local(out) else Path(tempfile.mkdtemp())
-        kept = [] if resume_at is None else _rows_until(self._out, resume_at)
-        write_whole(self._out / "config.toml", config.to_toml())
-        write_whole(self._local / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
+        rows = [] if resume_at is None else _rows_until(self._out, resume_at)
+        write_atomically(self._out / CONFIG, config.to_toml())
+        write_atomically(self._local / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
         self._file = (self._local / METRICS).open("a", encoding="utf-8")
-        # In this thread: the library's own would die of a full disk, and the run then wait for it for ever.
+        # Events are written in this thread. The library's own thread would end at a full disk, and the run would then
+        # wait for it without end.
         self._events = EventsWriter(str(self._local / "events"))
-        if resume_at is not None:  # what an earlier process wrote from here on is to be forgotten
+        if resume_at is not None:  # TensorBoard is told to drop the events after the checkpoint
             self._events.write_event(
                 Event(step=resume_at + 1, session_log=SessionLog(status=SessionLog.START))
             )
 
     def write(self, step: int, figures: Mapping[str, Any]) -> None:
-        """One line of `metrics.jsonl`, and its numbers as TensorBoard scalars."""
-        with self._named():
-            self._file.write(json.dumps({"step": step, **finite(figures)}) + "\n")
+        """Writes one line of `metrics.jsonl`, and its numbers as TensorBoard scalars.
+
+        Args:
+            step: control steps done.
+            figures: JSON values by name.
+        """
+        with self._name_file_in_errors():
+            self._file.write(json.dumps({"step": step, **replace_non_finite(figures)}) + "\n")
             self._file.flush()
             values = [
                 Summary.Value(tag=name, simple_value=value)
@@ -97,29 +74,29 @@ class RunLog:
                 )
 
     def sync(self) -> None:
-        """Brings to the run's folder what has been written so far.
+        """Writes everything logged so far to the run's folder.
 
         Raises:
-            SaveError: it cannot be written there.
+            SaveError: the folder cannot be written.
         """
-        with self._named():
+        with self._name_file_in_errors():
             self._events.flush()
         if is_local(self._out):
             return
         try:
             for file in self._local.iterdir():
-                write_whole(self._out / file.name, file.read_bytes())
-        except InputError as error:  # nothing is wrong with what the user gave: the run has begun
+                write_atomically(self._out / file.name, file.read_bytes())
+        except InputError as error:  # not bad input, as the run could write before
             raise SaveError(f"{error}; go on with --resume (the checkpoints are intact)") from error
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Errors of a full disk, of which Python leaves out the file."""
+    def _name_file_in_errors(self) -> Iterator[None]:
+        """Adds the file to errors of a full disk, in which Python leaves it out."""
         try:
             yield
         except OSError as error:
-            where = error.filename or str(self._local / METRICS)
-            raise OSError(error.errno, error.strerror, where) from None
+            file = error.filename or str(self._local / METRICS)
+            raise OSError(error.errno, error.strerror, file) from None
 
     def __enter__(self) -> "RunLog":
         return self
@@ -131,7 +108,7 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         try:
-            # What went wrong before says more than that nothing can be written now either.
+            # An error that ended the run says more than a second one that the log cannot be written either.
             with suppress(OSError, SaveError) if error else nullcontext():
                 self.sync()
         finally:
@@ -143,14 +120,18 @@ class RunLog:
 
 
 def read_metrics(run: epath.PathLike) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`.
+    """Returns the lines of a run's `metrics.jsonl`, oldest first.
 
-    A last line that was cut short is left out; so are damaged ones before it, with a warning.
+    An incomplete last line is left out; so are damaged lines before it, with a warning.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: the run lies in a cloud that cannot be reached.
     """
     file = epath.Path(run) / METRICS
-    with reaching(run):
+    with translate_storage_errors(run):
         lines = file.read_text().splitlines()
-    rows, broken = [], []
+    rows, damaged = [], []
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
@@ -159,15 +140,16 @@ def read_metrics(run: epath.PathLike) -> list[dict[str, Any]]:
         if isinstance(row, dict) and "step" in row:
             rows.append(row)
         elif number < len(lines):
-            broken.append(number)
-    if broken:
+            damaged.append(number)
+    if damaged:
         warnings.warn(
-            f"{file}: line {broken[0]} is damaged and left out", UserWarning, stacklevel=2
+            f"{file}: line {damaged[0]} is damaged and left out", UserWarning, stacklevel=2
         )
     return rows
 
 
 def _rows_until(run: epath.Path, step: int) -> list[dict[str, Any]]:
+    """Returns the lines of a run's `metrics.jsonl` up to a control step; an empty list if there is no such file."""
     if not (run / METRICS).exists():
         return []
     return [row for row in read_metrics(run) if row["step"] <= step]

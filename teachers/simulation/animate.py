@@ -3,11 +3,11 @@
 import jax
 from etils import epath
 
+from teachers.runs.outputs import require_new_file
 from teachers.simulation.c_twin import Twin
 from teachers.simulation.play import Recording
 from teachers.simulation.render import Pose, render, write_animation, write_image
 from teachers.tasks import Task
-from teachers.tasks.files import require_new_file
 
 FRAMES_PER_SECOND = 25.0
 PICTURE_SIZE = 640  # pixels to either side

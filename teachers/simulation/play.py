@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from teachers.runs.progress import Progress, silent
+from teachers.runs.progress import Progress, ignore_progress
 from teachers.simulation.c_twin import Twin, twins
 from teachers.simulation.rollout import evaluation_starts
 from teachers.tasks import State, Task
@@ -38,7 +38,7 @@ def play_in_c(
     policy: PolicyFunction,
     episodes: int,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
     disturbances: Disturbances | None = None,
     watch: Watch | None = None,
 ) -> Recording:

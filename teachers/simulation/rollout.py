@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from teachers.runs.devices import map_over_devices, sharded_if_even
+from teachers.runs.devices import map_over_devices, sharded_if_divisible
 from teachers.tasks import GoalSet, State, Task
 from teachers.tasks.disturbance import SENSE, Disturbances, Disturbed
 
@@ -147,7 +147,7 @@ def evaluation_starts(
 ) -> State:
     """The initial states and goals of an evaluation: the same for every policy, either engine and all disturbances."""
     # Cut along the environments, or whole on each device.
-    place = sharded_if_even(episodes)
+    place = sharded_if_divisible(episodes)
     starts = jax.jit(reset, static_argnums=(0, 2, 3), out_shardings=place)
     # Training splits the bare key of its seed.
     key = jax.random.fold_in(jax.random.key(seed), EVALUATION)

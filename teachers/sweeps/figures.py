@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from etils import epath
 
-from teachers.runs.paths import local_draft
+from teachers.runs.outputs import local_draft
 
 SweepFigure = Literal["depth", "parameters", "actor_critic", "batch", "curves"]
 Rows = Sequence[Mapping[str, Any]]

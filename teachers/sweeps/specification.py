@@ -9,7 +9,7 @@ from etils import epath
 from pydantic import Field, field_validator
 
 from teachers.config import TeacherConfig, teacher_config
-from teachers.runs.configuration import Config, resolve
+from teachers.runs.configuration import Config, resolve_config
 from teachers.runs.errors import InputError
 from teachers.runs.paths import require_reachable
 from teachers.sweeps.figures import SweepFigure
@@ -105,7 +105,7 @@ def read_spec(spec: str) -> tuple[str, SweepSpec]:
             )
         file, name = epath.Path(SHIPPED / f"{spec}.toml"), spec.replace("/", "-")
     try:
-        return name, resolve(SweepSpec, {}, file, None)
+        return name, resolve_config(SweepSpec, {}, file, None)
     except InputError as error:
         where = "" if str(file) in str(error) else f" (in {file})"
         raise InputError(f"{error}{where}") from None

@@ -12,13 +12,12 @@ from etils import epath
 from teachers.config import TeacherConfig
 from teachers.crl.memory import COMFORTABLE, device_memory, parameter_counts, training_memory
 from teachers.measures import bootstrap_interval, interquartile_mean
-from teachers.runs.checkpoints import checkpoint_steps, forget_training
-from teachers.runs.configuration import resolve
+from teachers.runs.checkpoint_files import checkpoint_steps, remove_training_state
+from teachers.runs.configuration import resolve_config
 from teachers.runs.errors import InputError
-from teachers.runs.metadata import finite
-from teachers.runs.outputs import make_folder
-from teachers.runs.paths import reaching, require_reachable, write_whole
-from teachers.runs.progress import Progress, silent
+from teachers.runs.metadata import replace_non_finite
+from teachers.runs.outputs import create_marked_folder, read_marker, write_atomically
+from teachers.runs.progress import Progress, ignore_progress
 from teachers.runs.run_log import read_metrics
 from teachers.sweeps.figures import plot_sweep
 from teachers.sweeps.specification import Cell, SweepSpec, cells
@@ -30,7 +29,7 @@ LAST = 5  # evaluations whose mean is a run's score, as in Wang et al. (arXiv 25
 
 
 def run_sweep(
-    spec: SweepSpec, out: epath.PathLike, *, progress: Progress = silent
+    spec: SweepSpec, out: epath.PathLike, *, progress: Progress = ignore_progress
 ) -> list[dict[str, Any]]:
     """Trains what is not trained yet of an experiment, and leaves results in `out`.
 
@@ -49,15 +48,11 @@ def run_sweep(
         InputError: a setting is bad, a run does not fit in memory, or `out` holds something else.
     """
     out, planned = epath.Path(out), cells(spec)
-    require_reachable(out)
-    with reaching(out):
-        if out.is_dir() and any(out.iterdir()) and not (out / SPECIFICATION).exists():
-            raise InputError(f"{out} holds files that are no experiment's; choose another --out")
+    read_marker(out, SPECIFICATION, "a sweep")  # raises an error if `out` holds anything else
     for cell in planned:
         require_fitting(cell.config, 1)
         _require_same(cell, out, spec.seeds)
-    make_folder(out)
-    write_whole(out / SPECIFICATION, spec.model_dump_json(indent=1) + "\n")
+    create_marked_folder(out, SPECIFICATION, spec.model_dump_json(indent=1) + "\n")
     total, done = spec.seeds * sum(_steps(cell.config) for cell in planned), 0
     rows: list[dict[str, Any]] = []
     for cell in planned:
@@ -67,7 +62,7 @@ def run_sweep(
             _train_group(cell, out, group, done, total, progress)
             done += len(group) * _steps(cell.config)
         rows.append(summarise(cell, [_folder(cell, out, seed) for seed in range(spec.seeds)]))
-        write_whole(out / RESULTS, json.dumps(finite(rows), indent=1) + "\n")
+        write_atomically(out / RESULTS, json.dumps(replace_non_finite(rows), indent=1) + "\n")
     for figure in spec.figures:
         plot_sweep(rows, figure, out / f"{figure}.png")
     return rows
@@ -134,7 +129,7 @@ def _train_group(
     with suppress(DivergedError):  # is a result, too: the runs' metrics say so
         train_seeds(cell.config, runs, resume=True, progress=report)
     for run in runs.values():
-        forget_training(run)
+        remove_training_state(run)
 
 
 def _groups(spec: SweepSpec, cell: Cell, out: epath.Path, left: Sequence[int]) -> list[list[int]]:
@@ -181,7 +176,7 @@ def _require_same(cell: Cell, out: epath.Path, seeds: int) -> None:
         if not file.exists():
             continue
         try:
-            there = resolve(TeacherConfig, {}, file, None)
+            there = resolve_config(TeacherConfig, {}, file, None)
         except InputError as error:
             raise InputError(f"{file}: {error}; remove {file.parent} to train it again") from None
         if there != cell.config.model_copy(update={"seed": seed}):

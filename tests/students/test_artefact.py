@@ -9,14 +9,14 @@ from students import load_student
 from students.artefact import load_finished_student
 from teachers import InputError, load_teacher
 from teachers.runs.configuration import Config
-from teachers.runs.metadata import digest
+from teachers.runs.metadata import parameter_digest
 
 
 def test_load_student_opens_a_run_and_names_its_teacher(student_run, teacher_run) -> None:
     student, teacher = load_student(student_run), load_teacher(teacher_run)
     assert student.metadata.kind == "student"
     lineage = student.metadata.lineage["teacher"]
-    assert lineage["digest"] == digest(teacher.params)
+    assert lineage["digest"] == parameter_digest(teacher.params)
     assert lineage["networks"]["actor"]["depth"] == 8
     assert lineage["steps"] == 160
     assert student.metadata.networks["actor"]["width"] == 8
@@ -48,7 +48,7 @@ def test_load_finished_student_accepts_the_same_settings_alone(student_run, tmp_
     (run / "config.toml").write_text(Settings().to_toml())
     found = load_finished_student(run, Settings())
     assert found
-    assert digest(found.params) == digest(load_student(student_run).params)
+    assert parameter_digest(found.params) == parameter_digest(load_student(student_run).params)
     with pytest.raises(InputError, match="other settings"):
         load_finished_student(run, Settings(seed=1))
 

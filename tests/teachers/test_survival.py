@@ -11,8 +11,8 @@ from metrics import without_clock
 from tiny import TEACHER
 
 from teachers import load_teacher
-from teachers.runs.checkpoints import checkpoint_steps
-from teachers.runs.metadata import digest
+from teachers.runs.checkpoint_files import checkpoint_steps
+from teachers.runs.metadata import parameter_digest
 from teachers.runs.run_log import read_metrics
 
 ITERATIONS, EVERY, PER_ITERATION = 240, 4, 40
@@ -69,5 +69,5 @@ def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_had_happened(tmp_path)
     ours, others = (without_clock(read_metrics(each)) for each in (run, calm))
     assert [row["step"] for row in ours] == [PER_ITERATION * (i + 1) for i in range(ITERATIONS)]
     assert ours == others
-    assert digest(load_teacher(run).params) == digest(load_teacher(calm).params)
+    assert parameter_digest(load_teacher(run).params) == parameter_digest(load_teacher(calm).params)
     assert not saving(run)

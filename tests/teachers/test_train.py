@@ -15,7 +15,8 @@ from tiny import TEACHER
 from teachers import InputError, load_teacher, teacher_config, train, train_teacher
 from teachers.crl.iteration import init_training, make_iteration
 from teachers.runs import run_log
-from teachers.runs.checkpoints import CheckpointWarning, checkpoint_steps, forget_training
+from teachers.runs.checkpoint_files import checkpoint_steps, remove_training_state
+from teachers.runs.checkpoints import CheckpointWarning
 from teachers.runs.run_log import read_metrics
 
 PER_ITERATION = 40
@@ -105,7 +106,7 @@ def test_a_damaged_last_checkpoint_is_trained_again(teacher_run, tmp_path) -> No
 def test_a_run_without_the_state_to_resume_from_says_so(teacher_run, tmp_path) -> None:
     run = tmp_path / "run"
     shutil.copytree(teacher_run, run)
-    forget_training(run)
+    remove_training_state(run)
     with pytest.raises(InputError, match="holds no state to resume from"):
         train_teacher(settings(steps=200), run, resume=True)
     assert checkpoint_steps(run) == [80, 160]

@@ -16,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TEACHER
 
-from export import describe_archive, pack, unpack, whole
+from export import describe_archive, pack, unpack
 from export.artefacts import load_agent
 from export.share.manifest import CARD, NAME, Manifest
 from teachers import InputError, load_teacher, teacher_config, train_teacher
+from teachers.runs import outputs
 from teachers.runs.checkpoints import CheckpointWarning
-from teachers.runs.metadata import digest
+from teachers.runs.metadata import parameter_digest
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -53,7 +54,7 @@ def test_an_unpacked_run_is_the_run_that_was_packed(
     }
     there, here = load_agent(run), load_agent(tmp_path / "run")
     assert there.metadata == here.metadata
-    assert digest(there.params) == digest(here.params)
+    assert parameter_digest(there.params) == parameter_digest(here.params)
     original, copy = contents(run), contents(tmp_path / "run")
     assert copy.pop(CARD).startswith(b"---\nlibrary_name: crl-distill")
     assert copy.items() <= original.items()
@@ -190,7 +191,7 @@ def test_a_run_that_changes_meanwhile_is_refused(teacher_run, tmp_path, monkeypa
 
 
 def test_a_disk_too_small_is_said_first(archive, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(whole, "free_bytes", lambda _: 1)
+    monkeypatch.setattr(outputs, "free_bytes", lambda _: 1)
     with pytest.raises(InputError, match="only 1 are free"):
         unpack(archive, tmp_path / "x")
     assert not list(tmp_path.iterdir())

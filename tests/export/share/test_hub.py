@@ -12,7 +12,7 @@ from export import pull, push
 from export.share.manifest import NAME
 from students import load_student
 from teachers import InputError, load_teacher
-from teachers.runs.metadata import digest
+from teachers.runs.metadata import parameter_digest
 
 REPO = "ada/reacher-teacher"
 
@@ -24,7 +24,7 @@ def test_pull_gives_what_was_pushed(hub, teacher_run, tmp_path) -> None:
     assert pulled["commit"] == pushed["commit"]
     assert pulled["files"] == pushed["files"]
     there, here = load_teacher(teacher_run), load_teacher(tmp_path / "run")
-    assert digest(there.params) == digest(here.params)
+    assert parameter_digest(there.params) == parameter_digest(here.params)
     assert there.metadata == here.metadata
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
     assert not (tmp_path / "run" / ".cache").exists()
@@ -37,7 +37,9 @@ def test_a_student_travels_too_and_both_ways_of_upload_are_used(hub, student_run
     card = hub.tree("ada/student")["README.md"].decode()
     assert "crl-distill share pull ada/student" in card
     pull("ada/student", tmp_path / "run")
-    assert digest(load_student(student_run).params) == digest(load_student(tmp_path / "run").params)
+    assert parameter_digest(load_student(student_run).params) == parameter_digest(
+        load_student(tmp_path / "run").params
+    )
 
 
 @pytest.mark.slow

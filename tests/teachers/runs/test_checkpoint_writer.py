@@ -9,8 +9,9 @@ import pytest
 from commands import sets
 from tiny import TEACHER
 
-from teachers.runs.checkpoint_writer import CheckpointWriter, SaveError, is_full
-from teachers.runs.checkpoints import checkpoint_steps, read_items, read_metadata
+from teachers.runs.checkpoint_files import checkpoint_steps
+from teachers.runs.checkpoint_writer import CheckpointWriter, SaveError, means_full_disk
+from teachers.runs.checkpoints import read_items, read_metadata
 
 
 @pytest.fixture
@@ -110,12 +111,14 @@ def test_a_full_disk_ends_a_command_in_one_line(tmp_path) -> None:
 
 
 def test_what_means_a_full_disk() -> None:
-    assert is_full(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    assert is_full(ValueError("RESOURCE_EXHAUSTED: Error writing file: No space left on device"))
-    assert not is_full(OSError(errno.EACCES, os.strerror(errno.EACCES)))
+    assert means_full_disk(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert means_full_disk(
+        ValueError("RESOURCE_EXHAUSTED: Error writing file: No space left on device")
+    )
+    assert not means_full_disk(OSError(errno.EACCES, os.strerror(errno.EACCES)))
     outer = RuntimeError("save failed")
     outer.__cause__ = OSError(errno.ENOSPC, "no room")
-    assert is_full(outer)
+    assert means_full_disk(outer)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path) -> None:

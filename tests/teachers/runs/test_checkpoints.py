@@ -9,16 +9,16 @@ import pytest
 from edited import edited
 
 from teachers import InputError, load_teacher
+from teachers.runs.checkpoint_choice import best_step
 from teachers.runs.checkpoint_writer import CheckpointWriter
 from teachers.runs.checkpoints import (
     CheckpointWarning,
     DamagedError,
-    best_step,
     read_items,
     read_metadata,
     require_kind,
 )
-from teachers.runs.metadata import digest
+from teachers.runs.metadata import parameter_digest
 
 
 def test_parameters_and_metadata_survive_the_round_trip(teacher_run, tmp_path) -> None:
@@ -27,7 +27,7 @@ def test_parameters_and_metadata_survive_the_round_trip(teacher_run, tmp_path) -
         checkpoints.save(7, teacher.metadata, {"params": teacher.params})
     again = load_teacher(tmp_path / "copy")
     assert again.metadata == teacher.metadata
-    assert digest(again.params) == digest(teacher.params)
+    assert parameter_digest(again.params) == parameter_digest(teacher.params)
 
 
 def test_a_checkpoint_opens_with_its_folder_alone(teacher_run, tmp_path) -> None:
@@ -99,7 +99,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(teacher_run, tmp_path, damag
         said = [str(each.message) for each in caught if each.category is CheckpointWarning]
         expected = before if said else newest
         assert opened.metadata == expected.metadata
-        assert digest(opened.params) == digest(expected.params)
+        assert parameter_digest(opened.params) == parameter_digest(expected.params)
         if said:
             passed_over += 1
             assert "checkpoint 160" in said[0]

@@ -14,7 +14,7 @@ from metrics import assert_same_training
 from tiny import DISTILL, TEACHER
 
 from teachers import evaluate_agent, load_teacher, teacher_config, train_teacher
-from teachers.runs.checkpoints import checkpoint_steps
+from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.runs.devices import (
     all_processes_agree,
     mesh,
@@ -22,7 +22,7 @@ from teachers.runs.devices import (
     replicated,
     require_divisible,
     sharded,
-    sharded_if_even,
+    sharded_if_divisible,
 )
 from teachers.runs.fingerprint import fingerprint
 
@@ -33,7 +33,8 @@ from teachers.process import use_compilation_cache
 use_compilation_cache()
 from distill import distill_config, distill_teacher
 from teachers import InputError, evaluate_agent, load_teacher, teacher_config, train_teacher
-from teachers import devices, train
+from teachers import train
+from teachers.runs import devices
 from teachers.runs.fingerprint import fingerprint
 
 out, resumed, student, settings, small = sys.argv[1:]
@@ -149,7 +150,7 @@ def test_numbers_that_four_devices_cannot_share_are_refused(on_four) -> None:
 def test_one_device_is_a_mesh_of_one() -> None:
     assert mesh().size == jax.device_count() == 1
     require_divisible(rollout__environments=7)
-    assert sharded_if_even(7) == sharded() != replicated()
+    assert sharded_if_divisible(7) == sharded() != replicated()
     done = []
     on_main_process(lambda: done.append(1))
     assert done == [1]

@@ -15,8 +15,8 @@ from metrics import assert_same_training
 from tiny import TEACHER
 
 from teachers import InputError, load_teacher, teacher_config, train_teacher
-from teachers.runs.checkpoints import checkpoint_steps
-from teachers.runs.distributed import join
+from teachers.runs.checkpoint_files import checkpoint_steps
+from teachers.runs.distributed import join_processes
 from teachers.runs.run_log import read_metrics
 
 MAIN = "from distill.cli import main; main()"
@@ -134,15 +134,15 @@ def test_both_say_why_a_folder_is_refused(tmp_path) -> None:
 
 def test_options_that_do_not_belong_together_are_refused() -> None:
     with pytest.raises(InputError, match="belong together"):
-        join("localhost:1234", None, None)
+        join_processes("localhost:1234", None, None)
     with pytest.raises(InputError, match="write it as HOST:PORT"):
-        join("localhost", 2, 0)
+        join_processes("localhost", 2, 0)
     with pytest.raises(InputError, match="--process 2: of 2 processes they are 0 to 1"):
-        join("localhost:1234", 2, 2)
+        join_processes("localhost:1234", 2, 2)
 
 
 def test_one_process_joins_nobody(monkeypatch) -> None:
-    join(None, None, None)
+    join_processes(None, None, None)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # a batch script
-    join(None, None, None)
+    join_processes(None, None, None)
     assert jax.process_count() == 1

@@ -2,14 +2,16 @@ import jax.numpy as jnp
 import pytest
 
 from teachers import InputError
-from teachers.runs.metadata import digest, library_versions, parse_metadata
+from teachers.runs.metadata import library_versions, parameter_digest, parse_metadata
 
 
 def test_digest_tells_networks_apart() -> None:
     params = {"a": jnp.ones(3), "b": jnp.zeros((2, 2))}
-    assert digest(params) == digest({"b": jnp.zeros((2, 2)), "a": jnp.ones(3)})
-    assert digest(params) != digest({"a": jnp.ones(3), "b": jnp.zeros(4)})
-    assert digest(params) != digest({"a": jnp.ones(3).at[0].set(1.0000001), "b": jnp.zeros((2, 2))})
+    assert parameter_digest(params) == parameter_digest({"b": jnp.zeros((2, 2)), "a": jnp.ones(3)})
+    assert parameter_digest(params) != parameter_digest({"a": jnp.ones(3), "b": jnp.zeros(4)})
+    assert parameter_digest(params) != parameter_digest(
+        {"a": jnp.ones(3).at[0].set(1.0000001), "b": jnp.zeros((2, 2))}
+    )
 
 
 def test_versions_name_the_libraries_that_shape_an_artefact() -> None:

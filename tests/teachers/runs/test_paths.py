@@ -8,8 +8,9 @@ from tiny import TEACHER
 
 from export import pack, unpack
 from teachers import load_teacher, teacher_config, train_teacher
-from teachers.runs.checkpoints import checkpoint_steps
-from teachers.runs.paths import absolute, is_local, local_draft
+from teachers.runs.checkpoint_files import checkpoint_steps
+from teachers.runs.outputs import local_draft
+from teachers.runs.paths import absolute_path, is_local
 
 CONFIG = teacher_config("reacher", overrides={**TEACHER, "steps": 80})
 LONGER = teacher_config("reacher", overrides=TEACHER)
@@ -56,7 +57,7 @@ def test_a_folder_that_is_read_only_is_refused(command, tmp_path, monkeypatch) -
 
 def test_paths_in_a_cloud_are_absolute() -> None:
     assert not is_local("gs://lab/run")
-    assert str(absolute("gs://lab/run/")) == "gs://lab/run"
+    assert str(absolute_path("gs://lab/run/")) == "gs://lab/run"
 
 
 def test_a_local_draft_is_the_file_itself(tmp_path) -> None:

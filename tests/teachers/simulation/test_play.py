@@ -6,7 +6,7 @@ from export.artefacts import open_policy
 from students import load_student
 from teachers.evaluate import evaluate_agent
 from teachers.measures import outcomes
-from teachers.runs.progress import silent
+from teachers.runs.progress import ignore_progress
 from teachers.simulation import play
 from teachers.simulation.animate import animate
 from teachers.tasks.disturbance import Disturbances
@@ -15,8 +15,8 @@ from teachers.tasks.registry import get_task
 
 
 def test_mjx_and_mujoco_c_play_the_same_episodes(student_run, export_folder) -> None:
-    in_mjx = open_policy(student_run).evaluate(8, 3, silent)
-    in_c = open_policy(export_folder / "policy.onnx").evaluate(8, 3, silent)
+    in_mjx = open_policy(student_run).evaluate(8, 3, ignore_progress)
+    in_c = open_policy(export_folder / "policy.onnx").evaluate(8, 3, ignore_progress)
     np.testing.assert_allclose(in_c.time_at_goal, in_mjx.time_at_goal, atol=0.021)
 
 

@@ -8,7 +8,7 @@ from tiny import TEACHER
 
 from teachers import InputError, load_teacher
 from teachers.measures import interquartile_mean
-from teachers.runs.checkpoints import checkpoint_steps
+from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.sweeps import sweep
 from teachers.sweeps.figures import plot_sweep
 from teachers.sweeps.specification import SweepSpec, cells, read_spec, shipped

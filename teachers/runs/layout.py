@@ -1,0 +1,21 @@
+"""Names of the files and folders inside a run's folder.
+
+config.toml           the configuration that the run was started with
+metrics.jsonl         one line of figures an iteration
+events.out.tfevents.* the same figures for TensorBoard
+checkpoints/STEP/     one folder a checkpoint, named by its control step
+"""
+
+from etils import epath
+
+from teachers.runs.paths import absolute_path
+
+CONFIG = "config.toml"
+METRICS = "metrics.jsonl"
+EVENTS = "events.out.tfevents.*"  # a glob pattern
+CHECKPOINTS = "checkpoints"
+
+
+def checkpoints_folder(run: epath.PathLike) -> epath.Path:
+    """Returns the absolute path of the folder that holds a run's checkpoints."""
+    return absolute_path(run) / CHECKPOINTS  # Orbax refuses relative paths
