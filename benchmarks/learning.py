@@ -8,7 +8,7 @@ from teachers import teacher_config
 from teachers.crl.iteration import init_training, make_iteration
 from teachers.crl.networks import teacher_networks
 from teachers.evaluate import player
-from teachers.measures import outcomes
+from teachers.measures import measure_outcomes
 from teachers.simulation.rollout import evaluation_starts
 from teachers.tasks.reacher import Reacher
 from teachers.tasks.registry import TASKS
@@ -43,7 +43,7 @@ def train(task: str, overrides: dict, seed: int, marks: int = 4) -> list[float]:
         state, _ = iterate(state)
         if i % (config.iterations // marks) == 0:
             distance = np.concatenate(list(play(state.learner.params, starts)))
-            successes.append(float(outcomes(networks.task, distance).success_at_end.mean()))
+            successes.append(float(measure_outcomes(networks.task, distance).success_at_end.mean()))
     return successes
 
 

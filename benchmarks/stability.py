@@ -18,7 +18,7 @@ from teachers.config import LAYERS_PER_BLOCK, LearningConfig
 from teachers.crl import iteration, learner
 from teachers.crl.networks import Networks, teacher_networks
 from teachers.evaluate import player
-from teachers.measures import outcomes
+from teachers.measures import measure_outcomes
 from teachers.simulation.rollout import evaluation_starts
 
 CURVES = (
@@ -141,7 +141,7 @@ def train(name: str, depth: int, width: int, seed: int, iterations: int) -> dict
         if i % max(1, iterations // 2) == 0:
             distance = np.concatenate(list(play(state.learner.params, starts)))
             curves["success_at_end"].append(
-                float(outcomes(played.task, distance).success_at_end.mean())
+                float(measure_outcomes(played.task, distance).success_at_end.mean())
             )
     return {
         "variant": name,

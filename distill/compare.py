@@ -25,7 +25,7 @@ from teachers.crl.iteration import simulated
 from teachers.crl.parameters import count_parameters
 from teachers.evaluate import evaluate_agent
 from teachers.measures import (
-    Episodes,
+    Outcomes,
     bootstrap_interval,
     interquartile_mean,
     mean_interval,
@@ -165,7 +165,7 @@ class _Bench:
             "robustness": self._robustness_rows,
         }
 
-    def _play_teacher(self, seed: int) -> Episodes:
+    def _play_teacher(self, seed: int) -> Outcomes:
         return evaluate_agent(self._teacher, self._plan.episodes, seed)
 
     def _default(self) -> list[Agent]:

@@ -13,8 +13,9 @@ from teachers.agent import Agent
 from teachers.crl.networks import Networks, pairwise_logits
 from teachers.crl.parameters import Params
 from teachers.crl.replay import geometric_offsets
-from teachers.measures import Played, auroc, reached_within, spearman
-from teachers.simulation.rollout import Trajectory, evaluation_starts, rollout
+from teachers.measures import auroc, label_reached_within, spearman
+from teachers.simulation.rollout import evaluation_starts, rollout
+from teachers.simulation.trajectory import Trajectory, episode_lengths
 from teachers.tasks import State
 
 STATES = 256  # from which each goal is valued
@@ -46,15 +47,15 @@ def measure_critic(student: Agent, teacher: Agent, episodes: int, seed: int) -> 
     discount = teacher.metadata.config["learning"]["discount"]
     played = play(student, episodes, seed)
     random = np.random.default_rng(seed)
-    alive = np.arange(len(played.observation))[:, None] < played.length
-    steps, env = np.nonzero(alive)
+    lengths = episode_lengths(played)
+    steps, env = np.nonzero(np.arange(len(played.observation))[:, None] < lengths)
 
     def drawn(count: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = random.choice(len(steps), count, replace=count > len(steps))
         return steps[chosen], env[chosen]
 
     states = played.observation[drawn(STATES)]
-    goals = played.goal[random.choice(episodes, GOALS, replace=episodes < GOALS)]
+    goals = played.goal[0, random.choice(episodes, GOALS, replace=episodes < GOALS)]
     own, theirs = (
         values(agent, student, states[:, None], goals[None]) for agent in (student, teacher)
     )
@@ -65,39 +66,28 @@ def measure_critic(student: Agent, teacher: Agent, episodes: int, seed: int) -> 
         ),
     }
     accuracies = {"top1": student, "teacher_top1": teacher}
-    batches = [_pairs(played, drawn(BATCH), discount, random) for _ in range(BATCHES)]
+    batches = [_pairs(played, lengths, drawn(BATCH), discount, random) for _ in range(BATCHES)]
     for name, agent in accuracies.items():
         result[name] = float(np.mean([_accuracy(agent, *batch) for batch in batches]))
     result["top1_retention"] = (
         result["top1"] / result["teacher_top1"] if result["teacher_top1"] else None
     )
-    will, known = reached_within(played, round(1 / (1 - discount)))
+    will, known = label_reached_within(student.task, played, round(1 / (1 - discount)))
     at = np.nonzero(known)
     if len(at[0]) > PART:
         some = random.choice(len(at[0]), PART, replace=False)
         at = at[0][some], at[1][some]
-    observed, wanted = played.observation[at], played.goal[at[1]]
+    observed, wanted = played.observation[at], played.goal[at]
     for name, agent in {"auroc": student, "teacher_auroc": teacher}.items():
         result[name] = auroc(values(agent, student, observed, wanted), will[at])
     result["reached_share"] = float(will[at].mean()) if len(at[0]) else None
     return result
 
 
-def play(agent: Agent, episodes: int, seed: int) -> Played:
-    """Plays whole episodes of a policy without exploration, and keeps what it has seen."""
-    task = agent.task
-    starts = evaluation_starts(task, episodes, seed)
-    seen = jax.device_get(_recorder(agent.networks)(agent.params, starts))
-    over = np.cumsum(seen.terminated, axis=0) > 0
-    length = np.where(over.any(axis=0), over.argmax(axis=0) + 1, task.episode_steps)
-    return Played(
-        observation=seen.observation,
-        action=seen.action,
-        goal=np.asarray(starts.goal),
-        start=np.asarray(task.distance(starts.observation, starts.goal)) < task.success_radius,
-        within=(seen.distance < task.success_radius) & ~over,
-        length=length,
-    )
+def play(agent: Agent, episodes: int, seed: int) -> Trajectory:
+    """Plays whole episodes of a policy in MJX, without exploration."""
+    starts = evaluation_starts(agent.task, episodes, seed)
+    return jax.device_get(_recorder(agent.networks)(agent.params, starts))
 
 
 def values(
@@ -127,7 +117,8 @@ def values(
 
 
 def _pairs(
-    played: Played,
+    played: Trajectory,
+    lengths: np.ndarray,
     at: tuple[np.ndarray, np.ndarray],
     discount: float,
     random: np.random.Generator,
@@ -136,7 +127,7 @@ def _pairs(
     step, env = at
     key = jax.random.key(random.integers(2**32, dtype=np.uint32))
     offset = np.asarray(geometric_offsets(key, len(step), discount))
-    later = np.minimum(step + offset, played.length[env] - 1)
+    later = np.minimum(step + offset, lengths[env] - 1)
     return played.observation[at], played.action[at], played.observation[later, env]
 
 

@@ -14,7 +14,7 @@ from export.latency import agent_latency, measure_latency
 from export.runtime import Policy
 from export.write import export_student
 from teachers import evaluate_agent, retention, summary, teacher_config, train_teacher
-from teachers.measures import outcomes
+from teachers.measures import measure_outcomes
 from teachers.runs.learning_curve import plot_learning_curve
 from teachers.runs.metadata import replace_non_finite
 from teachers.runs.outputs import (
@@ -27,6 +27,7 @@ from teachers.runs.paths import local_copy
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.simulation.animate import animate
 from teachers.simulation.play import play_in_c
+from teachers.simulation.trajectory import distance_until_termination
 from teachers.tasks.registry import get_task
 
 TASK = "reacher"
@@ -94,7 +95,7 @@ def run_demo(
         with local_copy(out / "policy.onnx") as policy:
             act = Policy(policy, margin=None, normalized=True)
             recording = play_in_c(get_task(TASK), act, EPISODES, seed)
-        played = outcomes(get_task(TASK), recording.distance)
+        played = measure_outcomes(get_task(TASK), distance_until_termination(recording))
         reference = evaluate_agent(teacher, EPISODES, seed)
         kept, interval = retention(played.time_at_goal, reference.time_at_goal)
     with _stage(seconds, "latency"):

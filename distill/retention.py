@@ -4,10 +4,10 @@ from typing import Any
 
 from teachers.agent import Agent
 from teachers.evaluate import evaluate_agent
-from teachers.measures import Episodes, retention, summary
+from teachers.measures import Outcomes, retention, summary
 
 
-def measure_retention(student: Agent, reference: Episodes, seed: int) -> dict[str, Any]:
+def measure_retention(student: Agent, reference: Outcomes, seed: int) -> dict[str, Any]:
     """The student's figures over whole episodes, and its retention of the teacher over the same ones.
 
     Args:

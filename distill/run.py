@@ -21,7 +21,7 @@ from teachers.crl.memory import require_memory, total_bytes
 from teachers.crl.networks import Networks
 from teachers.crl.parameters import Params, count_parameters
 from teachers.evaluate import evaluate_agent
-from teachers.measures import Episodes
+from teachers.measures import Outcomes
 from teachers.runs.devices import replicated, require_divisible, sharded
 from teachers.runs.errors import InputError
 from teachers.runs.metadata import Metadata, library_versions, replace_non_finite
@@ -41,7 +41,7 @@ def distill_teacher(
     out: epath.PathLike,
     *,
     force: bool = False,
-    reference: Episodes | None = None,
+    reference: Outcomes | None = None,
     progress: Progress = ignore_progress,
 ) -> Agent:
     """Distills a teacher into a student, and leaves the student's checkpoint, metrics and events in `out`.

@@ -16,7 +16,7 @@ from teachers.agent import Agent
 from teachers.config import TeacherConfig
 from teachers.crl.iteration import init_training, make_iteration, placement
 from teachers.evaluate import player
-from teachers.measures import outcomes, summary
+from teachers.measures import measure_outcomes, summary
 from teachers.runs.configuration import Config
 from teachers.runs.devices import replicated
 from teachers.runs.metadata import Metadata, library_versions
@@ -71,7 +71,7 @@ def train_from_scratch(
             row = {name: float(value) for name, value in jax.device_get(metrics).items()}
             if i == settings.iterations or i % settings.logging.evaluate_every == 0:
                 distance = np.concatenate(list(play(state.learner.params, starts)))
-                row |= summary(outcomes(task, distance))
+                row |= summary(measure_outcomes(task, distance))
                 if not best or row["time_at_goal"] >= best["time_at_goal"]:
                     best, params = row | {"steps": step}, jax.device_get(state.learner.params)
             row["seconds"] = time.monotonic() - begun

@@ -12,7 +12,7 @@ from export.runtime import Policy, read_metadata
 from students.artefact import load_student
 from teachers.agent import Agent, load_teacher
 from teachers.evaluate import evaluate_agent
-from teachers.measures import Episodes, outcomes
+from teachers.measures import Outcomes, measure_outcomes
 from teachers.runs.checkpoint_choice import CheckpointChoice, read_newest_sound
 from teachers.runs.checkpoints import read_metadata as read_run
 from teachers.runs.errors import InputError
@@ -20,6 +20,7 @@ from teachers.runs.metadata import Metadata, parse_metadata
 from teachers.runs.paths import local_copy
 from teachers.runs.progress import Progress
 from teachers.simulation.play import PolicyFunction, play_in_c
+from teachers.simulation.trajectory import distance_until_termination
 from teachers.tasks import Task
 from teachers.tasks.registry import open_task
 
@@ -38,7 +39,7 @@ class OpenedPolicy(NamedTuple):
     metadata: Metadata
     task: Task
     act: PolicyFunction
-    evaluate: Callable[[int, int, Progress], Episodes]
+    evaluate: Callable[[int, int, Progress], Outcomes]
 
 
 def open_policy(
@@ -107,7 +108,9 @@ def _open_onnx(path: epath.Path, task: Task | None) -> OpenedPolicy:
         metadata,
         opened,
         policy,
-        lambda *settings: outcomes(opened, play_in_c(opened, policy, *settings).distance),
+        lambda *settings: measure_outcomes(
+            opened, distance_until_termination(play_in_c(opened, policy, *settings))
+        ),
     )
 
 

@@ -6,13 +6,13 @@ import numpy as np
 from scipy.optimize import minimize
 
 from export.contract import Ranges, Reachability, SeenIn
-from teachers.measures import Played, auroc, reached_within
+from teachers.measures import auroc, label_reached_within
 from teachers.runs.metadata import Metadata
-from teachers.simulation.play import Recording
+from teachers.simulation.trajectory import Trajectory
 from teachers.tasks import Task
 
 
-def ranges(metadata: Metadata, recording: Recording) -> tuple[Mapping[str, Ranges], SeenIn]:
+def ranges(metadata: Metadata, recording: Trajectory) -> tuple[Mapping[str, Ranges], SeenIn]:
     """The smallest and largest of every number of `observation` and `goal`, and where they were seen.
 
     Args:
@@ -25,14 +25,14 @@ def ranges(metadata: Metadata, recording: Recording) -> tuple[Mapping[str, Range
             for name, ends in seen.items()
         }
         return found, "training"
-    arrays = {
-        "observation": recording.observation.reshape(-1, recording.observation.shape[-1]),
-        "goal": recording.goal,
-    }
-    return {name: Ranges(rows.min(0), rows.max(0)) for name, rows in arrays.items()}, "export"
+    arrays = {"observation": recording.observation, "goal": recording.goal}
+    return {
+        name: Ranges(np.min(array, axis=(0, 1)), np.max(array, axis=(0, 1)))
+        for name, array in arrays.items()
+    }, "export"
 
 
-def fit_reachability(task: Task, recording: Recording, value: np.ndarray) -> Reachability:
+def fit_reachability(task: Task, recording: Trajectory, value: np.ndarray) -> Reachability:
     """The logistic function from values to the probability that a goal is reached within half an episode.
 
     After Platt, "Probabilistic Outputs for Support Vector Machines" (1999), with his targets, which keep it finite
@@ -44,19 +44,7 @@ def fit_reachability(task: Task, recording: Recording, value: np.ndarray) -> Rea
         value: f(s, pi(s, g), g) of each step, `[time, env]`.
     """
     horizon = max(1, task.episode_steps // 2)
-    within = recording.distance < task.success_radius
-    over = np.isinf(recording.distance)
-    steps = len(within)
-    first = task.distance(recording.observation[0], recording.goal) < task.success_radius
-    played = Played(
-        observation=recording.observation,
-        action=recording.action,
-        goal=recording.goal,
-        start=first,
-        within=within,
-        length=np.where(over.any(axis=0), over.argmax(axis=0) + 1, steps),
-    )
-    will, known = reached_within(played, horizon)
+    will, known = label_reached_within(task, recording, horizon)
     scores, outcomes = value[known].astype(np.float64), will[known]
     yes, no = int(outcomes.sum()), int((~outcomes).sum())
     targets = np.where(outcomes, (yes + 1) / (yes + 2), 1 / (no + 2))
@@ -79,5 +67,5 @@ def fit_reachability(task: Task, recording: Recording, value: np.ndarray) -> Rea
         offset=float(offset - scale * centre / spread),
         auroc=auroc(scores, outcomes),
         horizon=horizon * task.control_period,
-        episodes=recording.goal.shape[0],
+        episodes=recording.goal.shape[1],
     )

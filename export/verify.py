@@ -19,12 +19,13 @@ from export.units import in_task_units, normalized
 from export.write import LEAST_EPISODES, TOLERANCE, measure_parity, record, rows_of
 from teachers.agent import Agent
 from teachers.evaluate import evaluate_agent
-from teachers.measures import outcomes, retention, summary
+from teachers.measures import measure_outcomes, retention, summary
 from teachers.runs.errors import InputError
 from teachers.runs.metadata import parameter_digest
 from teachers.runs.paths import local_copy
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.simulation.play import play_in_c
+from teachers.simulation.trajectory import distance_until_termination
 from teachers.tasks import Task
 from teachers.tasks.registry import open_task
 
@@ -175,7 +176,7 @@ class _Subject(NamedTuple):
         """Time at goal in MuJoCo C over that in MJX: of the same episodes, or as the file says."""
         act = Policy(self.path, margin=None, normalized=True)
         recording = play_in_c(self.task, act, self.episodes, self.seed, self.progress)
-        played = outcomes(self.task, recording.distance)
+        played = measure_outcomes(self.task, distance_until_termination(recording))
         figures = summary(played)
         if self.against is None:
             said = self.entries.metrics.get("time_at_goal")

@@ -28,11 +28,12 @@ from export.precision import reduced
 from export.session import Function, open_session
 from export.units import in_task_units, normalized
 from teachers.agent import Agent
-from teachers.measures import outcomes, retention, spearman, summary
+from teachers.measures import measure_outcomes, retention, spearman, summary
 from teachers.runs.errors import InputError
 from teachers.runs.outputs import create_folder, require_unused, write_atomically
 from teachers.runs.progress import Progress, ignore_progress
-from teachers.simulation.play import Recording, play_in_c
+from teachers.simulation.play import play_in_c
+from teachers.simulation.trajectory import Trajectory, distance_until_termination
 from teachers.tasks import Task
 
 OBSERVATIONS = 4096  # on which parity is measured
@@ -200,7 +201,7 @@ def _milliseconds(function: Function, given: Mapping[str, np.ndarray], calls: in
 
 def record(
     agent: Agent, episodes: int, seed: int, progress: Progress = ignore_progress
-) -> Recording:
+) -> Trajectory:
     """Episodes that an agent's policy plays in MuJoCo C, computed by JAX; arguments as of `play_in_c`."""
     act = jax.jit(agent.networks.policy)
 
@@ -210,7 +211,7 @@ def record(
     return play_in_c(agent.task, policy, episodes, seed, progress)
 
 
-def rows_of(agent: Agent, recording: Recording, seed: int) -> Rows:
+def rows_of(agent: Agent, recording: Trajectory, seed: int) -> Rows:
     """Up to 4,096 of the states of a recording, with what JAX computes there.
 
     Args:
@@ -221,7 +222,7 @@ def rows_of(agent: Agent, recording: Recording, seed: int) -> Rows:
     steps, episodes = recording.observation.shape[:2]
     chosen = np.random.default_rng(seed).permutation(steps * episodes)[:OBSERVATIONS]
     at = np.unravel_index(chosen, (steps, episodes))
-    observation, goal = recording.observation[at], recording.goal[at[1]]
+    observation, goal = recording.observation[at], recording.goal[at]
     action = np.asarray(jax.jit(agent.networks.policy)(agent.params, observation, goal))
     value = jax.jit(agent.networks.critic)(agent.params, observation, goal, action)
     return Rows(observation, goal, action, np.asarray(value))
@@ -251,35 +252,31 @@ def inputs(task: Task, rows: Rows, role: Role, units: Units) -> Mapping[str, np.
     return {name: given[name] for name in INPUTS[role]}
 
 
-def _values_in_jax(agent: Agent, recording: Recording) -> Float[np.ndarray, "time env"]:
+def _values_in_jax(agent: Agent, recording: Trajectory) -> Float[np.ndarray, "time env"]:
     """f(s, a, g) of every step."""
     critic = jax.jit(agent.networks.critic)
-    goal = _goals(recording)
-    return np.asarray(critic(agent.params, recording.observation, goal, recording.action))
+    steps = recording.observation, recording.goal, recording.action
+    return np.asarray(critic(agent.params, *steps))
 
 
 def _values(
-    task: Task, functions: Mapping[Role, Function], recording: Recording, form: Form
+    task: Task, functions: Mapping[Role, Function], recording: Trajectory, form: Form
 ) -> Float[np.ndarray, "time env"]:
     """What the files say of every step."""
     role = form.roles[-1]
     observation, goal, action = (
         array.reshape(-1, array.shape[-1])
-        for array in (recording.observation, _goals(recording), recording.action)
+        for array in (recording.observation, recording.goal, recording.action)
     )
     rows = Rows(observation, goal, action, np.zeros(len(goal), np.float32))
     found = functions[role](inputs(task, rows, role, form.units))["value"]
     return found.reshape(recording.distance.shape)
 
 
-def _goals(recording: Recording) -> Float[np.ndarray, "time env goal"]:
-    return np.broadcast_to(recording.goal, (len(recording.observation), *recording.goal.shape))
-
-
 def _played(
     task: Task,
     functions: Mapping[Role, Function],
-    reference: Recording,
+    reference: Trajectory,
     form: Form,
     seed: int,
     progress: Progress,
@@ -291,9 +288,12 @@ def _played(
         action = function({"observation": observation, "goal": goal})["action"]
         return normalized(task, action) if form.units == "task" else action
 
-    played = outcomes(task, play_in_c(task, act, len(reference.goal), seed, progress).distance)
-    whole = outcomes(task, reference.distance)
-    kept, interval = retention(played.time_at_goal, whole.time_at_goal)
+    episodes = reference.goal.shape[1]
+    recording = play_in_c(task, act, episodes, seed, progress)
+    played, expected = (
+        measure_outcomes(task, distance_until_termination(each)) for each in (recording, reference)
+    )
+    kept, interval = retention(played.time_at_goal, expected.time_at_goal)
     return {**summary(played), "retention": kept, "retention_ci95": interval}
 
 

@@ -3,16 +3,19 @@
 from teachers.agent import Agent, load_teacher
 from teachers.config import TeacherConfig, teacher_config
 from teachers.evaluate import evaluate_agent
-from teachers.measures import Episodes, retention, summary
+from teachers.measures import Outcomes, retention, summary
 from teachers.runs.errors import InputError
 from teachers.tasks import Task
 from teachers.tasks.registry import get_task
 from teachers.train import train_teacher
 
+Episodes = Outcomes  # its earlier name
+
 __all__ = [
     "Agent",
     "Episodes",
     "InputError",
+    "Outcomes",
     "Task",
     "TeacherConfig",
     "evaluate_agent",

@@ -11,10 +11,11 @@ from jaxtyping import Array, Bool, Float, Key
 from teachers.agent import Agent
 from teachers.crl.networks import Networks
 from teachers.crl.parameters import Params
-from teachers.measures import Episodes, outcomes
+from teachers.measures import Outcomes, measure_outcomes
 from teachers.runs.devices import replicated
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.simulation.rollout import NOISE, evaluation_starts, rollout
+from teachers.simulation.trajectory import is_running
 from teachers.tasks import Disturbances, State
 
 SEGMENT_STEPS = 50
@@ -33,7 +34,7 @@ def player(
         disturbed: whether episodes are; by what, their starts say.
 
     Returns:
-        `(params, starts, seed=0) -> segments of the episodes`, which `outcomes` takes one behind the other: each the
+        `(params, starts, seed=0) -> segments of the episodes`, which `measure_outcomes` takes one behind the other: each the
         distance to the goal after each step, still being computed when it is given. The seed is that of noise.
 
     Raises:
@@ -51,7 +52,7 @@ def player(
             return networks.policy(params, observation, goal)
 
         states, trajectory = rollout(task, act, states, key, segment, task.evaluation_goals)
-        going = alive & (jnp.cumsum(trajectory.terminated, axis=0) == 0)
+        going = is_running(trajectory.terminated, alive)
         return states, going[-1], jnp.where(going, trajectory.distance, jnp.inf)
 
     # The distances whole, so that every machine can read all of them.
@@ -74,7 +75,7 @@ def evaluate_agent(
     seed: int = 0,
     progress: Progress = ignore_progress,
     disturbances: Disturbances | None = None,
-) -> Episodes:
+) -> Outcomes:
     """Plays the agent's policy, without exploration noise, for whole episodes of its task in MJX.
 
     Args:
@@ -91,4 +92,4 @@ def evaluate_agent(
         segments.append(np.asarray(segment))
         done = sum(map(len, segments))
         progress(done * episodes, agent.task.episode_steps * episodes, {})
-    return outcomes(agent.task, np.concatenate(segments))
+    return measure_outcomes(agent.task, np.concatenate(segments))

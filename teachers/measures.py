@@ -5,16 +5,22 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy import stats
 
+from teachers.simulation.trajectory import (
+    Trajectory,
+    episode_lengths,
+    starts_within_radius,
+    within_radius,
+)
 from teachers.tasks import Task
 
 RESAMPLES = 2000
 
 
-class Episodes(NamedTuple):
-    """Outcome of each episode."""
+class Outcomes(NamedTuple):
+    """The outcome of each episode."""
 
     success_at_end: Float[np.ndarray, "episodes"]  # 1 if within the radius at the last step
     success_any: Float[np.ndarray, "episodes"]  # 1 if within the radius at any step
@@ -23,10 +29,15 @@ class Episodes(NamedTuple):
     success_hard: Float[np.ndarray, "episodes"] | None
 
 
-def outcomes(task: Task, distance: Float[np.ndarray, "time env"]) -> Episodes:
-    """Outcomes of episodes from the distance to the goal after each step, infinite from a termination on."""
+def measure_outcomes(task: Task, distance: Float[np.ndarray, "time env"]) -> Outcomes:
+    """Returns the outcomes of episodes.
+
+    Args:
+        task: what was played.
+        distance: to the goal after each step, in the goal's unit, and infinite from a termination on.
+    """
     within, hard = distance < task.success_radius, task.hard_radius
-    return Episodes(
+    return Outcomes(
         success_at_end=within[-1].astype(float),
         success_any=within.any(axis=0).astype(float),
         time_at_goal=within.mean(axis=0),
@@ -34,10 +45,10 @@ def outcomes(task: Task, distance: Float[np.ndarray, "time env"]) -> Episodes:
     )
 
 
-def summary(episodes: Episodes) -> dict[str, Any]:
-    """The mean of each outcome and its 95% interval, under `NAME` and `NAME_ci95`."""
+def summary(outcomes: Outcomes) -> dict[str, Any]:
+    """Returns the mean of each outcome and its 95% interval, under `NAME` and `NAME_ci95`."""
     figures: dict[str, Any] = {}
-    for name, values in episodes._asdict().items():
+    for name, values in outcomes._asdict().items():
         if values is None:
             continue
         figures[name] = float(values.mean())
@@ -105,32 +116,28 @@ def interquartile_mean(scores: Float[np.ndarray, "*n"], axis: int = -1) -> Any:
     return stats.trim_mean(scores, 0.25, axis=axis)
 
 
-class Played(NamedTuple):
-    """Whole episodes of a policy."""
-
-    observation: Float[np.ndarray, "time env obs"]  # before the step
-    action: Float[np.ndarray, "time env act"]
-    goal: Float[np.ndarray, "env goal"]
-    start: Bool[np.ndarray, "env"]  # at the goal to begin with
-    within: Bool[np.ndarray, "time env"]  # at the goal after the step
-    length: Int[np.ndarray, "env"]  # steps until the episode ended early; else all
-
-
-def reached_within(
-    played: Played, horizon: int
+def label_reached_within(
+    task: Task, trajectory: Trajectory, horizon: int
 ) -> tuple[Bool[np.ndarray, "time env"], Bool[np.ndarray, "time env"]]:
-    """In which states the goal is reached within so many steps, and in which one can tell.
+    """Returns in which states the goal is reached within `horizon` steps, and in which states that can be told.
 
-    One cannot where the goal is reached already, nor where the recording ends before that many steps without it.
+    It cannot be told where the goal is reached already, nor where the recording ends earlier without reaching it.
+
+    Args:
+        task: what was played.
+        trajectory: one episode for each environment.
+        horizon: in control steps.
     """
-    steps, at = len(played.within), np.arange(len(played.within))[:, None]
+    within, lengths = within_radius(task, trajectory), episode_lengths(trajectory)
+    steps, at = len(within), np.arange(len(within))[:, None]
     # The number of steps at the goal before each one.
-    count = np.concatenate([np.zeros_like(played.length)[None], played.within.cumsum(axis=0)])
+    count = np.concatenate([np.zeros_like(lengths)[None], within.cumsum(axis=0)])
     later = np.minimum(np.arange(steps) + horizon, steps)
     reached = count[later] > count[:-1]
-    before = np.concatenate([played.start[None], played.within[:-1]])
-    whole = (at + horizon <= steps) | (played.length < steps)  # an episode that ended early is over
-    return reached, ~before & (at < played.length) & (reached | whole)
+    before = np.concatenate([starts_within_radius(task, trajectory)[None], within[:-1]])
+    # A terminated episode will not reach its goal any more.
+    complete = (at + horizon <= steps) | (lengths < steps)
+    return reached, ~before & (at < lengths) & (reached | complete)
 
 
 def auroc(scores: Float[np.ndarray, "rows"], outcomes: Bool[np.ndarray, "rows"]) -> float | None:

@@ -27,7 +27,7 @@ from teachers.crl.memory import require_memory, total_bytes, training_memory
 from teachers.crl.networks import teacher_networks
 from teachers.crl.parameters import Params, count_parameters
 from teachers.evaluate import player
-from teachers.measures import outcomes, summary
+from teachers.measures import measure_outcomes, summary
 from teachers.resume import resumed, saved_items
 from teachers.runs.checkpoint_files import checkpoint_steps, remove_unfinished_checkpoints
 from teachers.runs.checkpoint_writer import CheckpointWriter
@@ -221,7 +221,7 @@ def _train(
             }
             if written.played:
                 distance = np.concatenate([np.asarray(part) for part in written.played[seed]])
-                row |= summary(outcomes(networks.task, distance))
+                row |= summary(measure_outcomes(networks.task, distance))
                 figures[seed]["evaluated_at"] = written.number * per_iteration
             row["seconds"] = round(time.monotonic() - begun, 3)
             if writes:

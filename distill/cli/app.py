@@ -624,11 +624,12 @@ def play(
     """
     prepare()
     from export.artefacts import open_policy
-    from teachers.measures import outcomes
+    from teachers.measures import measure_outcomes
     from teachers.runs.outputs import require_new_file
     from teachers.simulation.animate import animate
     from teachers.simulation.play import play_in_c
     from teachers.simulation.render import ANIMATIONS
+    from teachers.simulation.trajectory import distance_until_termination
     from teachers.simulation.viewer import RealTime
     from teachers.simulation.viewer import viewer as open_viewer
     from teachers.tasks.disturbance import Disturbances
@@ -642,7 +643,7 @@ def play(
         pace = RealTime(opened.task, show_in) if viewer or real_time else None
         report = stack.enter_context(progress("play"))
         recording = play_in_c(opened.task, opened.act, episodes, seed, report, disturbances, pace)
-    played = outcomes(opened.task, recording.distance)
+    played = measure_outcomes(opened.task, distance_until_termination(recording))
     figures = _outcome_figures(opened.metadata, seed, played)
     figures["by_episode"] = [float(value) for value in played.time_at_goal]
     if pace:

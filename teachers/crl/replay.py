@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from teachers.simulation.rollout import Trajectory
+from teachers.simulation.trajectory import Trajectory
 
 MAX_OFFSET = 2.0**30
 LEFT_OUT = -2  # as the index of a step: it follows no step and none follows it

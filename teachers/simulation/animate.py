@@ -5,15 +5,15 @@ from etils import epath
 
 from teachers.runs.outputs import require_new_file
 from teachers.simulation.c_twin import Twin
-from teachers.simulation.play import Recording
 from teachers.simulation.render import Pose, render, write_animation, write_image
+from teachers.simulation.trajectory import Trajectory
 from teachers.tasks import Task
 
 FRAMES_PER_SECOND = 25.0
 PICTURE_SIZE = 640  # pixels to either side
 
 
-def animate(task: Task, recording: Recording, file: epath.PathLike, episodes: int = 3) -> str:
+def animate(task: Task, recording: Trajectory, file: epath.PathLike, episodes: int = 3) -> str:
     """Writes the first episodes of a recording, one after the other, at their true speed.
 
     Args:
@@ -28,13 +28,14 @@ def animate(task: Task, recording: Recording, file: epath.PathLike, episodes: in
     Raises:
         InputError: the file has another ending, or its folder cannot be written.
     """
+    if recording.qpos is None:
+        raise ValueError("the recording has no joint positions; make it with `play_in_c`")
     stride = max(1, round(1 / (FRAMES_PER_SECOND * task.control_period)))
+    shown = min(episodes, recording.goal.shape[1])
     poses = [
-        Pose(qpos, task.goal_position(goal))
-        for positions, goal in zip(
-            recording.qpos.swapaxes(0, 1)[:episodes], recording.goal, strict=False
-        )
-        for qpos in positions[::stride]
+        Pose(qpos, task.goal_position(recording.goal[0, episode]))
+        for episode in range(shown)
+        for qpos in recording.qpos[::stride, episode]
     ]
     frames, renderer = render(task, poses)
     write_animation(file, frames, fps=1 / (stride * task.control_period))

@@ -2,35 +2,25 @@
 
 from collections.abc import Callable
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
 
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.simulation.c_twin import Twin, twins
 from teachers.simulation.rollout import evaluation_starts
+from teachers.simulation.trajectory import Trajectory
 from teachers.tasks import State, Task
 from teachers.tasks.disturbance import Disturbances
 
 # observation [batch, obs], goal [batch, goal] -> action [batch, act], all float32 numpy arrays
 PolicyFunction = Callable[[Any, Any], np.ndarray]
 
-# what is done with a robot and its goal after each control step
+# called with a robot and its goal after each control step
 Watch = Callable[[Twin, np.ndarray], None]
 
-SIDE_BY_SIDE = 256  # each simulation of the C engine holds memory of its own
-
-
-class Recording(NamedTuple):
-    """Whole episodes, step by step."""
-
-    observation: Float[np.ndarray, "time env obs"]  # what the policy was given, before the step
-    goal: Float[np.ndarray, "env goal"]
-    action: Float[np.ndarray, "time env act"]
-    qpos: Float[np.ndarray, "time env nq"]  # before the step
-    distance: Float[np.ndarray, "time env"]  # after the step, from the goal; inf once terminated
+BATCH = 256  # episodes simulated at once: each holds memory of its own in MuJoCo C
 
 
 def play_in_c(
@@ -41,7 +31,7 @@ def play_in_c(
     progress: Progress = ignore_progress,
     disturbances: Disturbances | None = None,
     watch: Watch | None = None,
-) -> Recording:
+) -> Trajectory:
     """Plays whole episodes of a task in MuJoCo C.
 
     Args:
@@ -52,15 +42,18 @@ def play_in_c(
         progress: called after each control step of all episodes.
         disturbances: what the same episodes are disturbed by, as in `teachers.evaluate_agent`.
         watch: called with the robot after each of its control steps; episodes are then played one after the other.
+
+    Returns:
+        One episode for each environment, with its joint positions. A terminated episode is played on to the task's
+        number of steps.
     """
     starts = evaluation_starts(task, episodes, seed, disturbances)
     total = task.episode_steps * episodes
-    parts: list[Recording] = []
-    together = SIDE_BY_SIDE if watch is None else 1
-    for first in range(0, episodes, together):
-        some = jax.tree.map(itemgetter(slice(first, first + together)), starts)
+    batches: list[Trajectory] = []
+    batch = BATCH if watch is None else 1
+    for first in range(0, episodes, batch):
 
-        def stepped(
+        def after_step(
             steps: int,
             robots: list[Twin],
             goal: np.ndarray,
@@ -70,14 +63,10 @@ def play_in_c(
             if watch is not None:
                 watch(robots[0], goal[0])
 
-        parts.append(_play(task, policy, some, np.random.default_rng((seed, first)), stepped))
-    return Recording(
-        goal=np.concatenate([part.goal for part in parts]),
-        **{
-            name: np.concatenate([getattr(part, name) for part in parts], axis=1)
-            for name in ("observation", "action", "qpos", "distance")
-        },
-    )
+        batch_starts = jax.tree.map(itemgetter(slice(first, first + batch)), starts)
+        random = np.random.default_rng((seed, first))
+        batches.append(_play(task, policy, batch_starts, random, after_step))
+    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *batches)
 
 
 def _play(
@@ -85,24 +74,30 @@ def _play(
     policy: PolicyFunction,
     starts: State,
     random: np.random.Generator,
-    stepped: Callable[[int, list[Twin], np.ndarray], None],
-) -> Recording:
+    after_step: Callable[[int, list[Twin], np.ndarray], None],
+) -> Trajectory:
     goal = np.asarray(starts.goal, np.float32)
     robots = twins(task, starts)
-    alive = np.ones(len(robots), bool)
-    rows: dict[str, list[np.ndarray]] = {
-        key: [] for key in ("observation", "action", "qpos", "distance")
-    }
-    for step in range(1, task.episode_steps + 1):
-        sensed = np.stack([robot.sensed(random) for robot in robots])
-        action = policy(sensed, goal)
-        rows["observation"].append(sensed)
-        rows["qpos"].append(np.stack([robot.qpos for robot in robots]))
-        rows["action"].append(action)
+    rows: list[dict[str, Any]] = []
+    for step in range(task.episode_steps):
+        observation = np.stack([robot.sensed(random) for robot in robots])
+        qpos = np.stack([robot.qpos for robot in robots])
+        action = policy(observation, goal)
         for robot, one in zip(robots, action, strict=True):
             robot.step(one)
-        observation = np.stack([robot.observation for robot in robots])
-        alive = alive & ~np.asarray(task.terminated(observation))
-        rows["distance"].append(np.where(alive, task.distance(observation, goal), np.inf))
-        stepped(step * len(robots), robots, goal)
-    return Recording(goal=goal, **{key: np.stack(values) for key, values in rows.items()})
+        reached = np.stack([robot.observation for robot in robots])
+        rows.append(
+            {
+                "observation": observation,
+                "goal": goal,
+                "action": action,
+                "steps": np.full(len(robots), step),
+                "distance": task.distance(reached, goal),
+                "terminated": np.asarray(task.terminated(reached)),
+                # MuJoCo C resets a state that diverges by itself.
+                "broken": np.zeros(len(robots), bool),
+                "qpos": qpos,
+            }
+        )
+        after_step((step + 1) * len(robots), robots, goal)
+    return Trajectory(**{name: np.stack([row[name] for row in rows]) for name in rows[0]})

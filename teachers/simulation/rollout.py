@@ -1,13 +1,14 @@
 """Policy x task -> trajectories. Training, evaluation and distillation all step environments through here."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Key
 
 from teachers.runs.devices import map_over_devices, sharded_if_divisible
+from teachers.simulation.trajectory import Trajectory
 from teachers.tasks import GoalSet, State, Task
 from teachers.tasks.disturbance import SENSE, Disturbances, Disturbed
 
@@ -15,18 +16,6 @@ RESTART_SHARE = 16  # of all environments, how many parts are restarted one afte
 
 # (keys [env], observation [env, obs], goal [env, goal], *context) -> action [env, act] in [-1, 1]
 Act = Callable[..., Array]
-
-
-class Trajectory(NamedTuple):
-    """What happened in each control step of each environment."""
-
-    observation: Float[Array, "*time env obs"]  # before the step, without noise
-    goal: Float[Array, "*time env goal"]
-    action: Float[Array, "*time env act"]  # as chosen; where there is a delay, taken later
-    steps: Int[Array, "*time env"]  # the step's index within its episode
-    distance: Float[Array, "*time env"]  # after the step, from its goal
-    terminated: Bool[Array, "*time env"]  # with this step the episode ended early
-    broken: Bool[Array, "*time env"]  # because the simulation's numbers were no longer finite
 
 
 def reset(task: Task, key: Key[Array, ""], environments: int, goal_set: GoalSet) -> State:

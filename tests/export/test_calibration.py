@@ -1,27 +1,20 @@
 import numpy as np
 import pytest
+from trajectories import make_trajectory
 
 from export.calibration import fit_reachability, ranges
 from students import load_student
 from teachers import load_teacher
-from teachers.simulation.play import Recording
+from teachers.simulation.trajectory import Trajectory
 from teachers.tasks.registry import get_task
 
 TASK = get_task("reacher")
 STEPS, EPISODES = TASK.episode_steps, 400
 
 
-def recorded(reached: np.ndarray) -> Recording:
+def recorded(reached: np.ndarray) -> Trajectory:
     """Episodes that reach their goals at half their time, or never."""
-    shape = (STEPS, EPISODES)
-    far = np.zeros((*shape, 8), np.float32)
-    return Recording(
-        observation=far,
-        goal=np.ones((EPISODES, 2), np.float32),
-        action=np.zeros((*shape, 2), np.float32),
-        qpos=np.zeros((*shape, 2)),
-        distance=np.where(reached & (np.arange(STEPS) >= STEPS // 2 - 1)[:, None], 0.0, 1.0),
-    )
+    return make_trajectory(TASK, reached & (np.arange(STEPS) >= STEPS // 2 - 1)[:, None])
 
 
 def test_the_probability_is_the_one_that_outcomes_were_drawn_with() -> None:

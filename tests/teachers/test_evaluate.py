@@ -7,77 +7,12 @@ from export import play_in_c
 from students import StudentConfig, student_networks
 from teachers import evaluate_agent, load_teacher
 from teachers.evaluate import player
-from teachers.measures import mean_interval, outcomes, retention, summary
+from teachers.measures import measure_outcomes, summary
 from teachers.simulation.rollout import evaluation_starts
+from teachers.simulation.trajectory import distance_until_termination
 from teachers.tasks import CONDITIONS, Disturbances
 from teachers.tasks.reacher import Reacher
 from teachers.tasks.registry import get_task
-
-
-def test_outcomes_by_hand() -> None:
-    distance = np.array([[0.04, 0.2, np.inf], [0.0, 0.02, np.inf], [0.2, 0.04, 0.06]])
-    reacher = get_task("reacher")
-    episodes = outcomes(reacher, distance)
-    np.testing.assert_array_equal(episodes.success_at_end, [0, 1, 0])
-    np.testing.assert_array_equal(episodes.success_any, [1, 1, 0])
-    np.testing.assert_allclose(episodes.time_at_goal, [2 / 3, 2 / 3, 0])
-    assert reacher.hard_radius is None
-    assert episodes.success_hard is None
-    arm = get_task("arm_reach")
-    np.testing.assert_array_equal(outcomes(arm, distance).success_hard, [0, 0, 0])
-    np.testing.assert_array_equal(outcomes(arm, distance[:2]).success_hard, [1, 1, 0])
-
-
-def test_summary_names_every_figure_with_its_interval() -> None:
-    figures = summary(
-        outcomes(get_task("arm_reach"), np.random.default_rng(0).random((10, 64)) / 5)
-    )
-    assert set(figures) == {
-        f"{name}{suffix}"
-        for name in ("success_at_end", "success_any", "time_at_goal", "success_hard")
-        for suffix in ("", "_ci95")
-    }
-    low, high = figures["time_at_goal_ci95"]
-    assert low < figures["time_at_goal"] < high
-
-
-def test_interval_covers_the_mean_about_95_percent_of_the_time() -> None:
-    random = np.random.default_rng(0)
-    hits = 0
-    for _ in range(200):
-        low, high = mean_interval(random.normal(3.0, 1.0, 100))
-        hits += low <= 3.0 <= high
-    assert 0.89 <= hits / 200 <= 0.99
-
-
-def test_interval_width_is_that_of_the_normal_approximation() -> None:
-    values = np.random.default_rng(1).normal(0.0, 2.0, 400)
-    low, high = mean_interval(values)
-    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
-
-
-def test_retention_is_paired_by_episode() -> None:
-    teacher = np.random.default_rng(0).uniform(0.2, 1.0, 200)
-    kept, (low, high) = retention(0.9 * teacher, teacher)
-    assert kept == pytest.approx(0.9)
-    assert high - low < 1e-9  # unpaired resampling would give about 0.1
-
-
-def test_a_teacher_that_never_arrives_has_no_retention() -> None:
-    assert retention(np.ones(4), np.zeros(4)) == (None, None)
-
-
-def test_a_teacher_that_hardly_ever_arrives_has_an_interval_without_upper_end() -> None:
-    teacher, student = np.zeros(256), np.zeros(256)
-    teacher[0], student[0] = 0.5, 0.25
-    kept, (low, high) = retention(student, teacher)
-    assert kept == 0.5
-    assert low <= 0.5
-    assert high == np.inf
-
-
-def test_one_episode_has_an_interval_without_width() -> None:
-    assert mean_interval(np.array([0.5])) == (0.5, 0.5)
 
 
 def test_the_same_seed_gives_the_same_episodes_and_figures(teacher_run) -> None:
@@ -106,10 +41,10 @@ def test_early_ends_count_as_away_from_the_goal_in_either_engine() -> None:
     starts = evaluation_starts(task, 64, 0)
     # A goal that every state reaches: only falling counts.
     task.success_radius = task.hard_radius = 10.0
-    in_mjx = outcomes(networks.task, np.concatenate(list(player(networks)(params, starts))))
+    in_mjx = measure_outcomes(networks.task, np.concatenate(list(player(networks)(params, starts))))
     act = jax.jit(networks.policy)
     recording = play_in_c(task, lambda o, g: np.asarray(act(params, o, g)), 64, 0)
-    in_c = outcomes(task, recording.distance)
+    in_c = measure_outcomes(task, distance_until_termination(recording))
     fallen = in_mjx.success_at_end == 0
     assert 0 < fallen.sum() < 64
     assert (in_mjx.time_at_goal[~fallen] == 1).all()

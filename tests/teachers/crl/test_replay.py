@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from teachers.crl import replay
-from teachers.simulation.rollout import Trajectory
+from teachers.simulation.trajectory import Trajectory
 
 SLOTS, ENVS, LENGTH, BATCH = 12, 3, 4, 64
 
