@@ -10,7 +10,6 @@ from etils import epath
 from jaxtyping import Float
 
 from export.contract import Units
-from export.units import limits
 from students.config import Activation, MLPConfig, SavedStudentConfig
 from students.networks import ENCODER, layer_shapes
 from teachers.agent import Agent
@@ -115,7 +114,7 @@ def render_source(student: Agent, units: Units) -> str:
         _array("goal_scale", task.goal_scale),
     ]
     if units == "task":
-        low, high = limits(task)
+        low, high = task.action_limits
         arrays += [
             _array("at_minus_one", low),
             _array("at_one", high),

@@ -12,7 +12,6 @@ from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array
 
 from export.contract import INPUTS, OUTPUTS, Role, Units
-from export.units import in_task_units, normalized
 from teachers.agent import Agent
 from teachers.runs.errors import InputError
 
@@ -72,16 +71,16 @@ def _function(agent: Agent, role: Role, units: Units) -> Callable[..., tuple[Arr
 
     def policy(observation: Array, goal: Array) -> tuple[Array, ...]:
         action = networks.policy(params, observation, goal)
-        return (in_task_units(task, action) if units == "task" else action,)
+        return (task.to_actuator_units(action) if units == "task" else action,)
 
     def critic(observation: Array, goal: Array, action: Array) -> tuple[Array, ...]:
-        own = normalized(task, action) if units == "task" else action
+        own = task.from_actuator_units(action) if units == "task" else action
         return (networks.critic(params, observation, goal, own),)
 
     def combined(observation: Array, goal: Array) -> tuple[Array, ...]:
         action = networks.policy(params, observation, goal)
         value = networks.critic(params, observation, goal, action)
-        return (in_task_units(task, action) if units == "task" else action), value
+        return (task.to_actuator_units(action) if units == "task" else action), value
 
     functions: dict[Role, Callable[..., tuple[Array, ...]]]
     functions = {"policy": policy, "critic": critic, "combined": combined}

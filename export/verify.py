@@ -15,7 +15,6 @@ from export.contract import INPUTS, Contract, field_table
 from export.latency import measure_latency
 from export.runtime import Policy
 from export.session import open_session
-from export.units import in_task_units, normalized
 from export.write import LEAST_EPISODES, TOLERANCE, measure_parity, record, rows_of
 from teachers.agent import Agent
 from teachers.evaluate import evaluate_agent
@@ -226,11 +225,13 @@ class _Subject(NamedTuple):
         return rows
 
     def physical(self, action: np.ndarray) -> np.ndarray:
-        return in_task_units(self.task, action) if self.entries.action_units == "task" else action
+        return (
+            self.task.to_actuator_units(action) if self.entries.action_units == "task" else action
+        )
 
     def unitless(self, name: str, array: np.ndarray) -> np.ndarray:
         if name == "action" and self.entries.action_units == "task":
-            return normalized(self.task, array)
+            return self.task.from_actuator_units(array)
         return array
 
 

@@ -26,7 +26,6 @@ from export.convert import OPSET, convert
 from export.onnx_card import onnx_card
 from export.precision import reduced
 from export.session import Function, open_session
-from export.units import in_task_units, normalized
 from teachers.agent import Agent
 from teachers.measures import measure_outcomes, retention, spearman, summary
 from teachers.runs.errors import InputError
@@ -240,14 +239,14 @@ def measure_parity(task: Task, function: Function, rows: Rows, role: Role, units
     """
     found = function(inputs(task, rows, role, units))
     if units == "task" and "action" in found:
-        found["action"] = normalized(task, found["action"])
+        found["action"] = task.from_actuator_units(found["action"])
     worst = [np.abs(found[name] - getattr(rows, name)).max() for name in OUTPUTS[role]]
     return float(np.max(worst))  # NaN, if any is
 
 
 def inputs(task: Task, rows: Rows, role: Role, units: Units) -> Mapping[str, np.ndarray]:
     """What a file of this role is given in these states, by name."""
-    action = in_task_units(task, rows.action) if units == "task" else rows.action
+    action = task.to_actuator_units(rows.action) if units == "task" else rows.action
     given = {"observation": rows.observation, "goal": rows.goal, "action": action}
     return {name: given[name] for name in INPUTS[role]}
 
@@ -286,7 +285,7 @@ def _played(
 
     def act(observation: np.ndarray, goal: np.ndarray) -> np.ndarray:
         action = function({"observation": observation, "goal": goal})["action"]
-        return normalized(task, action) if form.units == "task" else action
+        return task.from_actuator_units(action) if form.units == "task" else action
 
     episodes = reference.goal.shape[1]
     recording = play_in_c(task, act, episodes, seed, progress)

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import mujoco
-import numpy as np
 from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import Camera, Field, GoalSet, Task, namespace
@@ -129,8 +128,7 @@ class Arm(Task):
     def control(self, action: Any) -> Any:
         xp = namespace(action)
         action = xp.clip(action, -1.0, 1.0)
-        low = np.array([field.low for field in self.action], np.float32)
-        high = np.array([field.high for field in self.action], np.float32)
+        low, high = self.action_limits
         target = low + (action + 1.0) / 2.0 * (high - low)
         joints = [xp.full(action.shape[:-1], value, dtype=action.dtype) for value in POSE]
         for place, i in enumerate(DRIVEN):

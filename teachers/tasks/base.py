@@ -265,6 +265,45 @@ class Task(ABC):
         low, high = self.model.actuator_ctrlrange.T.astype("float32")
         return low + (xp.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
 
+    @property
+    def action_limits(self) -> tuple[np.ndarray, np.ndarray]:
+        """What -1 and 1 stand for in each number of the action, in the units of its fields: float32 `[act]` each.
+
+        Raises:
+            InputError: a field of the action does not declare it.
+        """
+        for field in self.action:
+            if field.low is None or field.high is None:
+                raise InputError(
+                    f"action field {field.name!r} of task {self.name!r} does not say what -1 and 1 stand for; declare "
+                    "its low and high, or export with --normalized"
+                )
+        low, high = (
+            np.concatenate([np.full(field.size, getattr(field, end)) for field in self.action])
+            for end in ("low", "high")
+        )
+        return low.astype(np.float32), high.astype(np.float32)
+
+    def to_actuator_units(self, action: Any) -> Any:
+        """Returns `action` `[*batch, act]`, which is in [-1, 1], in the units of its fields, clipped to their limits.
+
+        Raises:
+            InputError: as of `action_limits`.
+        """
+        low, high = self.action_limits
+        physical = low + (action + 1.0) * (0.5 * (high - low))
+        # Rounding can exceed a limit by the last digit.
+        return namespace(action).clip(physical, np.minimum(low, high), np.maximum(low, high))
+
+    def from_actuator_units(self, action: Any) -> Any:
+        """Returns `action` `[*batch, act]`, which is in the units of its fields, in [-1, 1].
+
+        Raises:
+            InputError: as of `action_limits`.
+        """
+        low, high = self.action_limits
+        return (action - low) * (2.0 / (high - low)) - 1.0
+
     def simulated_by(self, engine: Engine, environments: int) -> "Task":
         """The same task, with its physics computed by one of MJX's implementations.
 

@@ -7,7 +7,6 @@ from export.contract import precision_of
 from export.convert import convert
 from export.precision import reduced
 from export.session import open_session
-from export.units import in_task_units, limits
 from students import StudentConfig, load_student, student_networks
 from students.config import MLPConfig
 from teachers.agent import Agent
@@ -39,8 +38,10 @@ def test_files_in_fewer_bits_compute_nearly_the_same_within_the_limits(eager, pr
     ends = [*model.graph.input, *model.graph.output]
     assert {end.type.tensor_type.elem_type for end in ends} == {TensorProto.FLOAT}
     action = open_session(model)(rows)["action"]
-    expected = in_task_units(task, np.asarray(jax.jit(eager.networks.policy)(eager.params, **rows)))
-    low, high = limits(task)
+    expected = task.to_actuator_units(
+        np.asarray(jax.jit(eager.networks.policy)(eager.params, **rows))
+    )
+    low, high = task.action_limits
     assert (action >= np.minimum(low, high)).all()
     assert (action <= np.maximum(low, high)).all()
     wrong = np.abs(action - expected) / np.abs(high - low)
