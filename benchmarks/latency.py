@@ -22,8 +22,8 @@ from export.contract import Precision, attach, contract
 from export.convert import convert
 from export.precision import reduced
 from export.runtime import Policy
-from students import StudentConfig, student_networks
-from students.config import MLPConfig
+from students import student_networks
+from students.config import MLPConfig, SavedStudentConfig
 from students.networks import describe_networks
 from teachers import teacher_config
 from teachers.agent import Agent
@@ -86,11 +86,11 @@ int main(void)
 
 def student(layers: int, width: int) -> Agent:
     shape = MLPConfig(layers=layers, width=width)
-    config = StudentConfig(policy=shape, critic=shape)
+    config = SavedStudentConfig(policy=shape, critic=shape, embedding=64)
     networks = student_networks(get_task(TASK), config, 64)
     params = networks.init(jax.random.key(0))
-    described = {"student": config.model_dump(), "embedding": 64}
-    return agent("student", networks, params, describe_networks(config, params), described)
+    stored = {"student": config.model_dump(), "embedding": 64}
+    return agent("student", networks, params, config, describe_networks(config, params), stored)
 
 
 def teacher(depth: int, width: int) -> Agent:
@@ -103,20 +103,21 @@ def teacher(depth: int, width: int) -> Agent:
     networks = teacher_networks(config, get_task(TASK))
     params = networks.init(jax.random.key(0))
     counted = {name: {"parameters": count_parameters(params[name])} for name in params}
-    return agent("teacher", networks, params, counted, config.model_dump())
+    return agent("teacher", networks, params, config, counted, config.model_dump())
 
 
-def agent(kind: Any, networks: Any, params: Any, described: Any, config: Any) -> Agent:
+def agent(kind: Any, networks: Any, params: Any, config: Any, described: Any, stored: Any) -> Agent:
     task = networks.task
     return Agent(
         networks,
         params,
+        config,
         Metadata(
             kind=kind,
             task=task.name,
             sizes=task.sizes,
             networks=described,
-            config=config,
+            config=stored,
             metrics={},
             lineage={},
             versions=library_versions(),

@@ -4,6 +4,7 @@ The error is that of the squashed mean; retention is that of the fitted policy o
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from distill import distill_config
 from distill.iteration import BIAS_RATE, make_stages
 from distill.retention import measure_retention
 from distill.ring import Labelled
+from students.config import saved_student_config
 from students.networks import student_networks
 from teachers import evaluate_agent
 from teachers.agent import Agent
@@ -52,7 +54,7 @@ FITS: dict[str, tuple[Callable[..., optax.GradientTransformation], float, int, f
 def visited(teacher: Agent) -> tuple[Agent, Labelled]:
     """A default student, and all that was labelled for it."""
     config = distill_config().for_teacher(teacher.metadata.metrics["steps"])
-    networks = student_networks(teacher.task, config.student, teacher.metadata.config["embedding"])
+    networks = student_networks(teacher.task, config.student, teacher.config.embedding)
     stages = make_stages(config, teacher.networks, networks)
     collect, label, learn = (
         jax.jit(stage, donate_argnums=0)
@@ -63,7 +65,8 @@ def visited(teacher: Agent) -> tuple[Agent, Labelled]:
         state, seen, _ = collect(state, teacher.params)
         state = label(state, teacher.params, seen)
         state, _ = learn(state, teacher.params)
-    return Agent(networks, state.params, teacher.metadata), state.ring.rows
+    saved = saved_student_config(config.student, teacher.config.embedding)
+    return Agent(networks, state.params, saved, teacher.metadata), state.ring.rows
 
 
 def main() -> None:
@@ -99,7 +102,7 @@ def main() -> None:
         fitted = jax.jit(partial(fit, optimiser=optimiser, steps=steps, power=power))
         for seed in given.seeds:
             actor = fitted(networks.init(jax.random.key(seed))["actor"])
-            played = Agent(networks, {**student.params, "actor": actor}, student.metadata)
+            played = replace(student, params={**student.params, "actor": actor})
             measured = measure_retention(played, reference, 1000)
             table.append(
                 {

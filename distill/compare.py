@@ -17,10 +17,9 @@ from distill.retention import measure_retention
 from distill.run import distill_teacher, require_able
 from distill.scratch import ScratchConfig, train_from_scratch
 from export.latency import agent_latency
-from students.artefact import load_finished_student
+from students.artefact import Student, load_finished_student
 from students.networks import parameters_used_by
-from teachers.agent import Agent, describe_teacher
-from teachers.config import TeacherConfig
+from teachers.agent import Agent, Teacher, describe_teacher
 from teachers.crl.iteration import simulated
 from teachers.crl.parameters import count_parameters
 from teachers.evaluate import evaluate_agent
@@ -31,7 +30,6 @@ from teachers.measures import (
     mean_interval,
     summary,
 )
-from teachers.runs.configuration import stored_config
 from teachers.runs.errors import InputError
 from teachers.runs.metadata import replace_non_finite
 from teachers.runs.outputs import create_marked_folder, read_marker, write_atomically
@@ -89,7 +87,7 @@ QUICK = Plan(
 
 
 def run_compare(
-    teacher: Agent,
+    teacher: Teacher,
     out: epath.PathLike,
     plan: Plan = FULL,
     *,
@@ -133,7 +131,7 @@ class _Bench:
 
     def __init__(
         self,
-        teacher: Agent,
+        teacher: Teacher,
         out: epath.Path,
         plan: Plan,
         progress: Callable[[str], AbstractContextManager[Progress]],
@@ -168,7 +166,7 @@ class _Bench:
     def _play_teacher(self, seed: int) -> Outcomes:
         return evaluate_agent(self._teacher, self._plan.episodes, seed)
 
-    def _default(self) -> list[Agent]:
+    def _default(self) -> list[Student]:
         return [self.student("default", {}, seed) for seed in range(self._plan.seeds)]
 
     def _cost(self) -> dict[str, Any]:
@@ -189,7 +187,7 @@ class _Bench:
             "parameters": parameters,
         }
 
-    def student(self, name: str, settings: Mapping[str, Any], seed: int) -> Agent:
+    def student(self, name: str, settings: Mapping[str, Any], seed: int) -> Student:
         """Distills one, unless it is there."""
         config = self._settled({**settings, "seed": seed, "episodes": self._plan.episodes})
         run = self.out / "students" / name / f"seed-{seed}"
@@ -240,12 +238,12 @@ class _Bench:
             "seconds": min(_metric(student, "seconds") for student in students),
         }
 
-    def _critic_row(self, student: Agent) -> dict[str, Any]:
+    def _critic_row(self, student: Student) -> dict[str, Any]:
         return measure_critic(student, self._teacher, self._plan.episodes // 4, seed=0)
 
     def _scratch_config(self, seed: int) -> ScratchConfig:
         """Of the default student's networks, trained as the teacher was, for as many steps as its checkpoint."""
-        stored = stored_config(TeacherConfig, self._teacher.metadata.config, "the teacher")
+        stored = self._teacher.config
         steps, most = int(self._teacher.metadata.metrics["steps"]), self._plan.scratch_steps
         rollout = stored.rollout.model_copy(update={"physics": "jax"})
         steps = steps if most is None else min(steps, most)

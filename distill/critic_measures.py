@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from teachers.agent import Agent
+from students.artefact import Student
+from teachers.agent import Agent, Teacher
 from teachers.crl.networks import Networks, pairwise_logits
 from teachers.crl.parameters import Params
 from teachers.crl.replay import geometric_offsets
@@ -25,7 +26,7 @@ BATCHES = 16
 PART = 16_384  # states valued at once
 
 
-def measure_critic(student: Agent, teacher: Agent, episodes: int, seed: int) -> dict[str, Any]:
+def measure_critic(student: Student, teacher: Teacher, episodes: int, seed: int) -> dict[str, Any]:
     """Measures of a student's critic on episodes that its own policy plays, as on a robot.
 
     Values are f(s, pi(s, g), g) with the student's policy pi, of both critics.
@@ -44,7 +45,7 @@ def measure_critic(student: Agent, teacher: Agent, episodes: int, seed: int) -> 
         1 / (1 - discount) steps, and `reached_share`, in how many states it is. A measure is None where it is not
         defined, such as the AUROC where every goal is reached.
     """
-    discount = teacher.metadata.config["learning"]["discount"]
+    discount = teacher.config.learning.discount
     played = play(student, episodes, seed)
     random = np.random.default_rng(seed)
     lengths = episode_lengths(played)

@@ -4,6 +4,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,9 +15,10 @@ from distill.config import DistillConfig
 from distill.iteration import DistillState, Metrics, Stages, make_stages, placement
 from distill.retention import measure_retention
 from distill.ring import Labelled
-from students.artefact import save_student
+from students.artefact import Student, save_student
+from students.config import saved_student_config
 from students.networks import describe_networks, parameters_used_by, student_networks
-from teachers.agent import Agent, describe_teacher
+from teachers.agent import Agent, Teacher, describe_teacher
 from teachers.crl.memory import require_memory, total_bytes
 from teachers.crl.networks import Networks
 from teachers.crl.parameters import Params, count_parameters
@@ -36,14 +38,14 @@ STAGES = ("compile", "rollout", "label", "learn")
 
 
 def distill_teacher(
-    teacher: Agent,
+    teacher: Teacher,
     config: DistillConfig,
     out: epath.PathLike,
     *,
     force: bool = False,
     reference: Outcomes | None = None,
     progress: Progress = ignore_progress,
-) -> Agent:
+) -> Student:
     """Distills a teacher into a student, and leaves the student's checkpoint, metrics and events in `out`.
 
     Args:
@@ -70,7 +72,7 @@ def distill_teacher(
     require_divisible(collect__environments=config.collect.environments)
     config = config.for_teacher(teacher.metadata.metrics["steps"])
     begun = time.monotonic()
-    key = _program_key(config), teacher.networks, teacher.metadata.config["embedding"]
+    key = _program_key(config), teacher.networks, teacher.config.embedding
     plan = _plan(*key)
     _require_memory(config, plan.shape)
     seconds = dict.fromkeys(STAGES, 0.0)
@@ -107,7 +109,8 @@ def distill_teacher(
         metadata = describe(config, state.params, teacher, figures)
         lineage = {**metadata.lineage, "seen": _seen(state.ring.rows)}
         metadata = metadata.model_copy(update={"lineage": lineage})
-        student = Agent(plan.networks, state.params, metadata)
+        saved = saved_student_config(config.student, teacher.config.embedding)
+        student = Agent(plan.networks, state.params, saved, metadata)
         if reference is None:
             reference = evaluate_agent(teacher, config.episodes, config.seed)
         measured = measure_retention(student, reference, config.seed)
@@ -115,7 +118,7 @@ def distill_teacher(
         metadata = metadata.model_copy(
             update={"metrics": metadata.metrics | replace_non_finite(measured)}
         )
-        student = Agent(plan.networks, state.params, metadata)
+        student = replace(student, metadata=metadata)
         save_student(student, out)
     return student
 
@@ -260,7 +263,7 @@ def cost(teacher: Agent, steps: int, total: float, seconds: Mapping[str, float])
 
 
 def describe(
-    config: DistillConfig, params: Params, teacher: Agent, metrics: dict[str, Any]
+    config: DistillConfig, params: Params, teacher: Teacher, metrics: dict[str, Any]
 ) -> Metadata:
     """The metadata of a student with these parameters."""
     return Metadata(
@@ -271,7 +274,7 @@ def describe(
         networks=describe_networks(config.student, params),
         config={
             **config.model_dump(exclude_none=True),
-            "embedding": config.student.embedding or teacher.metadata.config["embedding"],
+            "embedding": config.student.embedding or teacher.config.embedding,
         },
         metrics=metrics,
         lineage={"teacher": describe_teacher(teacher)},

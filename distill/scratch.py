@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from students.artefact import save_student
-from students.config import StudentConfig
+from students.artefact import Student, save_student
+from students.config import StudentConfig, saved_student_config
 from students.networks import describe_networks, student_networks
 from teachers.agent import Agent
 from teachers.config import TeacherConfig
@@ -38,7 +38,7 @@ class ScratchConfig(Config):
 
 def train_from_scratch(
     task: Task, config: ScratchConfig, out: epath.PathLike, *, progress: Progress = ignore_progress
-) -> Agent:
+) -> Student:
     """Trains a student's networks by contrastive RL, with a teacher's settings and steps, and leaves a run in `out`.
 
     Args:
@@ -92,7 +92,8 @@ def train_from_scratch(
             lineage={},
             versions=library_versions(),
         )
-        student = Agent(networks, params, metadata)
+        saved = saved_student_config(config.student, settings.embedding)
+        student = Agent(networks, params, saved, metadata)
         save_student(student, out)
     return student
 

@@ -10,11 +10,10 @@ from etils import epath
 from jaxtyping import Float
 
 from export.contract import Units
-from students.config import Activation, MLPConfig, SavedStudentConfig
+from students.artefact import Student
+from students.config import Activation, MLPConfig
 from students.networks import ENCODER, layer_shapes
-from teachers.agent import Agent
 from teachers.crl.parameters import Params
-from teachers.runs.configuration import stored_config
 from teachers.runs.errors import InputError
 from teachers.runs.outputs import create_folder, require_unused, write_atomically
 from teachers.tasks import Field
@@ -38,7 +37,7 @@ class Layer(NamedTuple):
     activation: Activation | None
 
 
-def export_c(student: Agent, out: epath.PathLike, units: Units = "task") -> dict[str, str]:
+def export_c(student: Student, out: epath.PathLike, units: Units = "task") -> dict[str, str]:
     """Writes `policy.c` and `policy.h`.
 
     Args:
@@ -66,7 +65,7 @@ def export_c(student: Agent, out: epath.PathLike, units: Units = "task") -> dict
     return {"source": str(out / "policy.c"), "header": str(out / "policy.h")}
 
 
-def render_header(student: Agent, units: Units) -> str:
+def render_header(student: Student, units: Units) -> str:
     """Returns the C header: sizes of the arrays, and the meaning of every number in them."""
     task = student.task
     return f"""{_title_comment(student)}
@@ -102,7 +101,7 @@ void policy_act(const float *observation, const float *goal, float *action);
 """
 
 
-def render_source(student: Agent, units: Units) -> str:
+def render_source(student: Student, units: Units) -> str:
     """Returns the C source: the weights, and the function that computes an action with them."""
     task = student.task
     encoder, actor = _layers(student)
@@ -221,18 +220,12 @@ def _write_action(units: Units) -> Iterator[str]:
     yield "}"
 
 
-def _layers(student: Agent) -> tuple[list[Layer], list[Layer]]:
+def _layers(student: Student) -> tuple[list[Layer], list[Layer]]:
     """Returns the layers of the encoder, if the student has one, and those of the actor.
 
     The actor's last layer gives the means alone, without the standard deviations.
     """
-    config_values = student.metadata.config
-    config = stored_config(
-        SavedStudentConfig,
-        {**config_values.get("student", {}), "embedding": config_values.get("embedding")},
-        "the student",
-    )
-    shapes = layer_shapes(config)
+    shapes = layer_shapes(student.config)
     encoder = (
         _mlp_layers(student.params[ENCODER], shapes[ENCODER], head=False)
         if ENCODER in shapes
@@ -293,7 +286,7 @@ def _field_comments(name: str, fields: tuple[Field, ...]) -> str:
     return "\n".join(lines)
 
 
-def _title_comment(student: Agent) -> str:
+def _title_comment(student: Student) -> str:
     metadata = student.metadata
     teacher = metadata.lineage.get("teacher", {})
     depth = teacher.get("networks", {}).get("actor", {}).get("depth")

@@ -245,7 +245,7 @@ def contract(
         control_period=task.control_period,
         episode_steps=task.episode_steps,
         success_radius=task.success_radius,
-        embedding_size=own.config["embedding"],
+        embedding_size=agent.config.embedding,
         opset=model.opset_import[0].version,
         precision=precision_of(model),
         operators=operators(model),

@@ -16,8 +16,10 @@ from teachers.runs.paths import translate_storage_errors
 from teachers.tasks import Task
 from teachers.tasks.registry import open_task
 
+Student = Agent[SavedStudentConfig]
 
-def save_student(student: Agent, run: epath.PathLike) -> None:
+
+def save_student(student: Student, run: epath.PathLike) -> None:
     """Writes a student's checkpoint into the folder of its run.
 
     Args:
@@ -34,7 +36,7 @@ def save_student(student: Agent, run: epath.PathLike) -> None:
 
 def load_student(
     run: epath.PathLike, task: Task | None = None, checkpoint: CheckpointChoice = "newest"
-) -> Agent:
+) -> Student:
     """Returns the student in the folder of a run; nothing else is needed.
 
     Args:
@@ -46,7 +48,7 @@ def load_student(
         InputError: `run` holds no such student, or its task cannot be opened.
     """
 
-    def read(step: int) -> Agent:
+    def read(step: int) -> Student:
         metadata = require_kind(run, "student", step)
         stored = {
             **metadata.config.get("student", {}),
@@ -55,14 +57,15 @@ def load_student(
         config = stored_config(SavedStudentConfig, stored, str(run))
         opened, metadata = open_task(metadata, task, str(run))
         networks = student_networks(opened, config, config.embedding)
-        return Agent(networks, read_params(run, step, networks.shapes, metadata), metadata)
+        params = read_params(run, step, networks.shapes, metadata)
+        return Agent(networks, params, config, metadata)
 
     return read_newest_sound(run, read, checkpoint)
 
 
 def load_finished_student(
     run: epath.Path, config: Config, task: Task | None = None
-) -> Agent | None:
+) -> Student | None:
     """Returns the student that an earlier call finished in `run`, or None; removes what an interrupted call left there.
 
     Args:

@@ -44,3 +44,14 @@ class SavedStudentConfig(StudentConfig):
     """The networks of a saved student, whose embedding size is always known."""
 
     embedding: int = Field(ge=1, description="size of the critic's embeddings")
+
+
+def saved_student_config(config: StudentConfig, embedding: int) -> SavedStudentConfig:
+    """Returns the configuration of a student's networks with the size of its embeddings filled in.
+
+    Args:
+        config: the student's networks.
+        embedding: size of the teacher's embeddings, which the student has too unless `config` says otherwise.
+    """
+    settings = config.model_dump(exclude={"embedding"})
+    return SavedStudentConfig(**settings, embedding=config.embedding or embedding)

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Array, Float
 
-from teachers.agent import Agent
+from teachers.agent import Agent, Teacher
 from teachers.config import TeacherConfig
 from teachers.crl.diagnosis import make_diagnosis
 from teachers.crl.iteration import (
@@ -63,7 +63,7 @@ def train_teacher(
     *,
     resume: bool = False,
     progress: Progress = ignore_progress,
-) -> Agent:
+) -> Teacher:
     """Trains a teacher and leaves checkpoints, metrics and events in `out`.
 
     Args:
@@ -93,7 +93,7 @@ def train_seeds(
     *,
     resume: bool = False,
     progress: Progress = ignore_progress,
-) -> list[Agent]:
+) -> list[Teacher]:
     """Trains a teacher for each of several seeds at once, batched by `jax.vmap`.
 
     Args:
@@ -193,7 +193,7 @@ def _train(
     state: TrainingState,
     figures: list[dict[str, Any]],
     progress: Progress,
-) -> list[Agent]:
+) -> list[Teacher]:
     """Trains on from `state`; `figures` are each run's newest measured so far.
 
     The device is given an iteration before the figures of the one before it are fetched, so that it waits for the host
@@ -287,7 +287,7 @@ def _train(
     trained = [_part(state.learner.params, seed, len(seeds)) for seed in seeds]
     step = config.iterations * per_iteration
     return [
-        Agent(networks, params, describe(each, params, step, row))
+        Agent(networks, params, each, describe(each, params, step, row))
         for params, each, row in zip(trained, configs.values(), figures, strict=True)
     ]
 

@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,7 @@ def test_a_taken_folder_is_refused(teacher_run, student_run) -> None:
 def hopeless(teacher: Agent, success: float) -> Agent:
     metrics = {**teacher.metadata.metrics, "success_any": success}
     metadata = teacher.metadata.model_copy(update={"metrics": metrics})
-    return Agent(teacher.networks, teacher.params, metadata)
+    return replace(teacher, metadata=metadata)
 
 
 def test_a_teacher_that_never_arrives_is_named_before_anything_is_done(
@@ -109,9 +110,7 @@ def test_a_distillation_says_that_its_student_is_larger(teacher_run, tmp_path) -
 def test_cost_is_a_share_of_the_teachers(teacher_run) -> None:
     teacher = load_teacher(teacher_run)
     metrics = {"steps": 1000, "seconds": 50.0}
-    teacher = Agent(
-        teacher.networks, teacher.params, teacher.metadata.model_copy(update={"metrics": metrics})
-    )
+    teacher = replace(teacher, metadata=teacher.metadata.model_copy(update={"metrics": metrics}))
     seconds = {"compile": 5.0, "rollout": 3.0, "label": 1.0, "learn": 0.0}
     found = cost(teacher, 80, 10.0, seconds)
     assert found["steps_share"] == 0.08

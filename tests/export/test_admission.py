@@ -22,8 +22,8 @@ from export.contract import operators
 from export.convert import NEWEST, convert
 from export.precision import reduced
 from export.session import open_session
-from students import StudentConfig, load_student, student_networks
-from students.config import MLPConfig
+from students import load_student, student_networks
+from students.config import MLPConfig, SavedStudentConfig
 from teachers import InputError, load_teacher
 from teachers.agent import Agent
 from teachers.tasks.registry import get_task
@@ -57,9 +57,10 @@ def test_a_teacher_is_let_in(teacher_run, opset) -> None:
 )
 def test_all_that_is_written_is_let_in(student_run, opset, precision) -> None:
     shape = MLPConfig(layers=2, width=8, activation="swish", normalisation=True)
-    config = StudentConfig(policy=shape, critic=shape, heads=True)
+    config = SavedStudentConfig(policy=shape, critic=shape, heads=True, embedding=4)
     networks = student_networks(get_task("reacher"), config, 4)
-    student = Agent(networks, networks.init(jax.random.key(0)), load_student(student_run).metadata)
+    metadata = load_student(student_run).metadata
+    student = Agent(networks, networks.init(jax.random.key(0)), config, metadata)
     rows = {"observation": np.eye(8, dtype=np.float32), "goal": np.ones((8, 2), np.float32)}
     model = reduced(convert(student, "combined", opset=opset), precision, rows)
     assert operators(admitted(model.SerializeToString(), "combined.onnx")) == operators(model)

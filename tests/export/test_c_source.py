@@ -12,7 +12,7 @@ import export
 from export.c_source import export_c, render_header
 from export.convert import convert
 from export.session import open_session
-from students import StudentConfig, load_student, student_networks
+from students import load_student, student_networks
 from students.config import MLPConfig
 from students.networks import layer_shapes
 from teachers import InputError, load_teacher
@@ -46,13 +46,13 @@ def compile_policy(folder: Path):
 
 
 def make_student(student_run: Path, task: str, shape: MLPConfig, *, heads: bool) -> Agent:
-    config = StudentConfig(policy=shape, critic=shape, heads=heads, embedding=4)
+    config = SavedStudentConfig(policy=shape, critic=shape, heads=heads, embedding=4)
     networks = student_networks(get_task(task), config, 4)
     metadata = load_student(student_run).metadata
     described = {**metadata.config, "student": config.model_dump(), "embedding": 4}
     metadata = metadata.model_copy(update={"task": task, "config": described})
     assert set(layer_shapes(config)) <= set(networks.shapes)
-    return Agent(networks, networks.init(jax.random.key(1)), metadata)
+    return Agent(networks, networks.init(jax.random.key(1)), config, metadata)
 
 
 @pytest.mark.parametrize("heads", [False, True])

@@ -6,7 +6,8 @@ import pytest
 
 from export.contract import operators
 from export.convert import convert
-from students import MLPConfig, StudentConfig, load_student, student_networks
+from students import MLPConfig, load_student, student_networks
+from students.config import SavedStudentConfig
 from teachers import InputError, load_teacher
 from teachers.agent import Agent
 from teachers.tasks.registry import get_task
@@ -51,10 +52,10 @@ def test_files_compute_what_jax_does_at_any_batch(export_folder, student_run, ba
 @pytest.mark.parametrize("activation", ["swish", "tanh"])
 def test_every_kind_of_student_converts(student_run, heads, activation) -> None:
     shape = MLPConfig(layers=2, width=8, activation=activation, normalisation=True)
-    config = StudentConfig(policy=shape, critic=shape, heads=heads, embedding=3)
+    config = SavedStudentConfig(policy=shape, critic=shape, heads=heads, embedding=3)
     networks = student_networks(get_task("reacher"), config, 4)
     metadata = load_student(student_run).metadata
-    student = Agent(networks, networks.init(jax.random.key(0)), metadata)
+    student = Agent(networks, networks.init(jax.random.key(0)), config, metadata)
     observation, goal, action = random_inputs(5)
     found = run(convert(student, "policy", units="normalized"), observation=observation, goal=goal)
     expected = jax.jit(networks.policy)(student.params, observation, goal)
@@ -93,10 +94,10 @@ def test_files_load_in_runtimes_that_are_years_old(export_folder) -> None:
 @pytest.mark.parametrize("opset", [13, 16, 17, 18, 26])
 def test_every_opset_computes_the_same(student_run, opset) -> None:
     shape = MLPConfig(layers=1, width=8, normalisation=True)
-    config = StudentConfig(policy=shape, critic=shape)
+    config = SavedStudentConfig(policy=shape, critic=shape, embedding=4)
     networks = student_networks(get_task("reacher"), config, 4)
     metadata = load_student(student_run).metadata
-    student = Agent(networks, networks.init(jax.random.key(0)), metadata)
+    student = Agent(networks, networks.init(jax.random.key(0)), config, metadata)
     model = convert(student, "policy", units="normalized", opset=opset)
     assert [(o.domain, o.version) for o in model.opset_import] == [("", opset)]
     assert ("LayerNormalization" in operators(model)) == (opset >= 17)

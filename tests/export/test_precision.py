@@ -7,8 +7,8 @@ from export.contract import precision_of
 from export.convert import convert
 from export.precision import reduced
 from export.session import open_session
-from students import StudentConfig, load_student, student_networks
-from students.config import MLPConfig
+from students import load_student, student_networks
+from students.config import MLPConfig, SavedStudentConfig
 from teachers.agent import Agent
 from teachers.tasks.registry import get_task
 
@@ -19,11 +19,11 @@ ROWS = 200
 def eager(student_run) -> Agent:
     """A student of a task with limits that float16 has not, whose actions often lie at them."""
     shape = MLPConfig(layers=1, width=8)
-    config = StudentConfig(policy=shape, critic=shape)
+    config = SavedStudentConfig(policy=shape, critic=shape, embedding=4)
     networks = student_networks(get_task("arm_reach"), config, 4)
     params = jax.tree.map(lambda x: 20 * x, networks.init(jax.random.key(0)))
     metadata = load_student(student_run).metadata.model_copy(update={"task": "arm_reach"})
-    return Agent(networks, params, metadata)
+    return Agent(networks, params, config, metadata)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
