@@ -13,7 +13,7 @@ from export.c_source import export_c, render_header
 from export.convert import convert
 from export.session import open_session
 from students import load_student, student_networks
-from students.config import MLPConfig
+from students.config import MLPConfig, SavedStudentConfig
 from students.networks import layer_shapes
 from teachers import InputError, load_teacher
 from teachers.agent import Agent
