@@ -276,7 +276,7 @@ def _train(
                 waiting = None
                 save(i * per_iteration)
             for writer in writers:
-                writer.check()
+                writer.check_for_errors()
             if diverged:
                 raise _diverged(figures, i * per_iteration, config)
             if stopped and not last:

@@ -1,4 +1,4 @@
-"""Runs whose description was changed by somebody who knows how."""
+"""Copies of runs with a changed description and the checksum that fits it, as an attacker would make them."""
 
 import json
 import shutil
@@ -6,8 +6,8 @@ import shutil
 from teachers.runs.checkpoints import json_digest
 
 
-def edited(run, folder, remove=(), **changes):
-    """A copy of a run whose newest metadata are others."""
+def copy_with_metadata(run, folder, remove=(), **changes):
+    """Copies a run and changes its newest metadata: drops the keys in `remove`, and sets those in `changes`."""
     shutil.copytree(run, folder)
     items = folder / "checkpoints" / "160"
     raw = {**json.loads((items / "metadata" / "metadata").read_text()), **changes}

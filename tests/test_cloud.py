@@ -1,4 +1,4 @@
-"""Runs and outputs on gs://, with the real TensorStore, Orbax and gcsfs, and a stand-in for Google Cloud Storage."""
+"""Runs and outputs on gs://, with TensorStore, Orbax and gcsfs, and a local server in place of Google Cloud Storage."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ pytest.importorskip("gcsfs", reason="needs gcsfs: pip install 'crl-distill[cloud
 
 from cloud_server import Cloud, RefusedError, environment, served_cloud
 
-RUNS = "gs://lab/my runs/ü"  # names are quoted in URLs
+RUNS = "gs://lab/my runs/ü"  # characters that have to be quoted in URLs
 MAIN = "from distill.cli import main; main()"
 TRAIN = ["train-teacher", "reacher", *sets({k: v for k, v in TEACHER.items() if k != "steps"})]
 
@@ -54,8 +54,8 @@ def student(teacher: str) -> str:
 
 
 @pytest.fixture
-def restored(cloud: Cloud):
-    """The cloud, whose content is afterwards as it was before."""
+def restored_cloud(cloud: Cloud):
+    """Returns the cloud, and restores its content after the test."""
     before = {name: dict(objects) for name, objects in cloud.buckets.items()}
     yield cloud
     cloud.buckets.clear()
@@ -64,7 +64,7 @@ def restored(cloud: Cloud):
     _bucket_exists.cache_clear()
 
 
-def measured(run) -> list[dict]:
+def metrics_without_clock(run) -> list[dict]:
     return without_clock(read_metrics(run))
 
 
@@ -73,8 +73,8 @@ def assert_same_params(one, other) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_teacher_in_a_cloud_is_the_one_on_a_disk(teacher, teacher_run, cloud) -> None:
-    assert measured(teacher) == measured(teacher_run)
+def test_train_teacher_is_the_same_in_cloud(teacher, teacher_run, cloud) -> None:
+    assert metrics_without_clock(teacher) == metrics_without_clock(teacher_run)
     assert checkpoint_steps(teacher) == checkpoint_steps(teacher_run)
     assert_same_params(load_teacher(teacher), load_teacher(teacher_run))
     top = {name.removeprefix("my runs/ü/teacher/").split("/")[0] for name in cloud.names()}
@@ -87,8 +87,10 @@ def test_a_teacher_in_a_cloud_is_the_one_on_a_disk(teacher, teacher_run, cloud) 
 
 
 @pytest.mark.slow
-def test_the_whole_path_in_a_cloud(student, student_run, teacher, tmp_path) -> None:
-    assert measured(student) == measured(student_run)
+def test_commands_work_in_cloud_from_export_to_play(
+    student, student_run, teacher, tmp_path
+) -> None:
+    assert metrics_without_clock(student) == metrics_without_clock(student_run)
     exported = run_json("export", student, "--out", f"{RUNS}/export")
     assert exported["parity_max_abs"] < 1e-4
     assert_refused(run("export", student, "--out", f"{RUNS}/export"), "already holds files")
@@ -106,7 +108,7 @@ def test_the_whole_path_in_a_cloud(student, student_run, teacher, tmp_path) -> N
 
 
 @pytest.mark.slow
-def test_a_comparison_in_a_cloud_goes_on_where_it_stopped(restored, teacher) -> None:
+def test_run_compare_resumes_in_cloud(restored_cloud, teacher) -> None:
     out = epath.Path(f"{RUNS}/compare")
     plan = QUICK._replace(sizes=(DEFAULT,), methods=(), seeds=1, episodes=8)
     found = run_compare(load_teacher(teacher), out, plan, force=True)
@@ -120,7 +122,9 @@ def test_a_comparison_in_a_cloud_goes_on_where_it_stopped(restored, teacher) -> 
 
 
 @pytest.mark.slow
-def test_a_run_killed_while_it_saves_goes_on(cloud, restored, teacher_run, tmp_path) -> None:
+def test_train_teacher_resumes_in_cloud_after_kill_during_save(
+    cloud, restored_cloud, teacher_run, tmp_path
+) -> None:
     out = f"{RUNS}/killed"
     command = [*TRAIN, "--steps", TEACHER["steps"], "--out", out]
     process = subprocess.Popen(
@@ -137,13 +141,15 @@ def test_a_run_killed_while_it_saves_goes_on(cloud, restored, teacher_run, tmp_p
     assert resumed.exit_code == 0
     assert "160 in gs://" in resumed.stderr
     assert "was not finished" in resumed.stderr
-    assert measured(out) == measured(teacher_run)
+    assert metrics_without_clock(out) == metrics_without_clock(teacher_run)
     assert checkpoint_steps(out) == [80, 160]
     assert_same_params(load_teacher(out), load_teacher(teacher_run))
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_is_passed_over_and_set_aside(cloud, restored, teacher) -> None:
+def test_train_teacher_sets_damaged_checkpoint_aside_in_cloud(
+    cloud, restored_cloud, teacher
+) -> None:
     place = "my runs/ü/teacher/checkpoints/160/params"
     for name in cloud.names(place):
         if "/d/" in name:
@@ -160,14 +166,14 @@ def test_a_damaged_checkpoint_is_passed_over_and_set_aside(cloud, restored, teac
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("part", "times"), [("checkpoints/160/", 0), ("metrics.jsonl", 1)])
-def test_a_bucket_without_room_keeps_what_was_saved(part, times, cloud, restored) -> None:
+def test_train_teacher_keeps_checkpoints_in_full_bucket(part, times, cloud, restored_cloud) -> None:
     out = f"{RUNS}/full"
-    seen: list[str] = []
+    matching: list[str] = []
 
     def fill(name: str) -> None:
         if f"/full/{part}" in name:
-            seen.append(name)
-            if len(seen) > times:
+            matching.append(name)
+            if len(matching) > times:
                 raise RefusedError(403, "The bucket's quota is exhausted.")
 
     cloud.written = fill
@@ -181,7 +187,9 @@ def test_a_bucket_without_room_keeps_what_was_saved(part, times, cloud, restored
 
 
 @pytest.mark.slow
-def test_archives_go_between_a_disk_and_a_cloud(cloud, restored, teacher, teacher_run, tmp_path):
+def test_share_packs_and_unpacks_between_disk_and_cloud(
+    cloud, restored_cloud, teacher, teacher_run, tmp_path
+):
     for full in ([], ["--full"]):
         for run_, file, back in (
             (teacher_run, f"{RUNS}/up.zip", f"{RUNS}/unpacked"),
@@ -195,7 +203,7 @@ def test_archives_go_between_a_disk_and_a_cloud(cloud, restored, teacher, teache
         run_json("share", "pack", teacher_run, "--out", again, *full)
         assert again.read_bytes() == epath.Path(f"{RUNS}/up.zip").read_bytes()
         assert not [name for name in cloud.names() if "partial" in name]
-        if full:  # what was unpacked can be trained further
+        if full:  # an unpacked full run can be resumed
             for back in (f"{RUNS}/unpacked", tmp_path / "unpacked"):
                 run_json(*TRAIN, "--steps", 240, "--out", back, "--resume")
                 assert checkpoint_steps(back)[-1] == 240
@@ -205,7 +213,9 @@ def test_archives_go_between_a_disk_and_a_cloud(cloud, restored, teacher, teache
         tmp_path.mkdir()
 
 
-def test_a_run_copied_there_without_its_marks_is_explained(cloud, restored, teacher_run) -> None:
+def test_require_checkpoints_explains_unmarked_copy_in_cloud(
+    cloud, restored_cloud, teacher_run
+) -> None:
     for file in teacher_run.rglob("*"):
         if file.is_file():
             cloud.put(f"copied/{file.relative_to(teacher_run)}", file.read_bytes())
@@ -213,7 +223,7 @@ def test_a_run_copied_there_without_its_marks_is_explained(cloud, restored, teac
 
 
 @pytest.mark.slow
-def test_runs_go_to_the_hub_and_back(restored, teacher, hub) -> None:
+def test_share_pushes_and_pulls_run_in_cloud(restored_cloud, teacher, hub) -> None:
     pushed = run_json("share", "push", teacher, "ada/teacher")
     pulled = run_json("share", "pull", "ada/teacher", "--out", f"{RUNS}/pulled")
     assert pulled["commit"] == pushed["commit"]
@@ -221,7 +231,7 @@ def test_runs_go_to_the_hub_and_back(restored, teacher, hub) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_and_its_specification_in_a_cloud(restored) -> None:
+def test_sweep_reads_specification_and_writes_results_in_cloud(restored_cloud) -> None:
     spec = epath.Path("gs://lab/specs/tiny.toml")
     spec.write_text(
         'task = "reacher"\nseeds = 2\nfigures = ["curves"]\n[settings]\n'
@@ -233,25 +243,25 @@ def test_a_sweep_and_its_specification_in_a_cloud(restored) -> None:
     out = epath.Path(f"{RUNS}/sweep")
     assert json.loads((out / "results.json").read_text()) == rows
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
-    requests = len(restored.requests)
-    assert run_json("sweep", spec, "--out", out) == rows  # nothing is trained again
-    assert len(restored.requests) < requests + 300
+    requests = len(restored_cloud.requests)
+    assert run_json("sweep", spec, "--out", out) == rows  # nothing is trained a second time
+    assert len(restored_cloud.requests) < requests + 300
 
 
 @pytest.mark.slow
-def test_a_configuration_is_read_from_a_cloud(restored, teacher) -> None:
+def test_read_toml_reads_cloud(restored_cloud, teacher) -> None:
     config = f"{teacher}/config.toml"
     again = ["train-teacher", "reacher", "--config", config, "--out", f"{RUNS}/again"]
     assert run_json(*again)["steps"] == TEACHER["steps"]
     missing = run("train-teacher", "reacher", "--config", "gs://lab/none.toml")
     assert_refused(missing, "gs://lab/none.toml", "no such file")
-    restored.put("broken.toml", b"\xff = ")
+    restored_cloud.put("broken.toml", b"\xff = ")
     broken = run("train-teacher", "reacher", "--config", "gs://lab/broken.toml")
     assert_refused(broken, "gs://lab/broken.toml", "not valid TOML")
 
 
 @pytest.mark.slow
-def test_the_demo_in_a_cloud(restored, monkeypatch) -> None:
+def test_demo_replaces_earlier_demo_in_cloud(restored_cloud, monkeypatch) -> None:
     monkeypatch.setattr(demo, "TEACHER", TEACHER)
     monkeypatch.setattr(demo, "STUDENT", DISTILL)
     monkeypatch.setattr(demo, "EPISODES", 8)
@@ -262,51 +272,53 @@ def test_the_demo_in_a_cloud(restored, monkeypatch) -> None:
     assert {each.name for each in out.iterdir()} == {demo.MARKER, *demo.PRODUCTS} - {"onnx"}
 
 
-def test_listings_are_asked_for_anew(cloud, restored, teacher) -> None:
+def test_checkpoint_steps_lists_cloud_anew(cloud, restored_cloud, teacher) -> None:
     assert checkpoint_steps(teacher) == [80, 160]
     for name in cloud.names("my runs/ü/teacher/checkpoints/160/"):
         del cloud.buckets["lab"][name]
     assert checkpoint_steps(teacher) == [80]
 
 
-def commands(at: str) -> list[list[str]]:
+def commands_with_path(path: str) -> list[list[str]]:
     return [
-        ["train-teacher", "reacher", "--out", f"{at}/new"],
-        ["train-teacher", "reacher", "--out", f"{at}/new", "--resume"],
-        ["train-teacher", "reacher", "--config", f"{at}/config.toml"],
-        ["sweep", "cpu/depth", "--out", f"{at}/new"],
-        ["distill", f"{at}/teacher"],
-        ["export", f"{at}/student"],
-        ["evaluate", f"{at}/teacher"],
-        ["evaluate", f"{at}/policy.onnx"],
-        ["play", f"{at}/policy.onnx", "--video", f"{at}/film.gif"],
-        ["info", f"{at}/teacher"],
-        ["info", f"{at}/policy.onnx"],
-        ["info", f"{at}/teacher.zip"],
-        ["share", "pack", f"{at}/teacher", "--out", "teacher.zip"],
-        ["share", "unpack", f"{at}/teacher.zip", "--out", "new"],
-        ["share", "pull", "ada/teacher", "--out", f"{at}/new"],
-        ["demo", "--out", f"{at}/new"],
-        ["tasks", "reacher", "--image", f"{at}/reacher.png"],
+        ["train-teacher", "reacher", "--out", f"{path}/new"],
+        ["train-teacher", "reacher", "--out", f"{path}/new", "--resume"],
+        ["train-teacher", "reacher", "--config", f"{path}/config.toml"],
+        ["sweep", "cpu/depth", "--out", f"{path}/new"],
+        ["distill", f"{path}/teacher"],
+        ["export", f"{path}/student"],
+        ["evaluate", f"{path}/teacher"],
+        ["evaluate", f"{path}/policy.onnx"],
+        ["play", f"{path}/policy.onnx", "--video", f"{path}/film.gif"],
+        ["info", f"{path}/teacher"],
+        ["info", f"{path}/policy.onnx"],
+        ["info", f"{path}/teacher.zip"],
+        ["share", "pack", f"{path}/teacher", "--out", "teacher.zip"],
+        ["share", "unpack", f"{path}/teacher.zip", "--out", "new"],
+        ["share", "pull", "ada/teacher", "--out", f"{path}/new"],
+        ["demo", "--out", f"{path}/new"],
+        ["tasks", "reacher", "--image", f"{path}/reacher.png"],
     ]
 
 
-@pytest.mark.parametrize("command", commands("gs://nowhere"), ids=" ".join)
-def test_a_missing_bucket_is_refused_and_not_made(command, restored) -> None:
+@pytest.mark.parametrize("command", commands_with_path("gs://nowhere"), ids=" ".join)
+def test_require_reachable_refuses_missing_bucket_in_all_commands(command, restored_cloud) -> None:
     assert_refused(run(*command), "gs://nowhere", "there is no bucket gs://nowhere")
-    assert list(restored.buckets) == ["lab"]
+    assert list(restored_cloud.buckets) == ["lab"]
 
 
 @pytest.mark.parametrize("status", [401, 403])
-@pytest.mark.parametrize("command", commands("gs://lab"), ids=" ".join)
-def test_a_bucket_of_others_is_refused(command, status, restored) -> None:
-    restored.failing = status
+@pytest.mark.parametrize("command", commands_with_path("gs://lab"), ids=" ".join)
+def test_translate_storage_errors_reports_refused_access_in_all_commands(
+    command, status, restored_cloud
+) -> None:
+    restored_cloud.failing = status
     _bucket_exists.cache_clear()
     assert_refused(run(*command), "gs://lab", "Anonymous caller", "credentials")
 
 
-def test_what_is_taken_stays_as_it_is(teacher, restored) -> None:
-    before = dict(restored.buckets["lab"])
+def test_require_unused_protects_used_paths_in_cloud(teacher, restored_cloud) -> None:
+    before = dict(restored_cloud.buckets["lab"])
     for command in (
         ["train-teacher", "reacher", "--out", teacher],
         ["distill", teacher, "--force", "--out", teacher],
@@ -316,20 +328,20 @@ def test_what_is_taken_stays_as_it_is(teacher, restored) -> None:
         assert_refused(run(*command), "already holds files", "nothing was overwritten")
     config = f"{teacher}/config.toml"
     assert_refused(run("train-teacher", "reacher", "--out", config), "is a file")
-    assert restored.buckets["lab"] == before
+    assert restored_cloud.buckets["lab"] == before
 
 
 @pytest.mark.parametrize("path", ["gs://lab/none", "gs://lab/none.onnx", "gs://lab/none.zip"])
-def test_what_is_not_there_is_refused(path, restored) -> None:
+def test_info_refuses_missing_path_in_cloud(path, restored_cloud) -> None:
     assert_refused(run("info", path), path, "does not exist")
 
 
-def test_a_path_without_a_bucket_is_refused(restored) -> None:
+def test_require_reachable_refuses_path_without_bucket(restored_cloud) -> None:
     assert_refused(run("info", "gs://"), "names no bucket")
 
 
 @pytest.mark.slow
-def test_a_missing_file_system_is_named() -> None:
+def test_translate_storage_errors_names_missing_package() -> None:
     code = f"import sys; sys.modules['gcsfs'] = None; {MAIN}"
     for command in (["info", "gs://lab/teacher"], [*TRAIN, "--out", "gs://lab/new"]):
         result = subprocess.run(

@@ -1,1 +1,1 @@
-"""What every run needs, whatever it trains: folders, logs, checkpoints, devices, errors."""
+"""What every run needs, whatever it trains: paths, outputs, logs, checkpoints, configurations, devices and errors."""

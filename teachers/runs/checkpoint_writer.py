@@ -1,4 +1,4 @@
-"""Writing checkpoints: in the background and atomically, with old ones removed and a full disk survived."""
+"""Writing checkpoints in the background; each is complete or absent, and a full disk leaves the earlier ones intact."""
 
 import errno
 import os
@@ -24,7 +24,10 @@ DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CheckpointWriter:
-    """Saves checkpoints of a run, each atomically. Use it as a context manager, which waits at its end for the last save."""
+    """Saves checkpoints of a run, each atomically.
+
+    Use it as a context manager: at the end of the block it waits for the last save.
+    """
 
     def __init__(self, run: epath.PathLike, keep: int = 1, *, keep_best: bool = False) -> None:
         """Opens a run's folder for writing.
@@ -66,17 +69,14 @@ class CheckpointWriter:
             "metadata": ocp.args.JsonSave(description),
             "checksums": ocp.args.JsonSave(checksums),
         }
-        self.check()
+        self.check_for_errors()
         score = checkpoint_score(metadata)
         if score is not None and self._is_best(score):
             self._best_score, self._policy.best = score, step
         with _delay_interrupts(), _translate_write_errors(self._run):
             self._manager.save(step, args=ocp.args.Composite(**args))
 
-    def _is_best(self, score: float) -> bool:
-        return self._keep_best and (self._best_score is None or score >= self._best_score)
-
-    def check(self) -> None:
+    def check_for_errors(self) -> None:
         """Raises the error of a save that has failed in the background.
 
         Raises:
@@ -107,6 +107,9 @@ class CheckpointWriter:
             finally:
                 with suppress(Exception):  # the same error was raised above
                     self._manager.close()
+
+    def _is_best(self, score: float) -> bool:
+        return self._keep_best and (self._best_score is None or score >= self._best_score)
 
 
 class _NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):

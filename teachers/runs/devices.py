@@ -38,7 +38,7 @@ def sharded(axis: int = 0) -> NamedSharding:
 
 
 def sharded_if_divisible(count: int) -> NamedSharding:
-    """Returns the sharding of an array with `count` rows: divided if they are a multiple of the devices, else replicated."""
+    """Returns the sharding of `count` rows: divided if `count` is a multiple of the devices, else replicated."""
     return replicated() if count % mesh().size else sharded()
 
 

@@ -1,7 +1,7 @@
 """A fingerprint of arrays, with which a checkpoint that differs from what was saved is found.
 
-It is computed in integers on the devices that hold the arrays, so that it is fast and the same for any kind and number of
-devices. It protects against damage, not against people, who can construct other arrays with the same fingerprint.
+It is computed in integers on the devices that hold the arrays, so that it is fast and the same for any kind and number
+of devices. It protects against damage, not against people, who can construct other arrays with the same fingerprint.
 """
 
 import hashlib

@@ -14,8 +14,8 @@ from pydantic import ValidationError, field_validator
 from teachers.runs.configuration import Config
 from teachers.runs.errors import InputError
 
-# Format 1 lacks `task_source` and `sizes`, format 2 the count of skipped updates in `training`, format 3 checksums; since
-# format 4 the replay is an item of its own.
+# Format 1 lacks `task_source` and `sizes`, format 2 the count of skipped updates, format 3 checksums. Since format 4 the
+# replay is an item of its own.
 FORMAT_VERSION = 4
 VERSION_PATTERN = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
 

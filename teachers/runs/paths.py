@@ -20,7 +20,7 @@ def is_local(path: epath.PathLike) -> bool:
 
 
 def absolute_path(path: epath.PathLike) -> epath.Path:
-    """Returns a path as an absolute one; paths in a cloud, which `epath` takes for relative, are returned as they are."""
+    """Returns the absolute form of a path; cloud paths, which `epath` takes for relative, are returned as they are."""
     path = epath.Path(path)
     return path.absolute() if is_local(path) else path
 

@@ -1,7 +1,7 @@
 """The log of a run: its configuration, metrics.jsonl and TensorBoard events.
 
-A run's folder may lie on any path that `epath` opens. Logs grow line by line, which storage in a cloud does not support.
-The log of a run in a cloud grows in a local folder, which is copied to the cloud at every checkpoint.
+Logs grow line by line, which storage in a cloud does not support. The log of a run in a cloud grows in a local folder,
+which is copied to the cloud at every checkpoint.
 """
 
 import json

@@ -2,7 +2,7 @@ import shutil
 
 import jax.numpy as jnp
 import pytest
-from edited import edited
+from edited import copy_with_metadata
 from etils import epath
 
 from students import load_student
@@ -27,7 +27,7 @@ def test_load_student_opens_a_run_and_names_its_teacher(student_run, teacher_run
 def test_load_student_refuses_an_incomplete_configuration(student_run, tmp_path) -> None:
     config = dict(load_student(student_run).metadata.config)
     del config["embedding"]
-    damaged = edited(student_run, tmp_path / "run", config=config)
+    damaged = copy_with_metadata(student_run, tmp_path / "run", config=config)
     with pytest.raises(InputError, match=r"does not fit this crl-distill \(embedding"):
         load_student(damaged)
 

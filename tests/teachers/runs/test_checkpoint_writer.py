@@ -15,51 +15,51 @@ from teachers.runs.checkpoints import read_items, read_metadata
 
 
 @pytest.fixture
-def described(teacher_run):
+def describe(teacher_run):
     metadata = read_metadata(teacher_run)
 
-    def describe(step, reached=None, evaluated_at=None):
-        figures = {"steps": step, "evaluated_at": evaluated_at or step}
-        return metadata.model_copy(update={"metrics": figures | {"time_at_goal": reached}})
+    def describe_step(step, score=None):
+        figures = {"steps": step, "evaluated_at": step, "time_at_goal": score}
+        return metadata.model_copy(update={"metrics": figures})
 
-    return describe
+    return describe_step
 
 
-def saved(run, described, reached, **options):
+def save_all(run, describe, scores, **options):
+    """Saves a checkpoint for each step and score, and returns the steps of those that are left."""
     with CheckpointWriter(run, **options) as checkpoints:
-        for step, score in reached.items():
-            checkpoints.save(step, described(step, score), {"params": {"x": jnp.full(3, step)}})
+        for step, score in scores.items():
+            checkpoints.save(step, describe(step, score), {"params": {"x": jnp.full(3, step)}})
     return checkpoint_steps(run)
 
 
-def test_the_newest_are_kept(tmp_path, described) -> None:
-    reached = {1: 0.9, 2: 0.2, 3: 0.1, 4: 0.1}
-    assert saved(tmp_path, described, reached, keep=2) == [3, 4]
-    (step, *_), metadata = [4], described(4)
-    items = read_items(tmp_path, step, {"params": {"x": jnp.zeros(3, jnp.int32)}}, metadata)
+def test_checkpoint_writer_keeps_newest(tmp_path, describe) -> None:
+    scores = {1: 0.9, 2: 0.2, 3: 0.1, 4: 0.1}
+    assert save_all(tmp_path, describe, scores, keep=2) == [3, 4]
+    items = read_items(tmp_path, 4, {"params": {"x": jnp.zeros(3, jnp.int32)}}, describe(4))
     np.testing.assert_array_equal(items["params"]["x"], np.full(3, 4))
 
 
-def test_the_best_is_kept_beside_them_also_by_a_run_that_goes_on(tmp_path, described) -> None:
-    reached = {1: 0.3, 2: 0.9, 3: 0.1, 4: 0.1}
-    assert saved(tmp_path, described, reached, keep=2, keep_best=True) == [2, 3, 4]
-    assert saved(tmp_path, described, {5: 0.2, 6: 0.5}, keep=1, keep_best=True) == [2, 6]
-    assert saved(tmp_path, described, {7: 0.95, 8: 0.5}, keep=1, keep_best=True) == [7, 8]
+def test_checkpoint_writer_keeps_best_also_after_resume(tmp_path, describe) -> None:
+    scores = {1: 0.3, 2: 0.9, 3: 0.1, 4: 0.1}
+    assert save_all(tmp_path, describe, scores, keep=2, keep_best=True) == [2, 3, 4]
+    assert save_all(tmp_path, describe, {5: 0.2, 6: 0.5}, keep=1, keep_best=True) == [2, 6]
+    assert save_all(tmp_path, describe, {7: 0.95, 8: 0.5}, keep=1, keep_best=True) == [7, 8]
 
 
-def test_arrays_may_change_once_a_save_has_begun(tmp_path, described) -> None:
+def test_checkpoint_writer_saves_arrays_that_are_deleted_afterwards(tmp_path, describe) -> None:
     array = np.arange(100_000, dtype=np.float32)
     state = jnp.array(array)
     with CheckpointWriter(tmp_path) as checkpoints:
-        checkpoints.save(1, described(1), {"params": {"x": state}})
+        checkpoints.save(1, describe(1), {"params": {"x": state}})
         state.delete()
-        others = [jnp.zeros(100_000) for _ in range(8)]  # where the old one lay
+        others = [jnp.zeros(100_000) for _ in range(8)]  # may reuse its memory
     assert len(others) == 8
-    items = read_items(tmp_path, 1, {"params": {"x": jnp.zeros(100_000)}}, described(1))
+    items = read_items(tmp_path, 1, {"params": {"x": jnp.zeros(100_000)}}, describe(1))
     np.testing.assert_array_equal(items["params"]["x"], array)
 
 
-FILLING = """
+SAVE_TO_FULL_DISK = """
 import resource, signal, sys
 import jax
 from teachers.runs.checkpoints import read_metadata
@@ -71,7 +71,7 @@ big = jax.random.normal(jax.random.key(0), (2_000_000,))
 with CheckpointWriter(run, keep=2) as checkpoints:
     checkpoints.save(1, metadata, {"params": {"x": big[:10]}})
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))  # no file may grow beyond that, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))  # larger files fail, as on a full disk
 try:
     with CheckpointWriter(run, keep=2) as checkpoints:
         checkpoints.save(2, metadata, {"params": {"x": big}})
@@ -80,15 +80,17 @@ except SaveError as error:
 """
 
 
-def test_a_full_disk_is_said_and_leaves_the_old_checkpoints(teacher_run, tmp_path) -> None:
-    command = [sys.executable, "-c", FILLING, tmp_path / "run", teacher_run]
+def test_checkpoint_writer_reports_full_disk_and_keeps_old_checkpoints(
+    teacher_run, tmp_path
+) -> None:
+    command = [sys.executable, "-c", SAVE_TO_FULL_DISK, tmp_path / "run", teacher_run]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "the disk is full; make room there and go on with --resume" in ended.stdout
     assert ended.stdout.count("\n") == 1
     assert [entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()] == ["1"]
 
 
-LIMITED = """
+COMMAND_ON_FULL_DISK = """
 import resource, signal, sys
 from distill.cli import main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -98,9 +100,17 @@ main()
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_a_command_in_one_line(tmp_path) -> None:
+def test_train_teacher_command_reports_full_disk(tmp_path) -> None:
     settings = sets({**TEACHER, "rollout.replay_steps": 4000})
-    command = [sys.executable, "-c", LIMITED, "train-teacher", "reacher", "--out", tmp_path / "run"]
+    command = [
+        sys.executable,
+        "-c",
+        COMMAND_ON_FULL_DISK,
+        "train-teacher",
+        "reacher",
+        "--out",
+        tmp_path / "run",
+    ]
     ended = subprocess.run([*command, *settings], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1
     assert ended.stdout == ""
@@ -110,7 +120,7 @@ def test_a_full_disk_ends_a_command_in_one_line(tmp_path) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_what_means_a_full_disk() -> None:
+def test_means_full_disk_recognises_errors() -> None:
     assert means_full_disk(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     assert means_full_disk(
         ValueError("RESOURCE_EXHAUSTED: Error writing file: No space left on device")
@@ -121,7 +131,7 @@ def test_what_means_a_full_disk() -> None:
     assert means_full_disk(outer)
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path) -> None:
+def test_checkpoint_writer_names_unwritable_folder(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError, match=r"cannot write a checkpoint in .*file"):
         CheckpointWriter(tmp_path / "file")

@@ -1,4 +1,4 @@
-"""Four devices, forced upon a CPU in a process of their own, against one."""
+"""Training on four devices, which a process of its own simulates on the CPU, compared with one device."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from teachers.runs.devices import (
 )
 from teachers.runs.fingerprint import fingerprint
 
-FOUR = """
+FOUR_DEVICES = """
 import json, sys
 import jax, jax.numpy as jnp, numpy as np
 from teachers.process import use_compilation_cache
@@ -39,17 +39,17 @@ from teachers.runs.fingerprint import fingerprint
 
 out, resumed, student, settings, small = sys.argv[1:]
 config = teacher_config("reacher", overrides=json.loads(settings))
-places = {}
-saves = train.CheckpointWriter.save
+shards = {}
+save = train.CheckpointWriter.save
 
-def watched(self, step, metadata, items):
+def record_shards(self, step, metadata, items):
     if "training" in items:
         arrays = items["training"].environments.observation, items["replay"].observation, jax.tree.leaves(items["params"])[0]
         for name, array in zip(("environments", "replay", "params"), arrays):
-            places[name] = [list(shard.data.shape) for shard in array.addressable_shards], list(array.shape)
-    saves(self, step, metadata, items)
+            shards[name] = [list(shard.data.shape) for shard in array.addressable_shards], list(array.shape)
+    save(self, step, metadata, items)
 
-train.CheckpointWriter.save = watched
+train.CheckpointWriter.save = record_shards
 teacher = train_teacher(config, out)
 train_teacher(config, resumed, resume=True)
 try:
@@ -59,7 +59,7 @@ except InputError as error:
 distilled = distill_teacher(teacher, distill_config(overrides=json.loads(small)), student, force=True)
 print(json.dumps({
     "devices": jax.device_count(),
-    "places": places,
+    "shards": shards,
     "refused": refused,
     "evaluated": [evaluate_agent(load_teacher(resumed), n).time_at_goal.tolist() for n in (8, 6)],
     "fingerprint": fingerprint(jax.device_put({"x": jnp.arange(64.0)}, devices.sharded())),
@@ -69,15 +69,15 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def on_four(teacher_run, tmp_path_factory):
-    """What a process with four devices says, and the folders of its runs."""
+def four_devices(teacher_run, tmp_path_factory):
+    """Returns the JSON that a process with four devices prints, and the folder of its runs."""
     folder = tmp_path_factory.mktemp("four")
     shutil.copytree(teacher_run, folder / "resumed")
     shutil.rmtree(folder / "resumed" / "checkpoints" / "160")
     flags = "--xla_force_host_platform_device_count=4"
     runs = [folder / "fresh", folder / "resumed", folder / "student"]
     ended = subprocess.run(
-        [sys.executable, "-c", FOUR, *runs, json.dumps(TEACHER), json.dumps(DISTILL)],
+        [sys.executable, "-c", FOUR_DEVICES, *runs, json.dumps(TEACHER), json.dumps(DISTILL)],
         capture_output=True,
         text=True,
         timeout=400,
@@ -88,71 +88,83 @@ def on_four(teacher_run, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_four_devices_learn_what_one_does(teacher_run, on_four) -> None:
-    said, folder = on_four
-    assert said["devices"] == 4
+def test_train_teacher_is_the_same_on_four_devices(teacher_run, four_devices) -> None:
+    printed, folder = on_four
+    assert printed["devices"] == 4
     assert_same_training(folder / "fresh", teacher_run)
 
 
 @pytest.mark.slow
-def test_environments_and_replay_are_cut_and_parameters_are_on_each(on_four) -> None:
-    places = on_four[0]["places"]
-    shards, shape = places["environments"]
+def test_train_teacher_shards_environments_and_replay_and_replicates_parameters(
+    four_devices,
+) -> None:
+    recorded = four_devices[0]["shards"]
+    shards, shape = recorded["environments"]
     assert shards == [[shape[0] // 4, *shape[1:]]] * 4
-    shards, shape = places["replay"]
+    shards, shape = recorded["replay"]
     assert shards == [[shape[0], shape[1] // 4, *shape[2:]]] * 4
-    shards, shape = places["params"]
+    shards, shape = recorded["params"]
     assert shards == [shape] * 4
 
 
 @pytest.mark.slow
-def test_a_run_of_one_device_goes_on_with_four(teacher_run, on_four) -> None:
+def test_train_teacher_resumes_run_of_one_device_on_four(teacher_run, four_devices) -> None:
     _, folder = on_four
     assert checkpoint_steps(folder / "resumed") == [80, 160]
     assert_same_training(folder / "resumed", teacher_run)
 
 
 @pytest.mark.slow
-def test_a_run_of_four_devices_goes_on_with_one(teacher_run, on_four, tmp_path) -> None:
-    shutil.copytree(on_four[1] / "fresh", tmp_path / "run")
+def test_train_teacher_resumes_run_of_four_devices_on_one(
+    teacher_run, four_devices, tmp_path
+) -> None:
+    shutil.copytree(four_devices[1] / "fresh", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "160")
     train_teacher(teacher_config("reacher", overrides=TEACHER), tmp_path / "run", resume=True)
     assert_same_training(tmp_path / "run", teacher_run)
 
 
 @pytest.mark.slow
-def test_evaluations_do_not_depend_on_the_devices(on_four) -> None:
-    said, folder = on_four
+def test_evaluate_agent_does_not_depend_on_devices(four_devices) -> None:
+    printed, folder = on_four
     teacher = load_teacher(folder / "resumed")
-    for episodes, found in zip((8, 6), said["evaluated"], strict=True):  # six: no share for four
+    for episodes, found in zip(
+        (8, 6), printed["evaluated"], strict=True
+    ):  # six are no multiple of four
         np.testing.assert_allclose(evaluate_agent(teacher, episodes).time_at_goal, found, atol=0.02)
 
 
 @pytest.mark.slow
-def test_a_student_is_distilled_on_four_devices(on_four) -> None:
-    figures = on_four[0]["student"]
+def test_distill_teacher_runs_on_four_devices(four_devices) -> None:
+    figures = four_devices[0]["student"]
     assert figures["steps"] == 160
     assert np.isfinite(figures["policy_loss"])
 
 
 @pytest.mark.slow
-def test_a_fingerprint_does_not_depend_on_the_devices(on_four) -> None:
-    assert on_four[0]["fingerprint"] == fingerprint({"x": jnp.arange(64.0)})
+def test_fingerprint_does_not_depend_on_devices(four_devices) -> None:
+    assert four_devices[0]["fingerprint"] == fingerprint({"x": jnp.arange(64.0)})
 
 
 @pytest.mark.slow
-def test_numbers_that_four_devices_cannot_share_are_refused(on_four) -> None:
-    assert on_four[0]["refused"].startswith(
+def test_train_teacher_refuses_environments_that_four_devices_do_not_divide(four_devices) -> None:
+    assert four_devices[0]["refused"].startswith(
         "rollout.environments = 6: it must be a multiple of the 4 devices, such as 8"
     )
 
 
-def test_one_device_is_a_mesh_of_one() -> None:
+def test_mesh_has_one_device_by_default() -> None:
     assert mesh().size == jax.device_count() == 1
     require_divisible(rollout__environments=7)
     assert sharded_if_divisible(7) == sharded() != replicated()
-    done = []
-    on_main_process(lambda: done.append(1))
-    assert done == [1]
+
+
+def test_on_main_process_calls_work_once_in_only_process() -> None:
+    calls = []
+    on_main_process(lambda: calls.append(1))
+    assert calls == [1]
+
+
+def test_all_processes_agree_returns_choice_of_only_process() -> None:
     assert all_processes_agree(True)
     assert not all_processes_agree(False)

@@ -1,4 +1,4 @@
-"""Two processes of this machine that train together, as two machines would."""
+"""Two processes of this machine that train together, as two machines would do."""
 
 import os
 import shutil
@@ -22,10 +22,9 @@ from teachers.runs.run_log import read_metrics
 MAIN = "from distill.cli import main; main()"
 
 
-def started(run, *options, variables=({}, {})):
-    """The two processes of `train-teacher`, and what each writes."""
+def start_training(run, *options, variables=({}, {})):
+    """Starts a process of `train-teacher` for each set of environment variables; they share the folder of the run."""
     settings = sets(TEACHER)
-    # As on two machines, each its own; only the folder of the run is shared.
     return [
         subprocess.Popen(
             [sys.executable, "-c", MAIN, "train-teacher", "reacher", "--out", run, *settings]
@@ -34,13 +33,13 @@ def started(run, *options, variables=({}, {})):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **own},
+            env={**os.environ, **added},
         )
-        for own in variables
+        for added in variables
     ]
 
 
-def by_jax(process: int, port: int) -> dict[str, str]:
+def jax_variables(process: int, port: int) -> dict[str, str]:
     return {
         "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
         "JAX_NUM_PROCESSES": "2",
@@ -48,7 +47,7 @@ def by_jax(process: int, port: int) -> dict[str, str]:
     }
 
 
-def by_slurm(process: int, port: int) -> dict[str, str]:
+def slurm_variables(process: int, port: int) -> dict[str, str]:
     return {
         "SLURM_JOB_ID": "7",
         "SLURM_STEP_NODELIST": "localhost",
@@ -66,8 +65,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def ended(processes, timeout=300):
-    """Exit code, stdout and stderr of each."""
+def wait_for(processes, timeout=300):
+    """Waits for processes, and returns the exit code, stdout and stderr of each."""
     try:
         outputs = [process.communicate(timeout=timeout) for process in processes]
     finally:
@@ -79,60 +78,62 @@ def ended(processes, timeout=300):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("found", [by_jax, by_slurm])
-def test_two_processes_train_and_checkpoint_together(teacher_run, tmp_path, found) -> None:
+@pytest.mark.parametrize("make_variables", [jax_variables, slurm_variables])
+def test_train_teacher_is_the_same_in_two_processes(teacher_run, tmp_path, make_variables) -> None:
     port, run = free_port(), tmp_path / "run"
-    first, second = ended(started(run, variables=[found(i, port) for i in range(2)]))
+    first, second = wait_for(
+        start_training(run, variables=[make_variables(i, port) for i in range(2)])
+    )
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     assert '"steps": 160' in first[1]
-    assert "{" not in second[1]  # one of them speaks
+    assert "{" not in second[1]  # only the first process prints
     assert_same_training(run, teacher_run)
     assert checkpoint_steps(run)[-1] == 160
     assert load_teacher(run).metadata.metrics["steps"] == 160
-    # What two made one goes on with.
+    # One process resumes the run of two.
     shutil.rmtree(run / "checkpoints" / "160")
     train_teacher(teacher_config("reacher", overrides=TEACHER), run, resume=True)
     assert_same_training(run, teacher_run)
 
 
 @pytest.mark.slow
-def test_both_save_and_end_when_one_is_asked_to_and_go_on_together(teacher_run, tmp_path) -> None:
+def test_train_teacher_stops_and_resumes_in_two_processes(teacher_run, tmp_path) -> None:
     run, port = tmp_path / "run", free_port()
-    variables = [by_jax(i, port) for i in range(2)]
+    variables = [jax_variables(i, port) for i in range(2)]
     longer = sets({"steps": 200_000, "logging.checkpoint_every": 100_000})
-    processes = started(run, *longer, variables=variables)
+    processes = start_training(run, *longer, variables=variables)
     deadline = time.monotonic() + 240
     while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
         assert time.monotonic() < deadline
         assert all(process.poll() is None for process in processes)
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGTERM)
-    first, second = ended(processes)
+    first, second = wait_for(processes)
     assert (first[0], second[0]) == (143, 143), first[2] + second[2]
     assert "is saved; go on with --resume" in first[2]
     (step,) = checkpoint_steps(run)
     assert step == read_metrics(run)[-1]["step"]
     port = free_port()
-    variables = [by_jax(i, port) for i in range(2)]
+    variables = [jax_variables(i, port) for i in range(2)]
     more = [*sets({"steps": step + 80}), "--resume"]
-    first, second = ended(started(run, *more, variables=variables))
+    first, second = wait_for(start_training(run, *more, variables=variables))
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     assert [row["step"] for row in read_metrics(run)] == list(range(40, step + 81, 40))
 
 
 @pytest.mark.slow
-def test_both_say_why_a_folder_is_refused(tmp_path) -> None:
+def test_train_teacher_refuses_used_folder_in_two_processes(tmp_path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("")
     port = free_port()
     options = ["--coordinator", f"localhost:{port}", "--processes", 2, "--process"]
-    processes = [started(tmp_path / "run", *options, i, variables=[{}])[0] for i in range(2)]
-    for code, _, said in ended(processes):
+    processes = [start_training(tmp_path / "run", *options, i, variables=[{}])[0] for i in range(2)]
+    for code, _, stderr in wait_for(processes):
         assert code == 2
-        assert "already holds files" in said
+        assert "already holds files" in stderr
 
 
-def test_options_that_do_not_belong_together_are_refused() -> None:
+def test_join_processes_refuses_incomplete_and_wrong_options() -> None:
     with pytest.raises(InputError, match="belong together"):
         join_processes("localhost:1234", None, None)
     with pytest.raises(InputError, match="write it as HOST:PORT"):
@@ -141,7 +142,7 @@ def test_options_that_do_not_belong_together_are_refused() -> None:
         join_processes("localhost:1234", 2, 2)
 
 
-def test_one_process_joins_nobody(monkeypatch) -> None:
+def test_join_processes_does_nothing_for_one_process(monkeypatch) -> None:
     join_processes(None, None, None)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # a batch script
     join_processes(None, None, None)

@@ -6,7 +6,7 @@ from teachers.runs.fingerprint import fingerprint
 
 ARRAYS = {
     "floats": jnp.linspace(-1, 1, 12).reshape(3, 4),
-    "whole": jnp.arange(5, dtype=jnp.int32),
+    "integers": jnp.arange(5, dtype=jnp.int32),
     "flags": jnp.array([True, False, True]),
     "small": jnp.ones(6, jnp.bfloat16),
     "key": jax.random.key(3),
@@ -14,7 +14,7 @@ ARRAYS = {
 }
 
 
-def test_the_same_arrays_have_the_same_fingerprint() -> None:
+def test_fingerprint_is_the_same_for_the_same_arrays() -> None:
     assert fingerprint(ARRAYS) == fingerprint({key: ARRAYS[key] for key in reversed(ARRAYS)})
     assert len(fingerprint(ARRAYS)) == 16
 
@@ -27,18 +27,18 @@ def test_the_same_arrays_have_the_same_fingerprint() -> None:
         ("floats", ARRAYS["floats"][::-1]),
         ("floats", ARRAYS["floats"].reshape(4, 3)),
         ("floats", -jnp.zeros((3, 4))),
-        ("whole", ARRAYS["whole"].at[0].set(-1)),
-        ("whole", ARRAYS["whole"].astype(jnp.uint32)),
+        ("integers", ARRAYS["integers"].at[0].set(-1)),
+        ("integers", ARRAYS["integers"].astype(jnp.uint32)),
         ("flags", ~ARRAYS["flags"]),
         ("small", ARRAYS["small"].at[5].set(1.01)),
         ("key", jax.random.key(4)),
         ("number", jnp.float32(0.50000006)),
     ],
 )
-def test_any_change_changes_it(name, changed) -> None:
+def test_fingerprint_changes_with_any_change(name, changed) -> None:
     assert fingerprint({**ARRAYS, name: changed}) != fingerprint(ARRAYS)
 
 
-def test_names_matter_and_so_do_signs_of_zero() -> None:
+def test_fingerprint_depends_on_names_and_signs_of_zero() -> None:
     assert fingerprint({"a": jnp.zeros(2)}) != fingerprint({"b": jnp.zeros(2)})
     assert fingerprint({"a": jnp.zeros(2)}) != fingerprint({"a": -jnp.zeros(2)})

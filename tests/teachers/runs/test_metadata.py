@@ -5,7 +5,7 @@ from teachers import InputError
 from teachers.runs.metadata import library_versions, parameter_digest, parse_metadata
 
 
-def test_digest_tells_networks_apart() -> None:
+def test_parameter_digest_distinguishes_networks() -> None:
     params = {"a": jnp.ones(3), "b": jnp.zeros((2, 2))}
     assert parameter_digest(params) == parameter_digest({"b": jnp.zeros((2, 2)), "a": jnp.ones(3)})
     assert parameter_digest(params) != parameter_digest({"a": jnp.ones(3), "b": jnp.zeros(4)})
@@ -14,11 +14,11 @@ def test_digest_tells_networks_apart() -> None:
     )
 
 
-def test_versions_name_the_libraries_that_shape_an_artefact() -> None:
+def test_library_versions_names_libraries() -> None:
     assert {"crl-distill", "jax", "mujoco", "mujoco-mjx"} <= set(library_versions())
 
 
 @pytest.mark.parametrize("raw", [None, [], {}, {"kind": "teacher"}, {"format_version": "1"}])
-def test_a_foreign_description_is_refused(raw) -> None:
+def test_parse_metadata_refuses_foreign_description(raw) -> None:
     with pytest.raises(InputError, match="does not describe a crl-distill artefact"):
         parse_metadata(raw, "somewhere")

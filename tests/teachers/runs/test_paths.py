@@ -1,4 +1,4 @@
-"""Paths that are odd but real, and what is said of those that cannot be."""
+"""Unusual paths of runs that work, and the errors for those that cannot work."""
 
 import os
 
@@ -17,7 +17,7 @@ LONGER = teacher_config("reacher", overrides=TEACHER)
 
 
 @pytest.mark.parametrize("out", ["relative", "with spaces/and ünïcode", "trailing/", "./dotted/x"])
-def test_a_run_lies_anywhere(out, tmp_path, monkeypatch) -> None:
+def test_train_teacher_accepts_unusual_paths(out, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     train_teacher(CONFIG, out)
     train_teacher(LONGER, out, resume=True)
@@ -27,7 +27,7 @@ def test_a_run_lies_anywhere(out, tmp_path, monkeypatch) -> None:
     assert load_teacher("there/again").metadata.metrics["steps"] == 160
 
 
-def test_a_link_to_a_run_is_the_run(tmp_path) -> None:
+def test_train_teacher_follows_link(tmp_path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "disk")
     train_teacher(CONFIG, tmp_path / "run")
@@ -40,26 +40,26 @@ def test_a_link_to_a_run_is_the_run(tmp_path) -> None:
     "command",
     [["train-teacher", "reacher", "--out"], ["info"], ["demo", "--out"]],
 )
-def test_a_tilde_makes_no_folder_of_that_name(command, tmp_path, monkeypatch) -> None:
+def test_require_reachable_refuses_tilde(command, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert_refused(run(*command, "~/runs/x"), "~/runs/x", os.path.expanduser("~/runs/x"))
     assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize("command", [["train-teacher", "reacher"], ["demo"]])
-def test_a_folder_that_is_read_only_is_refused(command, tmp_path, monkeypatch) -> None:
-    # Root writes everywhere but here.
+def test_create_folder_refuses_read_only_folder(command, tmp_path, monkeypatch) -> None:
+    # Even root cannot write in /proc.
     assert_refused(run(*command, "--out", "/proc/new"), "cannot create /proc/new", "another --out")
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert_refused(run(*command, "--out", tmp_path), f"cannot write in {tmp_path}", "another --out")
     assert not os.listdir(tmp_path)
 
 
-def test_paths_in_a_cloud_are_absolute() -> None:
+def test_absolute_path_keeps_cloud_paths() -> None:
     assert not is_local("gs://lab/run")
     assert str(absolute_path("gs://lab/run/")) == "gs://lab/run"
 
 
-def test_a_local_draft_is_the_file_itself(tmp_path) -> None:
+def test_local_draft_is_the_local_file_itself(tmp_path) -> None:
     with local_draft(tmp_path / "a.png") as draft:
         assert draft == tmp_path / "a.png"

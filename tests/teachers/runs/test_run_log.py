@@ -6,7 +6,7 @@ from teachers import teacher_config
 from teachers.runs.run_log import RunLog, read_metrics
 
 
-def test_metrics_are_one_json_object_a_line(tmp_path) -> None:
+def test_run_log_writes_one_json_object_a_line(tmp_path) -> None:
     with RunLog(tmp_path, teacher_config("reacher")) as log:
         log.write(10, {"loss": 0.5})
         log.write(20, {"loss": 0.25, "interval": (0.1, 0.4)})
@@ -15,14 +15,14 @@ def test_metrics_are_one_json_object_a_line(tmp_path) -> None:
     assert read_metrics(tmp_path)[1] == {"step": 20, "loss": 0.25, "interval": [0.1, 0.4]}
 
 
-def test_numbers_that_json_lacks_become_null(tmp_path) -> None:
+def test_run_log_writes_null_for_non_finite_numbers(tmp_path) -> None:
     with RunLog(tmp_path, teacher_config("reacher")) as log:
         log.write(10, {"loss": float("nan"), "interval": (0.1, float("inf"))})
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
     assert read_metrics(tmp_path) == [{"step": 10, "loss": None, "interval": [0.1, None]}]
 
 
-def test_resuming_drops_what_came_after_the_checkpoint(tmp_path) -> None:
+def test_run_log_drops_later_lines_on_resume(tmp_path) -> None:
     with RunLog(tmp_path, teacher_config("reacher")) as log:
         for step in (10, 20, 30):
             log.write(step, {"loss": 1.0})
@@ -35,7 +35,7 @@ def test_resuming_drops_what_came_after_the_checkpoint(tmp_path) -> None:
     ]
 
 
-def test_a_damaged_line_is_left_out_and_a_last_one_cut_short_too(tmp_path) -> None:
+def test_read_metrics_leaves_out_damaged_and_incomplete_lines(tmp_path) -> None:
     lines = ['{"step": 1}', '{"step": 2', "5", '{"step": 4}', '{"st']
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
     with pytest.warns(UserWarning, match=r"metrics\.jsonl: line 2 is damaged and left out"):
