@@ -89,7 +89,7 @@ def four_devices(teacher_run, tmp_path_factory):
 
 @pytest.mark.slow
 def test_train_teacher_is_the_same_on_four_devices(teacher_run, four_devices) -> None:
-    printed, folder = on_four
+    printed, folder = four_devices
     assert printed["devices"] == 4
     assert_same_training(folder / "fresh", teacher_run)
 
@@ -109,7 +109,7 @@ def test_train_teacher_shards_environments_and_replay_and_replicates_parameters(
 
 @pytest.mark.slow
 def test_train_teacher_resumes_run_of_one_device_on_four(teacher_run, four_devices) -> None:
-    _, folder = on_four
+    _, folder = four_devices
     assert checkpoint_steps(folder / "resumed") == [80, 160]
     assert_same_training(folder / "resumed", teacher_run)
 
@@ -126,7 +126,7 @@ def test_train_teacher_resumes_run_of_four_devices_on_one(
 
 @pytest.mark.slow
 def test_evaluate_agent_does_not_depend_on_devices(four_devices) -> None:
-    printed, folder = on_four
+    printed, folder = four_devices
     teacher = load_teacher(folder / "resumed")
     for episodes, found in zip(
         (8, 6), printed["evaluated"], strict=True
