@@ -1,4 +1,4 @@
-"""The command line, `crl-distill`. Its commands are thin: each is one documented call in Python as well."""
+"""The command line, `crl-distill`: arguments and printing. Each command calls one documented function."""
 
 from distill.cli.app import app, main
 

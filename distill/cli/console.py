@@ -1,6 +1,7 @@
-"""What the commands share: progress on stderr, results on stdout, errors in one line."""
+"""The terminal: progress and messages on stderr, results on stdout, and Ctrl-C that is never lost."""
 
 import json
+import logging
 import signal
 import sys
 import threading
@@ -9,237 +10,188 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-if TYPE_CHECKING:  # the import is slow, and help should answer at once
-    from teachers.runs.checkpoint_choice import CheckpointChoice
-    from teachers.runs.progress import Progress as Report
+from distill.cli.tables import figures_table
 
-Checkpoint = Annotated[
-    str,
-    typer.Option(help="Of a run's checkpoints: newest, best (most time at goal), or its step."),
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else there.")
-]
-SHOW_AFTER = 3.0  # seconds before anything is shown
-LINE_EVERY = 5.0  # seconds between lines where stderr is no terminal
+if TYPE_CHECKING:  # these imports are slow, and help should answer at once
+    from teachers.runs import progress
+    from teachers.runs.metadata import Metadata
+
+SECONDS_BEFORE_FIRST_LINE = 3.0  # a call that is shorter prints nothing
+SECONDS_BETWEEN_LINES = 5.0  # where stderr is no terminal
 
 
-@contextmanager
-def interruptions() -> Iterator[Callable[[], None]]:
-    """Lets no Ctrl-C be lost: Python drops exceptions inside a callback of the garbage collector, and JAX has one.
+def prepare_process() -> None:
+    """Keeps compiled programs between commands, silences the logs of libraries, and prints warnings as one line."""
+    from teachers.process import use_compilation_cache
 
-    One that could not be raised at once is raised at the end of the block.
-
-    Yields:
-        A function that raises it earlier, to be called now and then.
-    """
-    arrived: list[int] = []
-
-    def arrive(number: int, frame: FrameType | None) -> None:
-        if frame is None or frame.f_code.co_name != "_xla_gc_callback":
-            raise KeyboardInterrupt
-        arrived.append(number)
-
-    def check() -> None:
-        if arrived:
-            arrived.clear()
-            raise KeyboardInterrupt
-
-    handler = signal.getsignal(signal.SIGINT)
-    # Only the main thread can catch signals; and in the background of a script Ctrl-C is ignored.
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield check
-        return
-    signal.signal(signal.SIGINT, arrive)
-    try:
-        yield check
-        check()
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    for library in ("huggingface_hub", "google"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    # These log errors with a traceback before they raise them; Orbax does so under the name of absl.
+    for library in ("absl", "gcsfs", "s3fs", "fsspec"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    warnings.showwarning = _print_warning
+    # JAX warns of every fork. Ours, such as the encoder of videos, start another program at once, which is safe.
+    warnings.filterwarnings("ignore", r"os\.fork\(\)", RuntimeWarning)
+    use_compilation_cache()
 
 
-@contextmanager
-def progress(what: str) -> Iterator["Report"]:
-    """A progress report with rate and time left: a bar on a terminal, plain lines elsewhere.
-
-    Yields:
-        `(done, total, figures)`, to be called as work advances; `figures` may hold `time_at_goal`.
-    """
-    with interruptions() as check, _display(what) as display:
-
-        def report(done: int, total: int, figures: Mapping[str, Any]) -> None:
-            check()
-            display(done, total, figures)
-
-        yield report
-
-
-@contextmanager
-def _display(what: str) -> Iterator["Report"]:
-    begun = time.monotonic()
-    first: tuple[float, int] | None = (
-        None  # time and work of the first report, before which JAX compiles
-    )
-
-    def rate(done: int) -> float | None:
-        nonlocal first
-        now = time.monotonic()
-        if first is None:
-            first = (now, done)
-            return None
-        per_second = (done - first[1]) / (now - first[0])
-        return per_second if per_second > 0 else None
-
-    if sys.stderr.isatty():
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            job = bar.add_task(what, total=None, rate="", note="compiling")
-
-            def draw(done: int, total: int, figures: Mapping[str, Any]) -> None:
-                per_second = rate(done)
-                bar.update(
-                    job,
-                    completed=done,
-                    total=total,
-                    rate="" if per_second is None else f"{per_second:,.0f} steps/s",
-                    note=_note(figures),
-                )
-
-            yield draw
-        return
-
-    last = begun + SHOW_AFTER - LINE_EVERY
-
-    def line(done: int, total: int, figures: Mapping[str, Any]) -> None:
-        nonlocal last
-        now, per_second = time.monotonic(), rate(done)
-        if now - last < LINE_EVERY and not (done == total and now - begun > SHOW_AFTER):
-            return
-        last = now
-        speed = (
-            f"compiled in {now - begun:.0f} s"
-            if per_second is None
-            else f"{per_second:,.0f} steps/s, {(total - done) / per_second:.0f} s left"
-        )
-        say(f"{what}: {done:,}/{total:,} steps, {speed}, {_note(figures)}".removesuffix(", "))
-
-    yield line
-
-
-def say(message: str) -> None:
-    """One line on stderr."""
+def print_message(message: str) -> None:
+    """Prints one line on stderr."""
     print(message.rstrip(), file=sys.stderr, flush=True)
 
 
-def show(result: Any, as_json: bool, table: Callable[[], RenderableType]) -> None:
-    """The result on stdout: one JSON value, or a table made for reading."""
+def print_error(message: str) -> None:
+    """Prints an error as one line on stderr."""
+    print_message("error: " + " ".join(message.split()))
+
+
+def print_result(result: Any, as_json: bool, make_table: Callable[[], RenderableType]) -> None:
+    """Prints a result on stdout: as one JSON value, or as the table that `make_table` returns."""
     if as_json:
         print_json(result)
     else:
-        Console().print(table())
+        Console().print(make_table())
 
 
 def print_json(result: Any) -> None:
-    """One JSON value on stdout."""
+    """Prints one JSON value on stdout, with null for numbers that are not finite."""
     from teachers.runs.metadata import replace_non_finite
 
     print(json.dumps(replace_non_finite(result)))
 
 
-def pair_table(title: str, rows: Mapping[str, Any]) -> Table:
-    """A table of names and values, figures with their 95% intervals."""
-    table = Table(title=title, show_header=False, title_justify="left")
-    for name, value in _readable(rows):
-        table.add_row(name, value)
-    return table
+def print_run(folder: str, metadata: "Metadata", as_json: bool) -> None:
+    """Prints where a run lies and the metrics of its newest checkpoint."""
+    result = {"out": folder, "task": metadata.task, "kind": metadata.kind, **metadata.metrics}
+    print_result(result, as_json, lambda: figures_table(folder, result))
 
 
-def figure(figures: Mapping[str, Any], name: str) -> str:
-    """A figure with its 95% interval, as text."""
-    if figures.get(name) is None:
-        return "-"
-    interval = figures.get(f"{name}_ci95")
-    return f"{figures[name]:.3f}" + (
-        " [" + ", ".join("-" if end is None else f"{end:.3f}" for end in interval) + "]"
-        if interval
-        else ""
-    )
+@contextmanager
+def catch_interruptions() -> Iterator[Callable[[], None]]:
+    """Raises KeyboardInterrupt for every Ctrl-C inside the block.
 
+    Python drops exceptions that are raised inside a callback of the garbage collector, and JAX has such a callback. A
+    Ctrl-C that arrives there is remembered, and raised by the next call of the yielded function or at the end of the block.
 
-def text(value: Any) -> str:
-    """Any JSON value for reading."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        nested = {name for name, item in value.items() if isinstance(item, Mapping)}
-        return (
-            ", ".join(
-                f"{name} ({item})" if name in nested else f"{name} {item}"
-                for name, item in _readable(value)
-            )
-            or "-"
-        )
-    if isinstance(value, list | tuple):
-        return ", ".join(text(item) for item in value)
-    return str(value)
-
-
-def _readable(rows: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in rows.items():
-        if not (name.endswith("_ci95") and name.removesuffix("_ci95") in rows):
-            yield name, figure(rows, name) if f"{name}_ci95" in rows else text(value)
-
-
-def _note(figures: Mapping[str, Any]) -> str:
-    at_goal = figures.get("time_at_goal", figures.get("rollout_time_at_goal"))
-    return "" if at_goal is None else f"time at goal {at_goal:.2f}"
-
-
-def which(checkpoint: str) -> "CheckpointChoice":
-    """What `--checkpoint` names.
-
-    Raises:
-        InputError: no checkpoint is called so.
+    Yields:
+        A function that raises KeyboardInterrupt where one is remembered.
     """
-    from teachers.runs.errors import InputError
+    pending: list[int] = []
 
-    if checkpoint.isdecimal():
-        return int(checkpoint)
-    if checkpoint in ("newest", "best"):
-        return cast("CheckpointChoice", checkpoint)
-    raise InputError(f"--checkpoint {checkpoint!r}: give newest, best, or the control step of one")
+    def handle(number: int, frame: FrameType | None) -> None:
+        if frame is None or frame.f_code.co_name != "_xla_gc_callback":
+            raise KeyboardInterrupt
+        pending.append(number)
+
+    def raise_pending() -> None:
+        if pending:
+            pending.clear()
+            raise KeyboardInterrupt
+
+    previous = signal.getsignal(signal.SIGINT)
+    # Only the main thread can catch signals, and a script's background processes ignore Ctrl-C.
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield raise_pending
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield raise_pending
+        raise_pending()
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
-def prepare() -> None:
-    """Sets up JAX for a command: compiled programs are kept between runs, and libraries log errors alone."""
-    import logging
+@contextmanager
+def show_progress(title: str) -> Iterator["progress.Progress"]:
+    """Shows progress with rate and time left: a bar on a terminal, plain lines elsewhere.
 
-    from teachers.process import use_compilation_cache
+    Yields:
+        `(done, total, figures)`, to be called as work advances; `figures` may hold `time_at_goal`.
+    """
+    display = _show_bar if sys.stderr.isatty() else _print_lines
+    with catch_interruptions() as raise_pending, display(title, _Rate()) as update:
 
-    for library in ("huggingface_hub", "google"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-    # These log errors with a traceback before they raise them; Orbax under absl's name.
-    for library in ("absl", "gcsfs", "s3fs", "fsspec"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
-    warnings.showwarning = _one_line
-    # JAX warns of every fork; ours, such as an encoder of videos, are other programs at once.
-    warnings.filterwarnings("ignore", r"os\.fork\(\)", RuntimeWarning)
-    use_compilation_cache()
+        def report(done: int, total: int, figures: Mapping[str, Any]) -> None:
+            raise_pending()
+            update(done, total, figures)
+
+        yield report
 
 
-def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:
-    say(f"warning: {message}")
+class _Rate:
+    """The rate of work since the first report, before which JAX compiles."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None  # time and work done
+
+    def measure(self, done: int) -> float | None:
+        """Returns the work per second, or None where it is not known yet."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, done)
+            return None
+        per_second = (done - self._first[1]) / (now - self._first[0])
+        return per_second if per_second > 0 else None
+
+
+@contextmanager
+def _show_bar(title: str, rate: _Rate) -> Iterator["progress.Progress"]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        job = bar.add_task(title, total=None, rate="", note="compiling")
+
+        def update(done: int, total: int, figures: Mapping[str, Any]) -> None:
+            per_second = rate.measure(done)
+            bar.update(
+                job,
+                completed=done,
+                total=total,
+                rate="" if per_second is None else f"{per_second:,.0f} steps/s",
+                note=_describe_time_at_goal(figures),
+            )
+
+        yield update
+
+
+@contextmanager
+def _print_lines(title: str, rate: _Rate) -> Iterator["progress.Progress"]:
+    start = time.monotonic()
+    last = start + SECONDS_BEFORE_FIRST_LINE - SECONDS_BETWEEN_LINES
+
+    def update(done: int, total: int, figures: Mapping[str, Any]) -> None:
+        nonlocal last
+        now, per_second = time.monotonic(), rate.measure(done)
+        finished = done == total and now - start > SECONDS_BEFORE_FIRST_LINE
+        if now - last < SECONDS_BETWEEN_LINES and not finished:
+            return
+        last = now
+        speed = (
+            f"compiled in {now - start:.0f} s"
+            if per_second is None
+            else f"{per_second:,.0f} steps/s, {(total - done) / per_second:.0f} s left"
+        )
+        line = f"{title}: {done:,}/{total:,} steps, {speed}, {_describe_time_at_goal(figures)}"
+        print_message(line.removesuffix(", "))
+
+    yield update
+
+
+def _describe_time_at_goal(figures: Mapping[str, Any]) -> str:
+    time_at_goal = figures.get("time_at_goal", figures.get("rollout_time_at_goal"))
+    return "" if time_at_goal is None else f"time at goal {time_at_goal:.2f}"
+
+
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print_message(f"warning: {message}")

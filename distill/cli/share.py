@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
-from distill.cli.console import Checkpoint, Json, pair_table, prepare, show, which
+from distill.cli.console import prepare_process, print_result
+from distill.cli.options import Checkpoint, Json, parse_checkpoint
+from distill.cli.tables import pair_table
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -14,26 +16,27 @@ NewRun = Annotated[str, typer.Option(metavar="DIR", help="New folder of the run.
 Full = Annotated[
     bool,
     typer.Option(
-        "--full", help="Everything in RUN, with metrics and the state that --resume needs."
+        "--full",
+        help="Include everything in RUN, with metrics and the state that --resume needs.",
     ),
 ]
 
 
 @app.callback()
-def share(context: typer.Context) -> None:
+def show_help(context: typer.Context) -> None:
     """Packs runs into archives, and pushes and pulls them with the Hugging Face hub."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-    prepare()
+    prepare_process()
 
 
-@app.command()
-def pack(
+@app.command("pack")
+def pack_command(
     run: Run,
     out: Annotated[str, typer.Option(metavar="FILE", help="New archive, a .zip.")],
     full: Full = False,
     checkpoint: Checkpoint = "newest",
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Packs a run's policy and critic into one file, with a model card and checksums.
 
@@ -41,45 +44,46 @@ def pack(
     Example:
       crl-distill share pack runs/teacher --out teacher.zip
     """
-    from export.share.archive import pack as write
+    from export.share.archive import pack
 
-    result = write(run, out, full=full, checkpoint=which(checkpoint))
-    show(result, json, lambda: pair_table("packed", result))
+    result = pack(run, out, full=full, checkpoint=parse_checkpoint(checkpoint))
+    print_result(result, as_json, lambda: pair_table("packed", result))
 
 
-@app.command()
-def unpack(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Archive that pack wrote.")],
+@app.command("unpack")
+def unpack_command(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Archive written by pack.")],
     out: NewRun,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
-    """Verifies an archive, then writes its run into a new folder. Nothing of it is run.
+    """Verifies an archive, then writes its run into a new folder. No code in it is executed.
 
     \b
     Example:
       crl-distill share unpack teacher.zip --out runs/teacher
     """
-    from export.share.archive import unpack as read
+    from export.share.archive import unpack
 
-    result = read(file, out)
-    show(result, json, lambda: pair_table("unpacked", result))
+    result = unpack(file, out)
+    print_result(result, as_json, lambda: pair_table("unpacked", result))
 
 
-@app.command()
-def push(
+@app.command("push")
+def push_command(
     run: Run,
     repo: Repo,
     private: Annotated[
-        bool, typer.Option("--private", help="Nobody but you may see a new repository.")
+        bool, typer.Option("--private", help="Make a new repository visible to its owner only.")
     ] = False,
     revision: Annotated[
-        str | None, typer.Option(help="Branch, created if need be.  [default: the main one]")
+        str | None,
+        typer.Option(help="Branch, created where it does not exist.  [default: the main branch]"),
     ] = None,
     full: Full = False,
     checkpoint: Checkpoint = "newest",
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
-    """Uploads a run to the Hugging Face hub, in place of the one pushed there before.
+    """Uploads a run to the Hugging Face hub, where it replaces the one pushed before.
 
     Needs `hf auth login` or HF_TOKEN. HF_ENDPOINT names a mirror.
 
@@ -87,39 +91,44 @@ def push(
     Example:
       crl-distill share push runs/teacher OWNER/NAME --private
     """
-    _without_bars()
-    from export.share.hub import push as upload
+    _disable_progress_bars()
+    from export.share.hub import push
 
-    result = upload(
-        run, repo, private=private, revision=revision, full=full, checkpoint=which(checkpoint)
+    result = push(
+        run,
+        repo,
+        private=private,
+        revision=revision,
+        full=full,
+        checkpoint=parse_checkpoint(checkpoint),
     )
-    show(result, json, lambda: pair_table("pushed", result))
+    print_result(result, as_json, lambda: pair_table("pushed", result))
 
 
-@app.command()
-def pull(
+@app.command("pull")
+def pull_command(
     repo: Repo,
     out: NewRun,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit.  [default: the main branch]")
     ] = None,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
-    """Downloads a run from the Hugging Face hub into a new folder, and verifies it. Nothing of it is run.
+    """Downloads a run from the Hugging Face hub into a new folder, and verifies it. No code in it is executed.
 
     \b
     Example:
       crl-distill share pull OWNER/NAME --out runs/teacher
     """
-    _without_bars()
-    from export.share.hub import pull as download
+    _disable_progress_bars()
+    from export.share.hub import pull
 
-    result = download(repo, out, revision=revision)
-    show(result, json, lambda: pair_table("pulled", result))
+    result = pull(repo, out, revision=revision)
+    print_result(result, as_json, lambda: pair_table("pulled", result))
 
 
-def _without_bars() -> None:
-    """The hub's client draws a bar for each file."""
+def _disable_progress_bars() -> None:
+    """Keeps the hub's client from drawing a progress bar for each file."""
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined] # documented
 
     disable_progress_bars()

@@ -1,92 +1,57 @@
-"""Tables of results, for reading."""
+"""Tables for reading, and how they write figures, intervals and nested values."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.console import Group, RenderableType
 from rich.table import Table
 
-from distill.cli.console import figure, text
-from distill.compare_figures import POLICIES
 
-
-def summary_table(result: Mapping[str, Any]) -> Table:
-    """The demo's figures for reading."""
-    title = (
-        f"{result['task']}, {result['episodes']} episodes, 95% intervals; "
-        f"ONNX differs from JAX by at most {result['parity_max_abs']:.1e}; "
-        f"{result['seconds']['total']:.0f} s in all"
-    )
-    table = Table(
-        *("", "success at end", "time at goal", "retention", "parameters", "us per action"),
-        title=title,
-        title_justify="left",
-    )
-    names = {
-        "teacher": "teacher in MJX",
-        "student": "student in MJX",
-        "onnx": "ONNX student in MuJoCo C",
-    }
-    for key, name in names.items():
-        row = result[key]
-        table.add_row(
-            name,
-            f"{row['success_at_end']:.3f}",
-            figure(row, "time_at_goal"),
-            figure(row, "retention"),
-            f"{row['parameters']:,}",
-            f"{row['latency_us']['p50']:.1f}" if "latency_us" in row else "-",
-        )
+def pair_table(title: str, rows: Mapping[str, Any]) -> Table:
+    """Returns a table of names and values, in which figures carry their 95% intervals."""
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in _format_rows(rows):
+        table.add_row(name, value)
     return table
 
 
-def compare_tables(title: str, result: Mapping[str, Any]) -> RenderableType:
-    """A comparison's results, for reading."""
-    teacher, cost, scratch = result["teacher"], result["cost"], result["from_scratch"]
-    sizes = Table(
-        *("policy", "retention", "success at end", "us per action", "parameters"),
-        title=f"{title}: students of {teacher['task']}, {result['episodes']} episodes",
-        title_justify="left",
+def figures_table(title: str, figures: Mapping[str, Any]) -> Table:
+    """Returns the table of a policy's figures, without those of each episode."""
+    return pair_table(
+        title, {name: value for name, value in figures.items() if name != "by_episode"}
     )
-    sizes.add_row(
-        f"teacher, depth {teacher['depth']}, width {teacher['width']}",
-        "-",
-        figure(teacher, "success_at_end"),
-        text(teacher["latency_us"] or "-"),
-        f"{teacher['parameters']:,}",
+
+
+def format_figure(figures: Mapping[str, Any], name: str) -> str:
+    """Returns a figure as text, with its 95% interval where there is one."""
+    if figures.get(name) is None:
+        return "-"
+    interval = figures.get(f"{name}_ci95")
+    return f"{figures[name]:.3f}" + (
+        " [" + ", ".join("-" if end is None else f"{end:.3f}" for end in interval) + "]"
+        if interval
+        else ""
     )
-    for row in result["students"]:
-        sizes.add_row(
-            f"{row['layers']} x {row['width']}",
-            figure(row, "retention"),
-            figure(row, "success_at_end"),
-            f"{row['latency_us']:.1f}",
-            f"{row['parameters']:,}",
-        )
-    shape = f"{scratch['layers']} x {scratch['width']}"
-    for name, row in (
-        (f"{shape}, distilled, {result['distilled']['seeds']} seeds", result["distilled"]),
-        (f"{shape}, from scratch, {scratch['steps']:,} steps", scratch),
-    ):
-        sizes.add_row(name, figure(row, "retention"), figure(row, "success_at_end"), "-", "-")
 
-    methods = Table("method", "steps", "retention", "seconds", title="methods at equal steps")
-    for row in result["methods"]:
-        seconds = f"{row['seconds']:.1f}"
-        methods.add_row(row["method"], f"{row['steps']:,}", figure(row, "retention"), seconds)
 
-    names = ("spearman", "spearman_within_goal", "top1_retention", "auroc", "teacher_auroc")
-    critics = Table("critic", *names, title="critic, against the teacher's")
-    for row in [{"loss": "embedding (default)", **result["critic"]}, *result["critics"]]:
-        critics.add_row(row["loss"], *(figure(row, name) for name in names))
+def format_value(value: Any) -> str:
+    """Returns any JSON value as text for reading."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        nested = {name for name, item in value.items() if isinstance(item, Mapping)}
+        pairs = [
+            f"{name} ({item})" if name in nested else f"{name} {item}"
+            for name, item in _format_rows(value)
+        ]
+        return ", ".join(pairs) or "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(format_value(item) for item in value)
+    return str(value)
 
-    robustness = Table("condition", *POLICIES, title="time at goal under what a robot meets")
-    for row in result["robustness"]:
-        robustness.add_row(row["condition"], *(figure(row, name) for name in POLICIES))
 
-    said = "cost of distillation: " + ", ".join(
-        f"{cost[name]:.1%} of the teacher's {what}"
-        for name, what in (("steps_share", "steps"), ("seconds_share", "seconds"))
-        if cost[name] is not None
-    )
-    return Group(sizes, methods, critics, robustness, said)
+def _format_rows(rows: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in rows.items():
+        if name.endswith("_ci95") and name.removesuffix("_ci95") in rows:
+            continue  # it stands beside its figure
+        with_interval = f"{name}_ci95" in rows
+        yield name, format_figure(rows, name) if with_interval else format_value(value)

@@ -1,46 +1,84 @@
-"""What `crl-distill tasks` shows, and its checks."""
+"""`crl-distill tasks`: lists, draws and checks tasks."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from distill.cli.console import pair_table, text
-from teachers.config import teacher_config
-from teachers.runs.errors import InputError
-from teachers.simulation.check import CHECKED, check_task
-from teachers.tasks.registry import get_task
+from distill.cli.console import prepare_process, print_json, print_message, print_result
+from distill.cli.options import Json, Seed
+from distill.cli.tables import format_value, pair_table
 
 ARRAYS = ("observation", "goal", "action")
-NO_PROBLEMS = f"no problems found (checked: {', '.join(CHECKED)})"
 
 
-def overview(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """A line for each task, as `describe_task` describes it."""
-    result = Table("task", "obs, goal, act", "episode", "radius", "what")
-    for row in rows:
-        sizes = ", ".join(str(row[kind][-1]["stop"]) for kind in ARRAYS)
-        result.add_row(row["name"], sizes, _episode(row), _radius(row), row["summary"])
-    return result
+def tasks_command(
+    name: Annotated[
+        str | None, typer.Argument(help="Show only this task: a name or FILE.py:Class.")
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH", help="Draw task NAME after a reset, with its goal, to a new .png file."
+        ),
+    ] = None,
+    check: Annotated[
+        str | None, typer.Option(metavar="TASK", help="Look for mistakes in a task of your own.")
+    ] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Lists the tasks, with the fields of their observations, goals and actions.
+
+    A task of your own is given as FILE.py:Class. With --check, the exit code is 2 where problems are found.
+
+    \b
+    Example:
+      crl-distill tasks reacher --image reacher.png
+      crl-distill tasks --check my_robot.py:MyRobot
+    """
+    prepare_process()
+    from export.contract import describe_task
+    from teachers.runs.errors import InputError
+    from teachers.simulation.animate import picture
+    from teachers.tasks.registry import get_task
+
+    if check is not None:
+        if name or image:
+            raise InputError("--check takes the task itself; leave out NAME and --image")
+        raise typer.Exit(_check_task(check, seed, as_json))
+    if image and not name:
+        raise InputError(f"--image {image} draws one task; name it, as in: tasks reacher --image")
+    if name is None:
+        rows = _describe_all_tasks()
+        print_result(rows, as_json, lambda: _overview_table(rows))
+        return
+    task = get_task(name)
+    row = describe_task(task)
+    if image:
+        renderer = picture(task, image, seed)
+        row |= {"image": str(image), "renderer": renderer}
+        print_message(f"{image}: {_describe_renderer(renderer)}")
+    print_result([row], as_json, lambda: _details_table(row))
 
 
-def details(row: Mapping[str, Any]) -> RenderableType:
-    """All of one task."""
-    hard = row["hard_radius"]
-    shown = {
-        "what": row["summary"],
-        "episode": _episode(row),
-        "success within": _radius(row) + (f" (hard: {hard:g})" if hard else ""),
-        "goal sets": row["goal_sets"],
-        "contacts": f"{row['contacts']} at once",
-        "training": row["training"],
-    }
-    return Group(pair_table(row["name"], shown), *(_fields(kind, row[kind]) for kind in ARRAYS))
+def _check_task(reference: str, seed: int, as_json: bool) -> int:
+    """Prints the problems of a task, and returns the exit code."""
+    from teachers.simulation.check import CHECKED
+
+    name, problems = find_problems(reference, seed)
+    if as_json:
+        print_json({"task": name, "problems": problems})
+    else:
+        # Each problem takes one line, however long it is.
+        print("\n".join(problems or [f"no problems found (checked: {', '.join(CHECKED)})"]))
+    return 2 if problems else 0
 
 
-def check(reference: str, seed: int) -> tuple[str, list[str]]:
-    """Checks a task, its construction and its training defaults.
+def find_problems(reference: str, seed: int) -> tuple[str, list[str]]:
+    """Looks for problems in a task's construction, in the task and in its training defaults.
 
     Args:
         reference: see `get_task`.
@@ -49,6 +87,11 @@ def check(reference: str, seed: int) -> tuple[str, list[str]]:
     Returns:
         The task's name, or the reference where there is no task, and the problems.
     """
+    from teachers.config import teacher_config
+    from teachers.runs.errors import InputError
+    from teachers.simulation.check import check_task
+    from teachers.tasks.registry import get_task
+
     try:
         task = get_task(reference)
     except InputError as error:
@@ -61,8 +104,22 @@ def check(reference: str, seed: int) -> tuple[str, list[str]]:
     return task.name, problems
 
 
-def drawn_by(renderer: str) -> str:
-    """Says what drew a picture, and what to install for a better one."""
+def _describe_all_tasks() -> list[dict[str, Any]]:
+    from export.contract import describe_task
+    from teachers.runs.errors import InputError
+    from teachers.tasks.registry import get_task, task_names
+
+    rows = []
+    for name in task_names():
+        try:
+            rows.append(describe_task(get_task(name)))
+        except InputError as error:  # one broken package must not hide all other tasks
+            print_message(f"left out: {error}")
+    return rows
+
+
+def _describe_renderer(renderer: str) -> str:
+    """Returns what drew a picture, and what to install for a better one."""
     if renderer == "matplotlib":
         return (
             "drawn by matplotlib in outlines, because neither EGL nor OSMesa was found; for MuJoCo's own "
@@ -71,17 +128,32 @@ def drawn_by(renderer: str) -> str:
     return f"drawn by MuJoCo's renderer on {renderer}"
 
 
-def _episode(row: Mapping[str, Any]) -> str:
-    return f"{row['episode_steps']} x {1000 * row['control_period']:g} ms"
+def _overview_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("task", "obs, goal, act", "episode", "radius", "what")
+    for row in rows:
+        sizes = ", ".join(str(row[array][-1]["stop"]) for array in ARRAYS)
+        episode, radius = _format_episode(row), _format_radius(row)
+        table.add_row(row["name"], sizes, episode, radius, row["summary"])
+    return table
 
 
-def _radius(row: Mapping[str, Any]) -> str:
-    return f"{row['success_radius']:g} {row['goal'][0]['unit']}"
+def _details_table(row: Mapping[str, Any]) -> RenderableType:
+    hard = row["hard_radius"]
+    shown = {
+        "what": row["summary"],
+        "episode": _format_episode(row),
+        "success within": _format_radius(row) + (f" (hard: {hard:g})" if hard else ""),
+        "goal sets": row["goal_sets"],
+        "contacts": f"{row['contacts']} at once",
+        "training": row["training"],
+    }
+    fields = (_fields_table(array, row[array]) for array in ARRAYS)
+    return Group(pair_table(row["name"], shown), *fields)
 
 
-def _fields(kind: str, fields: Sequence[Mapping[str, Any]]) -> Table:
+def _fields_table(title: str, fields: Sequence[Mapping[str, Any]]) -> Table:
     columns = ("field", "size", "from", "unit", "scale", "limits", "meaning")
-    table = Table(*columns, title=kind, title_justify="left")
+    table = Table(*columns, title=title, title_justify="left")
     for field in fields:
         limits = [field["low"], field["high"]]
         table.add_row(
@@ -89,8 +161,16 @@ def _fields(kind: str, fields: Sequence[Mapping[str, Any]]) -> Table:
             str(field["size"]),
             str(field["start"]),
             field["unit"],
-            text(field["scale"]),
-            "-" if limits == [None, None] else text(limits),
+            format_value(field["scale"]),
+            "-" if limits == [None, None] else format_value(limits),
             field["meaning"],
         )
     return table
+
+
+def _format_episode(row: Mapping[str, Any]) -> str:
+    return f"{row['episode_steps']} x {1000 * row['control_period']:g} ms"
+
+
+def _format_radius(row: Mapping[str, Any]) -> str:
+    return f"{row['success_radius']:g} {row['goal'][0]['unit']}"
