@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from distill.compare_figures import draw
+from distill.compare_figures import draw_figures
 from distill.config import DistillConfig, distill_config, randomized_settings
 from distill.critic_measures import measure_critic
 from distill.methods import METHODS
@@ -122,7 +122,7 @@ def run_compare(
     for part, measure in bench.parts().items():
         result[part] = replace_non_finite(measure())
         write_atomically(bench.out / RESULTS, json.dumps(result, indent=1) + "\n")
-    draw(result, bench.out)
+    draw_figures(result, bench.out)
     return result
 
 

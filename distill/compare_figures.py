@@ -11,7 +11,7 @@ from teachers.runs.outputs import local_draft
 POLICIES = ("teacher", "student", "randomized")
 
 
-def draw(result: Mapping[str, Any], out: epath.Path) -> None:
+def draw_figures(result: Mapping[str, Any], out: epath.Path) -> None:
     """Draws a comparison's results: `students.png`, `methods.png` and `robustness.png` in `out`."""
     from matplotlib.figure import Figure  # late: it takes a second to import
 

@@ -100,7 +100,7 @@ def train_teacher_command(
         if resume or out:
             raise InputError("--estimate trains nothing; leave out --out and --resume")
         needed = estimate(resolved)
-        print_result(needed, as_json, lambda: _estimate_table(needed))
+        print_result(needed, as_json, lambda: estimate_table(needed))
         return
     folder = out or f"runs/{name}-teacher"
     prints = jax.process_index() == 0  # of several processes that train together
@@ -156,7 +156,7 @@ def _describe_cell(cell: "Cell", seeds: int) -> dict[str, Any]:
     }
 
 
-def _estimate_table(needed: Mapping[str, Any]) -> Table:
+def estimate_table(needed: Mapping[str, Any]) -> Table:
     rows: dict[str, Any] = {
         "parameters": ", ".join(f"{name} {n:,}" for name, n in needed["parameters"].items()),
         "control steps": f"{needed['steps']:,} in {needed['iterations']:,} iterations",

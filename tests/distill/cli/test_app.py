@@ -1,4 +1,4 @@
-"""Each command through Typer's runner, with good and bad input."""
+"""All commands together: help, bad input, folders in use, Ctrl-C, and the whole path from a task to a video."""
 
 import signal
 import subprocess
@@ -9,9 +9,6 @@ import pytest
 from commands import assert_refused, run, run_json, sets
 from tiny import DISTILL, TEACHER
 
-from distill import demo
-from distill.cli.experiments import estimate_table
-
 COMMANDS = [
     *("tasks", "train-teacher", "sweep", "distill", "compare"),
     *("export", "evaluate", "play", "info", "demo"),
@@ -19,27 +16,19 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_a_worked_example(command) -> None:
+def test_app_help_has_an_example(command) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
     assert f"  crl-distill {command}" in result.stdout.split("Example:")[1]
 
 
-def test_no_command_shows_all_of_them() -> None:
+def test_app_without_command_lists_all() -> None:
     result = run()
     assert result.exit_code == 0
     assert all(command in result.stdout for command in COMMANDS)
 
 
-def test_tasks_lists_the_declared_fields() -> None:
-    listed = {task["name"]: task for task in run_json("tasks")}
-    assert {"reacher", "point_u_maze"} <= set(listed)
-    tip = listed["reacher"]["observation"][-1]
-    assert (tip["name"], tip["start"], tip["stop"], tip["unit"]) == ("fingertip", 6, 8, "m")
-    assert "reacher" in run("tasks").stdout
-
-
-def test_the_whole_path_from_task_to_video(tmp_path) -> None:
+def test_app_runs_from_task_to_video(tmp_path) -> None:
     teacher, student, out = tmp_path / "teacher", tmp_path / "student", tmp_path / "export"
     trained = run_json(
         "train-teacher", "reacher", "--depth", 8, "--width", 8, "--steps", 40, "--out", teacher,
@@ -81,54 +70,6 @@ def test_the_whole_path_from_task_to_video(tmp_path) -> None:
     assert (tmp_path / "film.gif").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("kind", ["teacher", "student", "onnx"])
-def test_info_has_stable_keys(teacher_run, student_run, export_folder, kind) -> None:
-    path = {"teacher": teacher_run, "student": student_run, "onnx": export_folder / "policy.onnx"}[
-        kind
-    ]
-    described = run_json("info", path)
-    assert described["kind"] == kind
-    assert {"task", "networks", "config", "metrics", "lineage", "versions"} <= set(described)
-    assert "reacher" in run("info", path).stdout
-
-
-def test_figures_are_printed_for_people_too(export_folder) -> None:
-    result = run("evaluate", export_folder / "policy.onnx", "--episodes", 4)
-    assert result.exit_code == 0
-    assert "success_at_end" in result.stdout
-
-
-@pytest.mark.slow
-def test_an_estimate_trains_nothing(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    needed = run_json("train-teacher", "reacher", "--estimate", *sets(TEACHER))
-    assert needed["fits"]
-    assert needed["seconds"]["run"] > 0
-    assert not any(tmp_path.iterdir())
-    shown = [str(cell) for cell in estimate_table(needed).columns[0].cells]
-    assert {"memory: replay", "seconds: update", "duration"} <= set(shown)
-    full = {**needed, "fits": False}
-    assert "lower rollout.environments" in list(estimate_table(full).columns[1].cells)[-1]
-
-
-def test_a_sweep_is_planned_run_and_shown(tmp_path) -> None:
-    spec = tmp_path / "experiment.toml"
-    settings = "".join(f"{key} = {value!r}\n" for key, value in TEACHER.items())
-    spec.write_text(
-        'task = "reacher"\nseeds = 1\nfigures = ["depth"]\n'
-        f"[settings]\n{settings}[grid]\ndepth = [8]\n"
-    )
-    (planned,) = run_json("sweep", spec, "--dry-run")
-    assert planned == {"cell": "depth=8", "task": "reacher", "seeds": 1, "steps": 160}
-    out = tmp_path / "out"
-    (row,) = run_json("sweep", spec, "--out", out)
-    assert row["steps"] == 160
-    assert (out / "depth.png").is_file()
-    assert "depth=8" in run("sweep", spec, "--out", out).stdout  # nothing is left to train
-    spec.write_text(spec.read_text().replace("seeds", "sedes"))
-    assert_refused(run("sweep", spec), "'sedes'", "did you mean 'seeds'")
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -161,33 +102,11 @@ def test_a_sweep_is_planned_run_and_shown(tmp_path) -> None:
         (["nonsense"], ["nonsense"]),
     ],
 )  # fmt: skip
-def test_bad_input_is_refused_in_one_line(arguments, words) -> None:
+def test_app_refuses_bad_input_in_one_line(arguments, words) -> None:
     assert_refused(run(*arguments), *words)
 
 
-def test_the_wrong_kind_of_artefact_is_refused(teacher_run, student_run, tmp_path) -> None:
-    assert_refused(run("distill", student_run, "--out", tmp_path / "x"), "a student, not a teacher")
-    result = run("export", teacher_run, "--format", "c", "--out", tmp_path / "x")
-    assert_refused(result, "a teacher is too deep for a microcontroller")
-    assert not (tmp_path / "x").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--opset", 12], ["opset 12", "from 13 to"]),
-        (["--dtype", "float64"], ["'float64'", "float32 or float16"]),
-        (["--dtype", "float16", "--quantize", "int8"], ["cannot be written"]),
-        (["--format", "tflite"], ["'tflite'", "onnx or c"]),
-        (["--format", "c", "--combined"], ["leave out --combined"]),
-    ],
-)
-def test_files_that_cannot_be_written_are_refused(student_run, tmp_path, options, said) -> None:
-    assert_refused(run("export", student_run, *options, "--out", tmp_path / "x"), *said)
-    assert not (tmp_path / "x").exists()
-
-
-def test_folders_in_use_are_refused_and_left_alone(teacher_run, student_run, tmp_path) -> None:
+def test_app_leaves_folders_in_use_alone(teacher_run, student_run, tmp_path) -> None:
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "thesis.txt").write_text("mine")
@@ -201,31 +120,14 @@ def test_folders_in_use_are_refused_and_left_alone(teacher_run, student_run, tmp
     assert [path.name for path in taken.iterdir()] == ["thesis.txt"]
 
 
-def test_a_demo_replaces_only_a_demo(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(demo, "train_teacher", lambda *_, **__: 1 / 0)  # far enough
-    ours = tmp_path / "ours"
-    for _ in range(2):  # the second time over what an interrupted one left
-        with pytest.raises(ZeroDivisionError):
-            demo.run_demo(ours)
-        (ours / "teacher").mkdir()
-    (ours / "thesis.txt").write_text("mine")
-    theirs = tmp_path / "theirs"
-    theirs.mkdir()
-    (theirs / "summary.json").write_text("{}")
-    for folder in (ours, theirs):
-        before = sorted(folder.rglob("*"))
-        assert_refused(run("demo", "--out", folder), str(folder), "nothing was overwritten")
-        assert sorted(folder.rglob("*")) == before
-
-
 @pytest.mark.parametrize("path", ["x" * 300, f"{'x' * 300}.onnx"])
-def test_a_path_that_cannot_be_is_refused(path) -> None:
+def test_app_refuses_too_long_path(path) -> None:
     for command in (["info"], ["evaluate"], ["train-teacher", "reacher", "--out"]):
         assert_refused(run(*command, path), "xxx")
 
 
 @pytest.mark.slow
-def test_interrupting_says_so_and_leaves_a_checkpoint_that_resumes(tmp_path) -> None:
+def test_app_interrupted_leaves_checkpoint_that_resumes(tmp_path) -> None:
     out = tmp_path / "run"
     command = [
         sys.executable, "-c", "from distill.cli import main; main()", "train-teacher", "reacher",
@@ -248,16 +150,3 @@ def test_interrupting_says_so_and_leaves_a_checkpoint_that_resumes(tmp_path) -> 
         "--out", out, "--resume",
     )  # fmt: skip
     assert more["steps"] == done + 40
-
-
-def test_a_file_that_is_no_model_is_refused(tmp_path) -> None:
-    (tmp_path / "text.onnx").write_text("no model")
-    for command in ("evaluate", "play", "info"):
-        assert_refused(run(command, tmp_path / "text.onnx"), "text.onnx")
-
-
-def test_an_existing_video_is_refused(export_folder, tmp_path) -> None:
-    (tmp_path / "film.gif").write_text("mine")
-    result = run("play", export_folder / "policy.onnx", "--video", tmp_path / "film.gif")
-    assert_refused(result, "film.gif", "nothing was overwritten")
-    assert (tmp_path / "film.gif").read_text() == "mine"

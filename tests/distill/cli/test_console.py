@@ -22,8 +22,8 @@ def clock(monkeypatch):
     return fake
 
 
-def test_a_short_call_prints_nothing(clock, capsys) -> None:
-    with console.progress("train") as report:
+def test_show_progress_prints_nothing_for_short_call(clock, capsys) -> None:
+    with console.show_progress("train") as report:
         clock.now += 1
         report(50, 100, {})
         clock.now += 1
@@ -31,8 +31,8 @@ def test_a_short_call_prints_nothing(clock, capsys) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_long_call_prints_lines_with_rate_and_time_left(clock, capsys) -> None:
-    with console.progress("train") as report:
+def test_show_progress_prints_rate_and_time_left(clock, capsys) -> None:
+    with console.show_progress("train") as report:
         clock.now += 4
         report(10, 100, {})
         clock.now += 1
@@ -50,18 +50,13 @@ def test_a_long_call_prints_lines_with_rate_and_time_left(clock, capsys) -> None
     ]
 
 
-def test_json_has_no_nan(capsys) -> None:
-    console.show({"a": math.nan, "b": [1.0, math.inf], "c": "x"}, True, lambda: "")
+def test_print_result_writes_null_for_nan(capsys) -> None:
+    console.print_result({"a": math.nan, "b": [1.0, math.inf], "c": "x"}, True, lambda: "")
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [1.0, None], "c": "x"}
 
 
-def test_a_figure_carries_its_interval() -> None:
-    assert console.figure({"x": 0.5, "x_ci95": (0.4, 0.6)}, "x") == "0.500 [0.400, 0.600]"
-    assert console.figure({}, "x") == "-"
-
-
 @pytest.mark.parametrize("reports", [1, 0])
-def test_an_interruption_while_xla_collects_garbage_is_not_lost(capfd, reports) -> None:
+def test_show_progress_raises_interruption_in_garbage_collection(capfd, reports) -> None:
     reached = []
 
     def _xla_gc_callback(phase, info) -> None:
@@ -70,7 +65,7 @@ def test_an_interruption_while_xla_collects_garbage_is_not_lost(capfd, reports) 
             reached.append("the callback's end")
 
     def work() -> None:
-        with console.progress("train") as report:
+        with console.show_progress("train") as report:
             report(1, 3, {})
             gc.callbacks.append(_xla_gc_callback)
             gc.collect()
@@ -86,29 +81,24 @@ def test_an_interruption_while_xla_collects_garbage_is_not_lost(capfd, reports) 
     assert capfd.readouterr().err == ""
 
 
-def test_xlas_callback_is_the_one_that_is_spared() -> None:
+def test_catch_interruptions_names_callback_of_xla() -> None:
     importlib.import_module("jax")
     assert "_xla_gc_callback" in [getattr(each, "__name__", "") for each in gc.callbacks]
 
 
-def test_an_interruption_elsewhere_ends_at_once_and_the_old_handler_returns() -> None:
+def test_catch_interruptions_raises_at_once_and_restores_handler() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with console.interruptions(), pytest.raises(KeyboardInterrupt):
+    with console.catch_interruptions(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_where_interruptions_are_ignored_they_stay_so() -> None:
+def test_show_progress_leaves_ignored_interruptions_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with console.progress("train") as report:
+        with console.show_progress("train") as report:
             signal.raise_signal(signal.SIGINT)
             report(1, 1, {})
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def test_figures_are_read_with_their_intervals() -> None:
-    figures = {"x": 0.5, "x_ci95": (0.4, 0.6), "inner": {"y": 1.0, "y_ci95": None}, "z_ci95": 2}
-    assert console.text(figures) == "x 0.500 [0.400, 0.600], inner (y 1.000), z_ci95 2"

@@ -11,19 +11,19 @@ COMMANDS = ["pack", "unpack", "push", "pull"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_a_worked_example(command) -> None:
+def test_share_help_has_an_example(command) -> None:
     result = run("share", command, "--help")
     assert result.exit_code == 0
     assert f"  crl-distill share {command}" in result.stdout.split("Example:")[1]
 
 
-def test_share_alone_shows_its_commands() -> None:
+def test_share_without_command_lists_all() -> None:
     result = run("share")
     assert result.exit_code == 0
     assert all(command in result.stdout for command in COMMANDS)
 
 
-def test_an_archive_is_packed_described_unpacked_and_evaluated(student_run, tmp_path) -> None:
+def test_pack_and_unpack_keep_the_run(student_run, tmp_path) -> None:
     file, folder = tmp_path / "student.zip", tmp_path / "student"
     packed = run_json("share", "pack", student_run, "--out", file)
     assert (packed["out"], packed["kind"], packed["full"]) == (str(file), "student", False)
@@ -41,7 +41,7 @@ def test_an_archive_is_packed_described_unpacked_and_evaluated(student_run, tmp_
     assert full["files"] > packed["files"]
 
 
-def test_a_run_goes_to_the_hub_and_back(hub, student_run, tmp_path) -> None:
+def test_push_and_pull_keep_the_run(hub, student_run, tmp_path) -> None:
     pushed = run_json("share", "push", student_run, "ada/reach", "--private", "--revision", "small")
     assert pushed["url"] == f"{hub.url}/ada/reach"
     assert hub.repositories["ada/reach"].private
@@ -69,13 +69,13 @@ def test_a_run_goes_to_the_hub_and_back(hub, student_run, tmp_path) -> None:
         (["info", "/nowhere.zip"], ["/nowhere.zip", "does not exist"]),
     ],
 )
-def test_bad_input_is_refused_in_one_line(hub, tmp_path, monkeypatch, arguments, words) -> None:
+def test_share_refuses_bad_input_in_one_line(hub, tmp_path, monkeypatch, arguments, words) -> None:
     monkeypatch.chdir(tmp_path)
     assert_refused(run(*arguments), *words)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_interruption_leaves_nothing_and_says_so(student_run, tmp_path, monkeypatch) -> None:
+def test_pack_interrupted_leaves_nothing(student_run, tmp_path, monkeypatch) -> None:
     from export.share import archive
 
     def interrupted(*_: object) -> None:
@@ -89,7 +89,7 @@ def test_an_interruption_leaves_nothing_and_says_so(student_run, tmp_path, monke
 
 
 @pytest.mark.slow
-def test_a_mirror_is_named_as_users_of_the_hub_do(hub, student_run, tmp_path) -> None:
+def test_push_uses_mirror_from_environment(hub, student_run, tmp_path) -> None:
     """In a process of its own, which has nothing patched."""
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("HF_")},

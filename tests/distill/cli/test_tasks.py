@@ -1,4 +1,4 @@
-"""A task of the user's own, from its file through every command."""
+"""`crl-distill tasks`, and a task of the user's own from its file through every command."""
 
 import shutil
 from pathlib import Path
@@ -37,8 +37,59 @@ def new_process(monkeypatch):
     return forget
 
 
+def test_tasks_lists_declared_fields() -> None:
+    listed = {task["name"]: task for task in run_json("tasks")}
+    assert {"reacher", "point_u_maze"} <= set(listed)
+    tip = listed["reacher"]["observation"][-1]
+    assert (tip["name"], tip["start"], tip["stop"], tip["unit"]) == ("fingertip", 6, 8, "m")
+    assert "reacher" in run("tasks").stdout
+
+
+def test_tasks_shows_and_draws_one_task(cart) -> None:
+    (shown,) = run_json("tasks", "cart.py:Cart", "--image", "cart.png", "--seed", 3)
+    assert (shown["name"], shown["contacts"], shown["image"]) == ("cart", 0, "cart.png")
+    assert [field["name"] for field in shown["goal"]] == ["position"]
+    assert imageio.imread("cart.png").shape == (640, 640, 3)
+    result = run("tasks", "cart.py:Cart", "--image", "other.png")
+    assert "pole_velocity" in result.stdout
+    assert (
+        f"drawn by {'matplotlib' if shown['renderer'] == 'matplotlib' else 'MuJoCo'}"
+        in result.stderr
+    )
+
+
+def test_tasks_check_prints_problems_and_exits_with_2(cart) -> None:
+    cart.write_text(cart.read_text().replace('"steps"', '"stpes"').replace("zeros(2)", "zeros(3)"))
+    result = run("tasks", "--check", "cart.py:Cart")
+    assert result.exit_code == 2
+    sizes, training = result.stdout.splitlines()
+    assert "qvel of sample_state: gives [3], not [2]" in sizes
+    assert "training: unknown key 'stpes'" in training
+    result = run("tasks", "--check", "cart.py:Cat", "--json")
+    assert result.exit_code == 2
+    assert '"problems": ["' in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tasks", "cat.py:Cart"], ["no file", "cat.py"]),
+        (["tasks", "reachr"], ["did you mean 'reacher'"]),
+        (["tasks", "--image", "x.png"], ["x.png", "name it"]),
+        (["tasks", "reacher", "--image", "x.jpg"], ["x.jpg", "must end in .png"]),
+        (["tasks", "reacher", "--image", "cart.png"], ["cart.png exists"]),
+        (["tasks", "reacher", "--check", "reacher"], ["--check"]),
+        (["train-teacher", "cart.py"], ["which class", "FILE.py:Class"]),
+        (["train-teacher", "cart.py:Cat"], ["no class 'Cat'", "it has Cart"]),
+    ],
+)
+def test_tasks_refuses_bad_reference(cart, arguments, words) -> None:
+    (cart.parent / "cart.png").write_text("mine")
+    assert_refused(run(*arguments), *words)
+
+
 @pytest.mark.slow
-def test_the_whole_path_of_a_task_in_a_file(cart, tmp_path, monkeypatch, new_process) -> None:
+def test_user_task_passes_through_every_command(cart, tmp_path, monkeypatch, new_process) -> None:
     assert run_json("tasks", "--check", "cart.py:Cart") == {"task": "cart", "problems": []}
 
     trained = run_json("train-teacher", "cart.py:Cart", *TRAIN)
@@ -93,7 +144,7 @@ def test_the_whole_path_of_a_task_in_a_file(cart, tmp_path, monkeypatch, new_pro
 
 
 @pytest.mark.slow
-def test_an_artefact_runs_no_file_that_it_brought(
+def test_user_task_is_not_executed_when_file_changed(
     cart, tmp_path, new_process, named_nothing
 ) -> None:
     run_json("train-teacher", "cart.py:Cart", *TRAIN, "--out", "teacher")
@@ -112,46 +163,3 @@ def test_an_artefact_runs_no_file_that_it_brought(
     assert trace.exists()  # the user said so
     new_process()
     assert run_json("evaluate", "teacher", "--episodes", 2)["task"] == "cart"
-
-
-def test_one_task_is_shown_with_its_picture(cart) -> None:
-    (shown,) = run_json("tasks", "cart.py:Cart", "--image", "cart.png", "--seed", 3)
-    assert (shown["name"], shown["contacts"], shown["image"]) == ("cart", 0, "cart.png")
-    assert [field["name"] for field in shown["goal"]] == ["position"]
-    assert imageio.imread("cart.png").shape == (640, 640, 3)
-    result = run("tasks", "cart.py:Cart", "--image", "other.png")
-    assert "pole_velocity" in result.stdout
-    assert (
-        f"drawn by {'matplotlib' if shown['renderer'] == 'matplotlib' else 'MuJoCo'}"
-        in result.stderr
-    )
-
-
-def test_problems_are_printed_and_make_exit_code_2(cart) -> None:
-    cart.write_text(cart.read_text().replace('"steps"', '"stpes"').replace("zeros(2)", "zeros(3)"))
-    result = run("tasks", "--check", "cart.py:Cart")
-    assert result.exit_code == 2
-    sizes, training = result.stdout.splitlines()
-    assert "qvel of sample_state: gives [3], not [2]" in sizes
-    assert "training: unknown key 'stpes'" in training
-    result = run("tasks", "--check", "cart.py:Cat", "--json")
-    assert result.exit_code == 2
-    assert '"problems": ["' in result.stdout
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["tasks", "cat.py:Cart"], ["no file", "cat.py"]),
-        (["tasks", "reachr"], ["did you mean 'reacher'"]),
-        (["tasks", "--image", "x.png"], ["x.png", "name it"]),
-        (["tasks", "reacher", "--image", "x.jpg"], ["x.jpg", "must end in .png"]),
-        (["tasks", "reacher", "--image", "cart.png"], ["cart.png exists"]),
-        (["tasks", "reacher", "--check", "reacher"], ["--check"]),
-        (["train-teacher", "cart.py"], ["which class", "FILE.py:Class"]),
-        (["train-teacher", "cart.py:Cat"], ["no class 'Cat'", "it has Cart"]),
-    ],
-)
-def test_bad_references_are_refused(cart, arguments, words) -> None:
-    (cart.parent / "cart.png").write_text("mine")
-    assert_refused(run(*arguments), *words)

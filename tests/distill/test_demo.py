@@ -1,22 +1,37 @@
-"""The demo's own promises, kept by running it."""
+"""The demo: what it leaves, and which folders it replaces."""
 
 import json
 
 import imageio.v3 as imageio
 import pytest
-from typer.testing import CliRunner
+from commands import assert_refused, run, run_json
 
-from distill.cli import app
+from distill import demo
 from export import describe_artefact
 
 
+def test_run_demo_replaces_only_a_demo(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(demo, "train_teacher", lambda *_, **__: 1 / 0)  # far enough
+    ours = tmp_path / "ours"
+    for _ in range(2):  # the second time over what an interrupted one left
+        with pytest.raises(ZeroDivisionError):
+            demo.run_demo(ours)
+        (ours / "teacher").mkdir()
+    (ours / "thesis.txt").write_text("mine")
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "summary.json").write_text("{}")
+    for folder in (ours, theirs):
+        before = sorted(folder.rglob("*"))
+        assert_refused(run("demo", "--out", folder), str(folder), "nothing was overwritten")
+        assert sorted(folder.rglob("*")) == before
+
+
 @pytest.mark.slow
-def test_the_demo_keeps_its_promises(tmp_path) -> None:
+def test_run_demo_leaves_teacher_student_and_onnx(tmp_path) -> None:
     out = tmp_path / "demo"
     for _ in range(2):  # the second call replaces what the first one left
-        result = CliRunner().invoke(app, ["demo", "--out", str(out), "--json"])
-        assert result.exit_code == 0, result.stderr
-    summary = json.loads(result.stdout)
+        summary = run_json("demo", "--out", out)
     assert summary == json.loads((out / "summary.json").read_text())
     assert summary["teacher"]["success_at_end"] >= 0.98
     assert summary["episodes"] >= 256

@@ -1,0 +1,26 @@
+import io
+
+from commands import assert_refused, run
+from comparison import RESULT
+from rich.console import Console
+
+from distill.cli.distill import compare_tables
+
+
+def test_distill_refuses_student_as_teacher(student_run, tmp_path) -> None:
+    assert_refused(run("distill", student_run, "--out", tmp_path / "x"), "a student, not a teacher")
+
+
+def test_compare_refuses_bad_input_in_one_line(teacher_run, student_run) -> None:
+    assert_refused(run("compare", student_run), "a student, not a teacher")
+    assert_refused(run("compare", teacher_run, "--task", "point_u_maze"), "of task 'reacher'")
+    assert_refused(run("compare", "/nowhere"), "/nowhere", "does not exist")
+
+
+def test_compare_tables_show_every_part() -> None:
+    page = io.StringIO()
+    Console(width=200, file=page).print(compare_tables("runs/x", RESULT))
+    text = page.getvalue()
+    for words in ("2 x 16", "0.990 [0.970, 1.000]", "from scratch", "dagger", "logits", "delay 2"):
+        assert words in text
+    assert "8.0% of the teacher's steps" in text

@@ -1,0 +1,11 @@
+from distill.cli.tables import format_figure, format_value
+
+
+def test_format_figure_adds_interval() -> None:
+    assert format_figure({"x": 0.5, "x_ci95": (0.4, 0.6)}, "x") == "0.500 [0.400, 0.600]"
+    assert format_figure({}, "x") == "-"
+
+
+def test_format_value_adds_intervals_to_nested_figures() -> None:
+    figures = {"x": 0.5, "x_ci95": (0.4, 0.6), "inner": {"y": 1.0, "y_ci95": None}, "z_ci95": 2}
+    assert format_value(figures) == "x 0.500 [0.400, 0.600], inner (y 1.000), z_ci95 2"
