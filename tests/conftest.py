@@ -50,15 +50,14 @@ def named_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine and a process on which no task file was ever named; gives the cache folder."""
     import jax
 
-    from teachers import tasks
-    from teachers.tasks import load
+    from teachers.tasks import load, registry
 
     # Compiled programs stay where they are.
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     monkeypatch.setattr(load, "_tasks", {})
     monkeypatch.setattr(load, "_modules", {})
-    tasks._named.cache_clear()
+    registry._named.cache_clear()
     return tmp_path / "caches" / "crl-distill"
 
 

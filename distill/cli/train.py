@@ -157,6 +157,7 @@ def _describe_cell(cell: "Cell", seeds: int) -> dict[str, Any]:
 
 
 def estimate_table(needed: Mapping[str, Any]) -> Table:
+    """Returns the table of an estimate of memory and time."""
     rows: dict[str, Any] = {
         "parameters": ", ".join(f"{name} {n:,}" for name, n in needed["parameters"].items()),
         "control steps": f"{needed['steps']:,} in {needed['iterations']:,} iterations",
