@@ -98,11 +98,12 @@ def play_command(
     """
     prepare_process()
     from export.artefacts import open_policy
-    from teachers.measures import outcomes
+    from teachers.measures import measure_outcomes
     from teachers.runs.outputs import require_new_file
     from teachers.simulation.animate import animate
     from teachers.simulation.play import play_in_c
     from teachers.simulation.render import ANIMATIONS
+    from teachers.simulation.trajectory import distance_until_termination
     from teachers.simulation.viewer import RealTime, viewer
     from teachers.tasks.disturbance import Disturbances
 
@@ -114,14 +115,14 @@ def play_command(
         window = stack.enter_context(viewer(policy.task)) if with_viewer else None
         pace = RealTime(policy.task, window) if with_viewer or real_time else None
         report = stack.enter_context(show_progress("play"))
-        recording = play_in_c(policy.task, policy.act, episodes, seed, report, disturbances, pace)
-    episode_outcomes = outcomes(policy.task, recording.distance)
-    figures = _summarise(policy.metadata, seed, episode_outcomes)
-    figures["by_episode"] = [float(value) for value in episode_outcomes.time_at_goal]
+        trajectory = play_in_c(policy.task, policy.act, episodes, seed, report, disturbances, pace)
+    outcomes = measure_outcomes(policy.task, distance_until_termination(trajectory))
+    figures = _summarise(policy.metadata, seed, outcomes)
+    figures["by_episode"] = [float(value) for value in outcomes.time_at_goal]
     if pace:
         figures["missed"] = pace.missed
     if video:
-        renderer = animate(policy.task, recording, video, shown)
+        renderer = animate(policy.task, trajectory, video, shown)
         figures |= {"video": str(video), "renderer": renderer}
     print_result(figures, as_json, lambda: figures_table(path, figures))
 
@@ -161,7 +162,7 @@ def info_command(
         print_result(row, as_json, lambda: pair_table(path, row))
 
 
-def _summarise(metadata: Any, seed: int, outcomes: "measures.Episodes") -> dict[str, Any]:
+def _summarise(metadata: Any, seed: int, outcomes: "measures.Outcomes") -> dict[str, Any]:
     from teachers.measures import summary
 
     return {
