@@ -12,7 +12,7 @@ WEB := 1.30.0
 OLDEST := 'onnxruntime==1.15.0; python_version < "3.12"' 'onnxruntime==1.17.0; python_version == "3.12"' \
 	'onnxruntime==1.20.0; python_version == "3.13"' 'onnxruntime; python_version > "3.13"' 'numpy<2; python_version < "3.13"'
 
-.PHONY: setup demo web oldest test test-slow check format bench lock clean-cache clean
+.PHONY: setup demo web oldest test test-slow check format docs reference bench lock clean-cache clean
 
 setup: $(READY)
 
@@ -56,16 +56,24 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The site, in site/. Fails for a broken link, a missing page or picture, and an API name that does not exist.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The pages in docs/reference, from the code. A test fails when they are stale.
+reference: setup
+	$(BIN)/python docs/generate.py
+
 bench: setup
 	$(BIN)/python benchmarks/demo.py
 
 # Needs uv (https://docs.astral.sh/uv). The lock file serves every supported Python and names no index.
 lock:
 	uv pip compile --universal --python-version 3.11 --no-header --no-annotate --generate-hashes \
-		--extra dev pyproject.toml -o requirements.lock
+		--extra dev --extra docs pyproject.toml -o requirements.lock
 
 clean-cache:
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/crl-distill"
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site
