@@ -58,7 +58,7 @@ format: setup
 
 # The site, in site/. Fails for a broken link, a missing page or picture, and an API name that does not exist.
 docs: setup
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The pages in docs/reference, from the code. A test fails when they are stale.
 reference: setup

@@ -1,7 +1,8 @@
 """Hooks of the site: README.md is its first page, and files outside docs/ that pages link to are part of it.
 
 Pages link to other files of the repository by relative paths, such as `../export/runtime.py`, which also work where
-the repository is read. The hooks add each such file to the site and rewrite the link. A Markdown file becomes a page.
+the repository is read. The hooks add each such file to the site and rewrite the link. A Markdown file becomes a page. A
+link to a folder becomes plain text, because a site has no folders.
 """
 
 import logging
@@ -19,6 +20,7 @@ ALSO = ("CONTRIBUTING.md", "CHANGELOG.md")  # in the navigation, whether linked 
 
 # The targets of Markdown links and of HTML pictures, without code blocks.
 _CODE = re.compile(r"(^ *```.*?^ *```\s*?$)", re.MULTILINE | re.DOTALL)
+_FOLDER = re.compile(r"\[([^\]]+)\]\(([^)#\s:]+/)\)")
 _LINK = re.compile(r"(\]\(|src=\")([^)\"#\s:]+)(?=[)\"#])")
 
 log = logging.getLogger("mkdocs.hooks")  # in a strict build, its warnings are errors
@@ -54,8 +56,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         place = os.path.relpath(_site_path(target), Path(page.file.src_uri).parent)
         return before + place
 
-    parts = _CODE.split(markdown)
-    return "".join(part if _CODE.match(part) else _LINK.sub(replaced, part) for part in parts)
+    def without_link(match: re.Match[str]) -> str:
+        text, link = match.groups()
+        return text if (ROOT / _resolved(link, path)).is_dir() else match.group()
+
+    return "".join(
+        part if _CODE.match(part) else _LINK.sub(replaced, _FOLDER.sub(without_link, part))
+        for part in _CODE.split(markdown)
+    )
 
 
 def _added(path: str, config: MkDocsConfig) -> File:

@@ -58,7 +58,7 @@ OUTPUTS: tuple[Output, ...] = (
     Output(
         "train-teacher",
         "an object: the last value of each metric",
-        RUN | TRAINING | {"evaluated_at": "control step of the last evaluation"},
+        {**RUN, **TRAINING, "evaluated_at": "control step of the last evaluation"},
         _HARD,
     ),
     Output(
@@ -121,7 +121,7 @@ OUTPUTS: tuple[Output, ...] = (
             "steps": "control steps of each run",
         },
     ),
-    Output("distill", "an object: the last value of each metric", RUN | DISTILLATION, _HARD),
+    Output("distill", "an object: the last value of each metric", {**RUN, **DISTILLATION}, _HARD),
     Output(
         "compare",
         "an object, the content of `compare.json`",
