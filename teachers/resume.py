@@ -1,7 +1,7 @@
 """How a run is found again: what of its state a checkpoint holds, and where it goes on."""
 
 from collections.abc import Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -154,6 +154,13 @@ def saved_items(state: TrainingState, replay: bool = True) -> dict[str, Any]:
 
 
 def _like(config: TeacherConfig) -> TrainingState:
+    """Returns the shapes of a run's training state, which do not depend on its seed and length."""
+    return _traced_shapes(config.model_copy(update={"seed": 0, "steps": 1}))
+
+
+@lru_cache(maxsize=2)
+def _traced_shapes(config: TeacherConfig) -> TrainingState:
+    # Tracing the physics takes seconds, and several runs of a sweep share the shapes.
     return jax.eval_shape(partial(init_training, config))
 
 

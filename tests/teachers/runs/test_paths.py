@@ -16,8 +16,8 @@ CONFIG = teacher_config("reacher", overrides={**TEACHER, "steps": 80})
 LONGER = teacher_config("reacher", overrides=TEACHER)
 
 
-@pytest.mark.parametrize("out", ["relative", "with spaces/and ünïcode", "trailing/", "./dotted/x"])
-def test_train_teacher_accepts_unusual_paths(out, tmp_path, monkeypatch) -> None:
+def test_train_teacher_accepts_unusual_paths(tmp_path, monkeypatch) -> None:
+    out = "./relative/with spaces and ünïcode/trailing/"
     monkeypatch.chdir(tmp_path)
     train_teacher(CONFIG, out)
     train_teacher(LONGER, out, resume=True)
