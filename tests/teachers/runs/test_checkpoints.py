@@ -74,7 +74,7 @@ def test_require_kind_refuses_other_kind(teacher_run) -> None:
 
 
 @pytest.mark.parametrize("item", ["metadata", "checksums", "params"])
-def test_read_items_reports_missing_item(teacher_run, tmp_path, item) -> None:
+def test_read_items_reports_missing_item(teacher_run, tmp_path, item, frozen_heap) -> None:
     run = tmp_path / "run"
     shutil.copytree(teacher_run, run)
     for step in ("80", "160"):
