@@ -95,7 +95,8 @@ def on_main_process(work: Callable[[], Any]) -> None:
         work: changes the run's files.
 
     Raises:
-        InputError: `work` raised it; in the other processes, if `work` raised any error.
+        InputError: `work` raised an error, of any type; then all processes raise this one. A single process raises the
+            error of `work` itself.
     """
     if jax.process_count() == 1:
         work()
