@@ -1,4 +1,8 @@
-"""What checkpoints cost: how long training stands still for one, their size, and the seconds to write and read them."""
+"""Measures what a checkpoint costs: the pause in training, the seconds to write and read it, and its size.
+
+Each row is the median over several checkpoints of a teacher of the task `reacher`, with and without the replay
+buffer, on the disk that holds the temporary folder. Run it with `python benchmarks/checkpoint.py --json FILE`.
+"""
 
 import statistics
 import tempfile
@@ -9,7 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from common import parser, report
+from common import make_parser, network_sizes, report
 
 from teachers import teacher_config
 from teachers.crl.iteration import init_training, placement
@@ -18,55 +22,54 @@ from teachers.runs.checkpoint_writer import CheckpointWriter
 from teachers.train import describe
 
 REPEATS = 3
+# Depth and width of each network, and whether the checkpoint holds the replay buffer.
 SIZES = ((16, 64, True), (16, 256, True), (1024, 32, True), (1024, 256, True), (1024, 256, False))
 
 
 def measure(depth: int, width: int, replay: bool) -> dict[str, Any]:
-    """Medians over some checkpoints of a teacher of this size, on the disk of the temporary folder."""
-    networks = ("actor", "phi", "psi")
-    sizes = {f"{network}.depth": depth for network in networks} | {
-        f"{network}.width": width for network in networks
-    }
-    config = teacher_config("reacher", overrides=sizes)
-    make = partial(init_training, config)
-    state = jax.jit(make, out_shardings=placement(jax.eval_shape(make)))()
-    # Fresh states hold many zeros, which take no room.
-    state = jax.block_until_ready(jax.tree.map(filled, state))
+    """Returns the row of one teacher: megabytes, and seconds of the pause, of writing and of reading."""
+    config = teacher_config("reacher", overrides=network_sizes(depth, width))
+    init = partial(init_training, config)
+    state = jax.jit(init, out_shardings=placement(jax.eval_shape(init)))()
+    # A new state holds many zeros, which compression would make smaller than a trained state.
+    state = jax.block_until_ready(jax.tree.map(fill_with_noise, state))
     metadata = describe(config, state.learner.params, 0, {})
-    still, written, read = [], [], []
+    pause_seconds, write_seconds, read_seconds = [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        for i in range(1, REPEATS + 2):
-            with CheckpointWriter(folder) as checkpoints:
-                begun = time.perf_counter()
-                checkpoints.save(i, metadata, saved_items(state, replay))
-                still.append(time.perf_counter() - begun)
-            written.append(time.perf_counter() - begun)
-            begun = time.perf_counter()
-            jax.block_until_ready(restore(config, folder, i, metadata))
-            read.append(time.perf_counter() - begun)
-        size = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
-    # The first of each compiles the fingerprints.
+        for step in range(1, REPEATS + 2):
+            with CheckpointWriter(folder) as writer:
+                start = time.perf_counter()
+                writer.save(step, metadata, saved_items(state, replay))
+                pause_seconds.append(time.perf_counter() - start)
+            write_seconds.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            jax.block_until_ready(restore(config, folder, step, metadata))
+            read_seconds.append(time.perf_counter() - start)
+        size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+    # The first repeat compiles the fingerprints' programs, so the medians leave it out.
     return {
         "depth": depth,
         "width": width,
         "replay": replay,
         "megabytes": round(size / 1e6, 1),
-        "stands still (s)": round(statistics.median(still[1:]), 3),
-        "written after (s)": round(statistics.median(written[1:]), 3),
-        "read in (s)": round(statistics.median(read[1:]), 3),
-        "first still (s)": round(still[0], 3),
+        "stands still (s)": round(statistics.median(pause_seconds[1:]), 3),
+        "written after (s)": round(statistics.median(write_seconds[1:]), 3),
+        "read in (s)": round(statistics.median(read_seconds[1:]), 3),
+        "first still (s)": round(pause_seconds[0], 3),
     }
 
 
-def filled(array: jax.Array) -> jax.Array:
+def fill_with_noise(array: jax.Array) -> jax.Array:
+    """Returns normal noise with the shape and placement of a float32 array; returns other arrays unchanged."""
     if array.dtype != jnp.float32:
         return array
-    numbers = jax.random.normal(jax.random.key(0), array.shape)
-    return jax.device_put(numbers, array.sharding)
+    noise = jax.random.normal(jax.random.key(0), array.shape)
+    return jax.device_put(noise, array.sharding)
 
 
 def main() -> None:
-    options = parser(__doc__).parse_args()
+    """Measures all sizes and prints the table."""
+    options = make_parser(__doc__).parse_args()
     report([measure(*size) for size in SIZES], options.json)
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: where they run, and tables that are also written as JSON."""
+"""Provides what the benchmarks share: command-line options, network sizes, and tables that are also written as JSON."""
 
 import argparse
 import datetime
@@ -17,26 +17,56 @@ from teachers import load_teacher
 from teachers.agent import Agent
 from teachers.process import use_compilation_cache
 
+TABLE_WIDTH = 160  # characters; also where the output is not a terminal
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """Command-line options that every benchmark takes."""
+
+def make_parser(description: str, default_seeds: Sequence[int] = ()) -> argparse.ArgumentParser:
+    """Returns a parser with the options that benchmarks share, and turns the compilation cache on.
+
+    Args:
+        description: the module docstring of the benchmark.
+        default_seeds: the default of `--seeds`; empty for a benchmark that takes no seeds.
+    """
     use_compilation_cache()
-    result = argparse.ArgumentParser(description=description)
-    result.add_argument("--json", type=Path, help="write the rows to this file")
-    result.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    return result
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to this file")
+    if default_seeds:
+        parser.add_argument(
+            "--seeds",
+            type=int,
+            nargs="+",
+            default=list(default_seeds),
+            help=f"seeds to run (default: {' '.join(map(str, default_seeds))})",
+        )
+    return parser
 
 
-def parsed_with_teacher(options: argparse.ArgumentParser) -> tuple[argparse.Namespace, Agent]:
-    """What the command line says, and the teacher whose run it names."""
-    options.add_argument("teacher", help="its run")
-    options.add_argument("--checkpoint", choices=["newest", "best"], default="newest")
-    given = options.parse_args()
-    return given, load_teacher(given.teacher, checkpoint=given.checkpoint)
+def parse_with_teacher(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Agent]:
+    """Adds the options that name a teacher; returns all parsed options and the loaded teacher."""
+    parser.add_argument("teacher", help="folder of the teacher's training run")
+    parser.add_argument(
+        "--checkpoint",
+        choices=["newest", "best"],
+        default="newest",
+        help="checkpoint of the teacher to load (default: newest)",
+    )
+    options = parser.parse_args()
+    return options, load_teacher(options.teacher, checkpoint=options.checkpoint)
 
 
-def machine() -> str:
-    """Date, processor and versions, for RESULTS.md."""
+def network_sizes(depth: int, width: int) -> dict[str, int]:
+    """Returns the settings that give a teacher's actor, phi and psi this depth and width."""
+    networks = ("actor", "phi", "psi")
+    return {
+        **{f"{network}.depth": depth for network in networks},
+        **{f"{network}.width": width for network in networks},
+    }
+
+
+def describe_machine() -> str:
+    """Returns the date, processor, number of cores and versions, as RESULTS.md gives them beside each table."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
         f"{datetime.date.today()}, {platform.machine()}, {cores} CPU cores, {jax.default_backend()}, "
@@ -45,14 +75,22 @@ def machine() -> str:
 
 
 def report(
-    rows: Sequence[Mapping[str, Any]], file: Path | None, without: Sequence[str] = ()
+    rows: Sequence[Mapping[str, Any]], file: Path | None, hidden_columns: Sequence[str] = ()
 ) -> None:
-    """Prints the rows as a table, `without` some columns, and writes them as JSON where a file is given."""
-    shown = [column for column in rows[0] if column not in without]
-    table = Table(*shown, title=machine(), title_justify="left")
+    """Prints the rows as a table and writes them as JSON.
+
+    Args:
+        rows: the rows of the table; the first row's keys are the columns.
+        file: the JSON file to write; None writes no file.
+        hidden_columns: columns that stand in the file but not in the printed table.
+    """
+    columns = [column for column in rows[0] if column not in hidden_columns]
+    table = Table(*columns, title=describe_machine(), title_justify="left")
     for row in rows:
-        values = (row[column] for column in shown)
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values))
-    Console(width=160).print(table)
+        values = (row[column] for column in columns)
+        table.add_row(
+            *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)
+        )
+    Console(width=TABLE_WIDTH).print(table)
     if file:
         file.write_text(json.dumps(list(rows), indent=2) + "\n")

@@ -1,4 +1,8 @@
-"""What depth costs: the critic's gradient step, scanned and unrolled, in one run and side by side."""
+"""Measures what the depth of a critic costs: initialisation, compilation, gradient step and memory.
+
+The scanned network of this project and other forms of the same network are compared side by side in one process. Run
+it with `python benchmarks/depth.py --depths 4,16,64,256 --forms scan,unrolled,remat --json FILE`.
+"""
 
 import gc
 import time
@@ -9,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from common import parser, report
+from common import make_parser, report
 from flax import linen as nn
 
 from teachers.config import LAYERS_PER_BLOCK
@@ -17,12 +21,13 @@ from teachers.crl.losses import info_nce
 from teachers.crl.networks import pairwise_logits
 from teachers.crl.residual_mlp import ResidualMLP
 
-STATE, ACTION, GOAL, EMBEDDING = 29, 8, 2, 64  # the ant's sizes
-SECONDS = 20.0  # of measuring, at each depth
+OBSERVATION, ACTION, GOAL, EMBEDDING = 29, 8, 2, 64  # sizes of the ant's arrays
+MEASURE_SECONDS = 20.0  # of timed gradient steps at each depth
+MIN_ROUNDS, MAX_ROUNDS = 6, 200
 
 
-class Unrolled(nn.Module):
-    """The published network as one writes it down: a Python loop over layers, differentiated as it is."""
+class UnrolledMLP(nn.Module):
+    """The published residual MLP as a Python loop over layers, without a scan and without rematerialisation."""
 
     depth: int
     width: int
@@ -30,6 +35,7 @@ class Unrolled(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the network's outputs, `[batch, outputs]`."""
         uniform = nn.initializers.lecun_uniform()
         x = nn.swish(nn.LayerNorm()(nn.Dense(self.width, kernel_init=uniform)(x)))
         for _block in range(self.depth // LAYERS_PER_BLOCK):
@@ -42,22 +48,29 @@ class Unrolled(nn.Module):
 
 FORMS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "scan": ResidualMLP,
-    "unrolled": Unrolled,
+    "unrolled": UnrolledMLP,
     "remat": lambda *shape: ResidualMLP(*shape, remat=True),
     "bfloat16": lambda *shape: ResidualMLP(*shape, dtype="bfloat16"),
 }
 
 
-class Ready(NamedTuple):
-    """A form that was initialised and compiled."""
+class CompiledForm(NamedTuple):
+    """An initialised form of the critic with its compiled gradient step."""
 
-    state: Any
+    state: Any  # parameters and the optimiser's state
     update: Callable[..., Any]
-    row: dict[str, Any]
+    row: dict[str, Any]  # of the table; `update_s` is still None
 
 
-def prepare(form: str, depth: int, width: int, data: tuple[jax.Array, ...]) -> Ready:
-    """Initialises phi and psi and compiles their gradient step, and times both."""
+def compile_form(form: str, depth: int, width: int, data: tuple[jax.Array, ...]) -> CompiledForm:
+    """Initialises phi and psi, compiles their gradient step, and measures the seconds and memory of both.
+
+    Args:
+        form: a key of `FORMS`.
+        depth: of phi and psi, in layers.
+        width: of phi and psi.
+        data: observations with actions `[batch, 37]`, and goals `[batch, 2]`.
+    """
     phi, psi = (FORMS[form](depth, width, EMBEDDING) for _ in range(2))
     adam = optax.adam(3e-4)
     state_action, goal = data
@@ -77,79 +90,104 @@ def prepare(form: str, depth: int, width: int, data: tuple[jax.Array, ...]) -> R
         updates, optimizer = adam.update(grads, optimizer)
         return (optax.apply_updates(params, updates), optimizer), loss
 
-    def compiled(rows: int) -> Any:
-        batch = tuple(x[:rows] for x in data)
+    def compile_update(batch_size: int) -> Any:
+        batch = tuple(x[:batch_size] for x in data)
         return jax.jit(update, donate_argnums=0).lower(state, *batch).compile()
 
-    jax.clear_caches()  # what an unrolled network leaves there slows the tracing of all that follow
+    # What an unrolled network leaves in JAX's caches slows the tracing of the forms after it.
+    jax.clear_caches()
     gc.collect()
-    begun = time.perf_counter()
+    start = time.perf_counter()
     state = jax.block_until_ready(jax.jit(init)(jax.random.key(0)))
     initialised = time.perf_counter()
-    whole = compiled(len(goal))
-    seconds = time.perf_counter() - initialised
-    memory, half = whole.memory_analysis(), compiled(len(goal) // 2).memory_analysis()
-    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    compiled = compile_update(len(goal))
+    compile_seconds = time.perf_counter() - initialised
+    memory = compiled.memory_analysis()
+    half_batch_memory = compile_update(len(goal) // 2).memory_analysis()
+    arguments_and_outputs = memory.argument_size_in_bytes + memory.output_size_in_bytes
     row = {
         "form": form,
         "depth": depth,
-        "init_s": initialised - begun,
-        "compile_s": seconds,
+        "init_s": initialised - start,
+        "compile_s": compile_seconds,
         "update_s": None,
-        "peak_bytes": peak + memory.temp_size_in_bytes - memory.alias_size_in_bytes,
-        # What grows with the batch; gradients and the optimiser's state do not.
-        "activation_bytes": 2 * (memory.temp_size_in_bytes - half.temp_size_in_bytes),
+        "peak_bytes": arguments_and_outputs
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes,
+        # Only activations grow with the batch; gradients and the optimiser's state do not.
+        "activation_bytes": 2 * (memory.temp_size_in_bytes - half_batch_memory.temp_size_in_bytes),
     }
-    return Ready(state, whole, row)
+    return CompiledForm(state, compiled, row)
 
 
 def measure(depth: int, width: int, batch: int, forms: list[str]) -> list[dict[str, Any]]:
-    """A row for each form; their gradient steps are timed in turn."""
+    """Returns a row for each form; the gradient steps of the forms are timed in turn, because machines are noisy."""
     keys = jax.random.split(jax.random.key(1))
     data = (
-        jax.random.normal(keys[0], (batch, STATE + ACTION)),
+        jax.random.normal(keys[0], (batch, OBSERVATION + ACTION)),
         jax.random.normal(keys[1], (batch, GOAL)),
     )
-    ready = {form: prepare(form, depth, width, data) for form in forms}
-    times: dict[str, list[float]] = {form: [] for form in forms}
-    begun, round_ = time.perf_counter(), 0
-    while round_ < 6 or (time.perf_counter() - begun < SECONDS and round_ < 200):
-        for form, (state, update, row) in ready.items():
-            before = time.perf_counter()
+    compiled = {form: compile_form(form, depth, width, data) for form in forms}
+    seconds: dict[str, list[float]] = {form: [] for form in forms}
+    start, rounds = time.perf_counter(), 0
+    while rounds < MIN_ROUNDS or (
+        time.perf_counter() - start < MEASURE_SECONDS and rounds < MAX_ROUNDS
+    ):
+        for form, (state, update, row) in compiled.items():
+            update_start = time.perf_counter()
             state, _loss = jax.block_until_ready(update(state, *data))
-            if round_:  # the first one touches all memory for the first time
-                times[form].append(time.perf_counter() - before)
-            ready[form] = Ready(state, update, row)
-        round_ += 1
+            if (
+                rounds
+            ):  # the first update is slow, because it uses all of its memory for the first time
+                seconds[form].append(time.perf_counter() - update_start)
+            compiled[form] = CompiledForm(state, update, row)
+        rounds += 1
     for form in forms:
-        ready[form].row["update_s"] = float(np.median(times[form]))
-    return [ready[form].row for form in forms]
+        compiled[form].row["update_s"] = float(np.median(seconds[form]))
+    return [compiled[form].row for form in forms]
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--depths", default="4,16,64,256,1024", help="separated by commas")
-    options.add_argument("--width", type=int, default=256)
-    options.add_argument("--batch", type=int, default=256)
-    options.add_argument("--forms", default="scan,unrolled,remat", help=f"of {', '.join(FORMS)}")
-    options.add_argument(
+    """Measures all forms at all depths and prints the table after each depth."""
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--depths",
+        default="4,16,64,256,1024",
+        help="depths of phi and psi, separated by commas (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--width", type=int, default=256, help="of phi and psi (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=256, help="state-action pairs in a batch (default: 256)"
+    )
+    parser.add_argument(
+        "--forms",
+        default="scan,unrolled,remat",
+        help=f"forms to compare, separated by commas, of {', '.join(FORMS)} (default: %(default)s)",
+    )
+    parser.add_argument(
         "--deepest-unrolled",
         type=int,
         default=256,
-        help="beyond it the unrolled form, which compiles for minutes, is left out",
+        metavar="DEPTH",
+        help="leave the unrolled form out above this depth, because it compiles for minutes "
+        "(default: %(default)s)",
     )
-    options = options.parse_args()
+    options = parser.parse_args()
     forms = options.forms.split(",")
     if unknown := set(forms) - set(FORMS):
         raise SystemExit(f"unknown form {unknown.pop()!r}; choose from {', '.join(FORMS)}")
-    # What is measured is how long compiling takes: nothing may come out of a cache, or be the process's first.
+    # Compile times are measured, so that no program may come from the cache. The first program of a process compiles
+    # longer than the others, so that one is compiled here and not measured.
     jax.config.update("jax_enable_compilation_cache", False)
-    prepare("scan", 8, options.width, (jnp.zeros((4, STATE + ACTION)), jnp.zeros((4, GOAL))))
+    zeros = jnp.zeros((4, OBSERVATION + ACTION)), jnp.zeros((4, GOAL))
+    compile_form("scan", 8, options.width, zeros)
     rows: list[dict[str, Any]] = []
     for depth in map(int, options.depths.split(",")):
-        too_deep = {"unrolled"} if depth > options.deepest_unrolled else set()
+        excluded = {"unrolled"} if depth > options.deepest_unrolled else set()
         rows += measure(
-            depth, options.width, options.batch, [form for form in forms if form not in too_deep]
+            depth, options.width, options.batch, [form for form in forms if form not in excluded]
         )
         report(rows, options.json)
         gc.collect()

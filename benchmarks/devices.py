@@ -1,4 +1,8 @@
-"""One host device against several: seconds of a training iteration, each number of devices in a process of its own."""
+"""Measures the seconds of a training iteration on one host device and on several.
+
+Each number of devices is measured in a subprocess, because XLA fixes the number of host devices when it starts.
+Run it with `python benchmarks/devices.py --json FILE`.
+"""
 
 import json
 import os
@@ -10,63 +14,81 @@ from functools import partial
 from typing import Any
 
 import jax
-from common import parser, report
+from common import make_parser, report
 
 from teachers import teacher_config
 from teachers.crl.iteration import init_training, make_iteration, placement
 from teachers.runs.devices import replicated
 
 TASKS = ("reacher", "ant")
-FEW = {"ant": {"learning.gradient_steps": 16}}
+# The ant gets fewer gradient steps than its default, so that an iteration stays short.
+OVERRIDES = {"ant": {"learning.gradient_steps": 16}}
 ITERATIONS = 6
 
 
 def measure(task: str) -> float:
-    """Median seconds of an iteration after the first, which compiles and resets."""
-    config = teacher_config(task, overrides=FEW.get(task))
-    make = partial(init_training, config)
-    place = placement(jax.eval_shape(make))
-    state = jax.jit(make, out_shardings=place)()
-    iterate = jax.jit(make_iteration(config), donate_argnums=0, out_shardings=(place, replicated()))
+    """Returns the median seconds of an iteration on all devices of this process.
+
+    The median leaves out the first iteration, which compiles.
+    """
+    config = teacher_config(task, overrides=OVERRIDES.get(task))
+    init = partial(init_training, config)
+    state_placement = placement(jax.eval_shape(init))
+    state = jax.jit(init, out_shardings=state_placement)()
+    iterate = jax.jit(
+        make_iteration(config), donate_argnums=0, out_shardings=(state_placement, replicated())
+    )
     seconds = []
     for _ in range(ITERATIONS):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         state, metrics = iterate(state)
         jax.block_until_ready(metrics)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
 
 
-def in_a_process(task: str, devices: int) -> float:
+def measure_in_subprocess(task: str, devices: int) -> float:
+    """Returns what `measure` returns in a process with this number of host devices."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     command = [sys.executable, __file__, "--one", task]
     environment = {**os.environ, "XLA_FLAGS": flags}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return float(json.loads(ended.stdout.splitlines()[-1]))
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return float(json.loads(process.stdout.splitlines()[-1]))
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--devices", type=int, nargs="+", default=[1, 2])
-    options.add_argument("--one", help="measure this task here, for a process of its own")
-    given = options.parse_args()
-    if given.one:
-        print(json.dumps(measure(given.one)))
+    """Measures each task with each number of devices and prints the table."""
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--devices",
+        type=int,
+        nargs="+",
+        default=[1, 2],
+        help="numbers of host devices to compare with the first of them (default: 1 2)",
+    )
+    parser.add_argument(
+        "--one",
+        choices=TASKS,
+        help="measure only this task, in this process, and print its seconds",
+    )
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.one)))
         return
     rows: list[dict[str, Any]] = []
     for task in TASKS:
-        seconds = {devices: in_a_process(task, devices) for devices in given.devices}
-        first = seconds[given.devices[0]]
+        seconds = {count: measure_in_subprocess(task, count) for count in options.devices}
+        reference = seconds[options.devices[0]]
         rows += [
             {
                 "task": task,
-                "devices": n,
-                "iteration (s)": round(s, 3),
-                "faster": round(first / s, 2),
+                "devices": count,
+                "iteration (s)": round(value, 3),
+                "faster": round(reference / value, 2),
             }
-            for n, s in seconds.items()
+            for count, value in seconds.items()
         ]
-    report(rows, given.json)
+    report(rows, options.json)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Does a policy's memory grow while it acts? Calls it ten million times and looks at the process's memory as it goes.
+"""Measures whether the memory of a process grows while a policy acts, over ten million calls.
 
-On Linux.
-Of `Policy` with `out=`, through ONNX Runtime, and of the C file. A row each, in MiB: `begin`, after the first of the equal
-parts into which the calls are divided, and `end`, after the last.
+The policy is a student of 2 x 64 units, called as `Policy` with `out=` through ONNX Runtime, and as C source. The calls
+are divided into ten equal parts. The columns give the memory of the process in MiB: `begin` after the first part, `end`
+after the last, and `growth`, their difference. Run it on Linux with `python benchmarks/endurance.py --json FILE`.
 """
 
 import resource
@@ -12,17 +12,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import parser, report
-from latency import FLAGS, student, written
+from common import make_parser, report
+from latency import COMPILER_FLAGS, make_student, write_onnx
 
 import export.runtime
 from export.c_source import export_c
 
-CALLS = 10_000_000
 PARTS = 10
-PAGE = resource.getpagesize() / 2**20  # MiB
+PAGE_MIB = resource.getpagesize() / 2**20
 
-IN_PYTHON = """
+PYTHON_PROGRAM = """
 import sys
 from pathlib import Path
 
@@ -41,7 +40,7 @@ for part in range(%d):
     print(Path("/proc/self/statm").read_text().split()[1])
 """
 
-IN_C = """
+C_PROGRAM = """
 #include "policy.h"
 #include <stdio.h>
 int main(void)
@@ -53,8 +52,8 @@ int main(void)
             observation[0] = 0.1f * action[0];
         }
         FILE *memory = fopen("/proc/self/statm", "r");
-        long all, resident;
-        if (!memory || fscanf(memory, "%%ld %%ld", &all, &resident) != 2)
+        long total, resident;
+        if (!memory || fscanf(memory, "%%ld %%ld", &total, &resident) != 2)
             return 1;
         fclose(memory);
         printf("%%ld\\n", resident);
@@ -64,43 +63,57 @@ int main(void)
 """
 
 
-def said(command: Sequence[str | Path], folder: Path) -> list[float]:
-    """MiB that a program says it holds after each part."""
-    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-    return [int(line) * PAGE for line in done.stdout.split()]
+def run_and_read_memory(command: Sequence[str | Path], folder: Path) -> list[float]:
+    """Runs a program that prints its resident pages after each part, and returns them in MiB."""
+    process = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return [int(line) * PAGE_MIB for line in process.stdout.split()]
 
 
-def in_onnx_runtime(file: Path, calls: int) -> list[float]:
-    """Of a process that has numpy and ONNX Runtime alone."""
-    script = IN_PYTHON % (PARTS, calls // PARTS)
-    home = Path(export.runtime.__file__).parent
-    return said([sys.executable, "-c", script, home, file], file.parent)
+def measure_onnx_runtime(file: Path, calls: int) -> list[float]:
+    """Returns the MiB after each part of a process that imports only numpy and ONNX Runtime."""
+    script = PYTHON_PROGRAM % (PARTS, calls // PARTS)
+    runtime_folder = Path(export.runtime.__file__).parent
+    return run_and_read_memory([sys.executable, "-c", script, runtime_folder, file], file.parent)
 
 
-def in_c(folder: Path, calls: int) -> list[float]:
-    """Of a C program."""
-    (folder / "main.c").write_text(IN_C % (PARTS, calls // PARTS))
-    command = ["cc", *FLAGS, "policy.c", "main.c", "-o", "main", "-lm"]
+def measure_c(folder: Path, calls: int) -> list[float]:
+    """Returns the MiB after each part of a C program; `folder` holds the exported C source."""
+    (folder / "main.c").write_text(C_PROGRAM % (PARTS, calls // PARTS))
+    command = ["cc", *COMPILER_FLAGS, "policy.c", "main.c", "-o", "main", "-lm"]
     subprocess.run(command, cwd=folder, check=True)
-    return said([folder / "main"], folder)
+    return run_and_read_memory([folder / "main"], folder)
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--calls", type=int, default=CALLS)
-    given = options.parse_args()
-    policy = student(2, 64)
-    rows = []
+    """Measures both runtimes and prints the table."""
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--calls",
+        type=int,
+        default=10_000_000,
+        help="calls of each policy (default: %(default)s)",
+    )
+    options = parser.parse_args()
+    student = make_student(2, 64)
     with tempfile.TemporaryDirectory() as folder:
-        file = written(policy, "float32", Path(folder) / "policy.onnx")
-        export_c(policy, Path(folder) / "c")
-        for runtime, found in (
-            ("ONNX Runtime", in_onnx_runtime(file, given.calls)),
-            ("C", in_c(Path(folder) / "c", given.calls)),
-        ):
-            ends = {"begin": found[0], "end": found[-1], "growth": found[-1] - found[0]}
-            rows.append({"runtime": runtime, "calls": given.calls, **ends})
-    report(rows, given.json)
+        file = write_onnx(student, "float32", Path(folder) / "policy.onnx")
+        source = Path(folder) / "c"
+        export_c(student, source)
+        memory_by_runtime = {
+            "ONNX Runtime": measure_onnx_runtime(file, options.calls),
+            "C": measure_c(source, options.calls),
+        }
+    rows = [
+        {
+            "runtime": runtime,
+            "calls": options.calls,
+            "begin": memory[0],
+            "end": memory[-1],
+            "growth": memory[-1] - memory[0],
+        }
+        for runtime, memory in memory_by_runtime.items()
+    ]
+    report(rows, options.json)
 
 
 if __name__ == "__main__":

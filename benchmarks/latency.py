@@ -1,8 +1,9 @@
-"""How long one action takes on one thread: sizes of students by what runs them, and beside them the deepest teacher.
+"""Measures how long one action takes on one thread, for students of several sizes and for the deepest teacher.
 
-Parameters are drawn at random; how long they take does not depend on what they are. The bound is the time in which a C
-program sums up as many floats as the policy has parameters, over and over: what reads each float32 weight once, from
-wherever they stay between two actions, takes no less.
+Each policy runs in ONNX Runtime, as C source and in JAX. Its parameters are random, because the time does not depend
+on their values. The rows `reading the weights` are a lower bound: the time in which a C program adds up as many
+float32 numbers as the policy has parameters, from the memory or cache where they stay between two actions. Run it
+with `taskset -c 1 python benchmarks/latency.py --json FILE`, on a core where nothing else runs.
 """
 
 import shutil
@@ -11,11 +12,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
-from common import parser, report
+from common import make_parser, network_sizes, report
 
 from export.c_source import export_c
 from export.contract import Precision, attach, contract
@@ -23,208 +24,258 @@ from export.convert import convert
 from export.precision import reduced
 from export.runtime import Policy
 from students import student_networks
+from students.artefact import Student
 from students.config import MLPConfig, SavedStudentConfig
 from students.networks import describe_networks
-from teachers import teacher_config
-from teachers.agent import Agent
+from teachers import Task, teacher_config
+from teachers.agent import Agent, Teacher
 from teachers.crl.networks import teacher_networks
 from teachers.crl.parameters import count_parameters
 from teachers.runs.metadata import Metadata, library_versions
 from teachers.tasks.registry import get_task
 
 TASK = "pusher_easy"
-SIZES = ((2, 16), (2, 64), (2, 128), (2, 256), (4, 64))
-TEACHER = (1024, 256)  # depth, width
-WARM_UP = 0.1  # of the calls
-FLAGS = ("-std=c99", "-O2")
+STUDENT_SIZES = ((2, 16), (2, 64), (2, 128), (2, 256), (4, 64))  # layers and width
+TEACHER_DEPTH, TEACHER_WIDTH = 1024, 256
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
+QUANTILES = (50, 99, 99.9)  # in percent
+WARM_UP_SHARE = 0.1  # of the calls; they are not counted
+COMPILER_FLAGS = ("-std=c99", "-O2")
 
-TIMED = """
-#include "policy.h"
+C_CLOCK = """
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
-#define CALLS %d
 static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return 1e6 * t.tv_sec + 1e-3 * t.tv_nsec; }
+"""
+
+POLICY_PROGRAM = (
+    C_CLOCK
+    + """
+#include "policy.h"
+#define CALLS %d
 int main(void)
 {
     static float observation[POLICY_OBSERVATION], goal[POLICY_GOAL], action[POLICY_ACTION];
     for (int i = 0; i < POLICY_OBSERVATION; i++) observation[i] = 0.01f * (float)(i %% 7);
     for (int i = 0; i < CALLS; i++) {
-        const double begun = now();
+        const double start = now();
         policy_act(observation, goal, action);
-        printf("%%.3f\\n", now() - begun);
+        printf("%%.3f\\n", now() - start);
         observation[0] = 0.1f * action[0];
     }
     return 0;
 }
 """
+)
 
-READ = """
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
+SUM_PROGRAM = (
+    C_CLOCK
+    + """
 #define SIZE %d
 #define CALLS %d
-static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return 1e6 * t.tv_sec + 1e-3 * t.tv_nsec; }
 int main(void)
 {
     float *x = malloc(SIZE * sizeof(float)), total = 0;
     for (int i = 0; i < SIZE; i++) x[i] = (float)(i %% 3);
     for (int i = 0; i < CALLS; i++) {
-        const double begun = now();
+        const double start = now();
         float sum[16] = {0};
         for (int j = 0; j + 16 <= SIZE; j += 16)
             for (int k = 0; k < 16; k++) sum[k] += x[j + k];
         for (int k = 0; k < 16; k++) total += sum[k];
-        fprintf(stdout, "%%.3f\\n", now() - begun);
+        fprintf(stdout, "%%.3f\\n", now() - start);
         x[i %% SIZE] = total;
     }
     return 0;
 }
 """
+)
 
 
-def student(layers: int, width: int) -> Agent:
+def make_student(layers: int, width: int) -> Student:
+    """Returns a student with random parameters, whose policy and critic have this size."""
     shape = MLPConfig(layers=layers, width=width)
     config = SavedStudentConfig(policy=shape, critic=shape, embedding=64)
     networks = student_networks(get_task(TASK), config, 64)
     params = networks.init(jax.random.key(0))
-    stored = {"student": config.model_dump(), "embedding": 64}
-    return agent("student", networks, params, config, describe_networks(config, params), stored)
+    stored_config = {"student": config.model_dump(), "embedding": 64}
+    metadata = make_metadata(
+        "student", networks.task, describe_networks(config, params), stored_config
+    )
+    return Agent(networks, params, config, metadata)
 
 
-def teacher(depth: int, width: int) -> Agent:
-    sizes = {
-        f"{n}.{k}": v
-        for n in ("actor", "phi", "psi")
-        for k, v in (("depth", depth), ("width", width))
-    }
-    config = teacher_config(TASK, overrides=sizes)
+def make_teacher(depth: int, width: int) -> Teacher:
+    """Returns a teacher with random parameters, whose actor, phi and psi have this size."""
+    config = teacher_config(TASK, overrides=network_sizes(depth, width))
     networks = teacher_networks(config, get_task(TASK))
     params = networks.init(jax.random.key(0))
-    counted = {name: {"parameters": count_parameters(params[name])} for name in params}
-    return agent("teacher", networks, params, config, counted, config.model_dump())
+    description = {name: {"parameters": count_parameters(params[name])} for name in params}
+    metadata = make_metadata("teacher", networks.task, description, config.model_dump())
+    return Agent(networks, params, config, metadata)
 
 
-def agent(kind: Any, networks: Any, params: Any, config: Any, described: Any, stored: Any) -> Agent:
-    task = networks.task
-    return Agent(
-        networks,
-        params,
-        config,
-        Metadata(
-            kind=kind,
-            task=task.name,
-            sizes=task.sizes,
-            networks=described,
-            config=stored,
-            metrics={},
-            lineage={},
-            versions=library_versions(),
-        ),
+def make_metadata(
+    kind: Literal["teacher", "student"],
+    task: Task,
+    networks: dict[str, Any],
+    config: dict[str, Any],
+) -> Metadata:
+    """Returns the metadata that an export needs, of an agent that was not trained."""
+    return Metadata(
+        kind=kind,
+        task=task.name,
+        sizes=task.sizes,
+        networks=networks,
+        config=config,
+        metrics={},
+        lineage={},
+        versions=library_versions(),
     )
 
 
-def timed(act: Callable[[], Any], calls: int) -> np.ndarray:
-    """Microseconds of each call."""
-    taken = np.empty(calls)
-    for i in range(calls):
-        begun = time.perf_counter_ns()
-        act()
-        taken[i] = (time.perf_counter_ns() - begun) / 1000
-    return taken[int(WARM_UP * calls) :]
+def draw_inputs(agent: Agent) -> dict[str, np.ndarray]:
+    """Returns random observations and goals, `[256, n]` each."""
+    generator = np.random.default_rng(0)
+    return {
+        name: generator.standard_normal((256, agent.task.sizes[name])).astype(np.float32)
+        for name in ("observation", "goal")
+    }
 
 
-def in_onnx_runtime(agent: Agent, precision: Precision, calls: int) -> np.ndarray:
-    with tempfile.TemporaryDirectory() as folder:
-        policy = Policy(written(agent, precision, Path(folder) / "policy.onnx"), margin=None)
-        observation, goal = (row[0] for row in drawn(agent).values())
-        action = np.zeros(agent.task.action_size, np.float32)
-        return timed(lambda: policy(observation, goal, out=action), calls)
-
-
-def written(agent: Agent, precision: Precision, file: Path) -> Path:
-    model = reduced(convert(agent, "policy"), precision, drawn(agent))
+def write_onnx(agent: Agent, precision: Precision, file: Path) -> Path:
+    """Exports the agent's policy in this precision, and returns the file."""
+    model = reduced(convert(agent, "policy"), precision, draw_inputs(agent))
     entries = contract(agent, "policy", model, units="task", seen={}, seen_in="export")
     attach(model, entries)
     file.write_bytes(model.SerializeToString())
     return file
 
 
-def drawn(agent: Agent) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(0)
-    return {
-        name: random.standard_normal((256, agent.task.sizes[name])).astype(np.float32)
-        for name in ("observation", "goal")
-    }
-
-
-def in_c(agent: Agent, calls: int) -> np.ndarray:
+def measure_onnx_runtime(agent: Agent, precision: Precision, calls: int) -> np.ndarray:
+    """Returns the microseconds of each call of the exported policy in ONNX Runtime."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "c"
-        export_c(agent, out)
-        return measured(TIMED % calls, [out / "policy.c"], out, calls)
+        policy = Policy(write_onnx(agent, precision, Path(folder) / "policy.onnx"), margin=None)
+        observation, goal = (rows[0] for rows in draw_inputs(agent).values())
+        action = np.zeros(agent.task.action_size, np.float32)
+        return time_calls(lambda: policy(observation, goal, out=action), calls)
 
 
-def in_jax(agent: Agent, calls: int) -> np.ndarray:
+def measure_c(agent: Agent, calls: int) -> np.ndarray:
+    """Returns the microseconds of each call of the policy's C source."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "c"
+        export_c(agent, source)
+        return run_timed_program(POLICY_PROGRAM % calls, [source / "policy.c"], source, calls)
+
+
+def measure_jax(agent: Agent, calls: int) -> np.ndarray:
+    """Returns the microseconds of each call of the jitted policy, with the copy of the action to the host."""
     act = jax.jit(agent.networks.policy)
     observation, goal = (
         np.zeros(agent.task.sizes[name], np.float32) for name in ("observation", "goal")
     )
-    return timed(lambda: np.asarray(act(agent.params, observation, goal)), calls)
+    return time_calls(lambda: np.asarray(act(agent.params, observation, goal)), calls)
 
 
-def reading(floats: int, calls: int) -> np.ndarray:
+def measure_weight_reading(parameters: int, calls: int) -> np.ndarray:
+    """Returns the microseconds in which a C program adds up as many floats as there are parameters, for each call."""
+    program = SUM_PROGRAM % (parameters, calls)
     with tempfile.TemporaryDirectory() as folder:
-        return measured(READ % (floats, calls), [], Path(folder), calls, "-O3", "-march=native")
+        return run_timed_program(program, [], Path(folder), calls, "-O3", "-march=native")
 
 
-def measured(main: str, others: list[Path], folder: Path, calls: int, *flags: str) -> np.ndarray:
-    (folder / "main.c").write_text(main)
-    program = folder / "timed"
+def time_calls(act: Callable[[], Any], calls: int) -> np.ndarray:
+    """Returns the microseconds of each call after the warm-up."""
+    microseconds = np.empty(calls)
+    for i in range(calls):
+        start = time.perf_counter_ns()
+        act()
+        microseconds[i] = (time.perf_counter_ns() - start) / 1000
+    return microseconds[int(WARM_UP_SHARE * calls) :]
+
+
+def run_timed_program(
+    program: str, sources: list[Path], folder: Path, calls: int, *flags: str
+) -> np.ndarray:
+    """Compiles and runs a C program that times its own calls.
+
+    Args:
+        program: the text of the main file, which prints the microseconds of each call.
+        sources: other C files of the program.
+        folder: an existing folder for the main file and the executable.
+        calls: the number of calls that the program times.
+        flags: flags of the compiler, after `COMPILER_FLAGS`.
+
+    Returns:
+        The microseconds of each call after the warm-up.
+    """
     compiler = shutil.which("cc")
     if compiler is None:
         raise SystemExit("there is no C compiler; install gcc")
-    command = [compiler, "-D_POSIX_C_SOURCE=199309L", *FLAGS, *flags]
-    subprocess.run([*command, *others, folder / "main.c", "-o", program, "-lm"], check=True)
-    said = subprocess.run([program], check=True, capture_output=True, text=True).stdout
-    return np.array(said.split(), float)[int(WARM_UP * calls) :]
+    main_file, executable = folder / "main.c", folder / "timed"
+    main_file.write_text(program)
+    command = [compiler, "-D_POSIX_C_SOURCE=199309L", *COMPILER_FLAGS, *flags]
+    subprocess.run([*command, *sources, main_file, "-o", executable, "-lm"], check=True)
+    output = subprocess.run([executable], check=True, capture_output=True, text=True).stdout
+    return np.array(output.split(), float)[int(WARM_UP_SHARE * calls) :]
+
+
+def make_row(policy: str, runtime: str, parameters: int, microseconds: np.ndarray) -> dict:
+    """Returns a row with the quantiles of the measured microseconds."""
+    quantiles = {f"p{q}": float(np.percentile(microseconds, q)) for q in QUANTILES}
+    return {"policy": policy, "runtime": runtime, "parameters": parameters} | quantiles
+
+
+def measure_student(layers: int, width: int, calls: int) -> list[dict[str, Any]]:
+    """Returns a row for each runtime and precision of a student of this size."""
+    student = make_student(layers, width)
+    parameters = student.metadata.networks["actor"]["parameters"]
+    measured = {
+        f"ONNX Runtime, {precision}": measure_onnx_runtime(student, precision, calls)
+        for precision in PRECISIONS
+    }
+    measured["C"] = measure_c(student, calls)
+    measured["JAX, jit"] = measure_jax(student, calls)
+    measured["reading the weights"] = measure_weight_reading(parameters, calls)
+    return [
+        make_row(f"{layers} x {width}", runtime, parameters, microseconds)
+        for runtime, microseconds in measured.items()
+    ]
+
+
+def measure_teacher(depth: int, width: int, calls: int) -> list[dict[str, Any]]:
+    """Returns a row for each runtime that can run a teacher of this size; C source is written for students only."""
+    teacher = make_teacher(depth, width)
+    parameters = teacher.metadata.networks["actor"]["parameters"]
+    measured = {
+        "ONNX Runtime, float32": measure_onnx_runtime(teacher, "float32", calls),
+        "JAX, jit": measure_jax(teacher, calls),
+        "reading the weights": measure_weight_reading(parameters, calls),
+    }
+    return [
+        make_row(f"teacher, {depth} x {width}", runtime, parameters, microseconds)
+        for runtime, microseconds in measured.items()
+    ]
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--calls", type=int, default=20_000)
-    given = options.parse_args()
-    rows = []
-
-    def add(policy: str, runtime: str, parameters: int, taken: np.ndarray) -> None:
-        quantiles = {f"p{q}": float(np.percentile(taken, q)) for q in (50, 99, 99.9)}
-        rows.append({"policy": policy, "runtime": runtime, "parameters": parameters} | quantiles)
-
-    for layers, width in SIZES:
-        name, one = f"{layers} x {width}", student(layers, width)
-        count = one.metadata.networks["actor"]["parameters"]
-        for precision in ("float32", "float16", "int8"):
-            add(
-                name,
-                f"ONNX Runtime, {precision}",
-                count,
-                in_onnx_runtime(one, precision, given.calls),
-            )
-        add(name, "C", count, in_c(one, given.calls))
-        add(name, "JAX, jit", count, in_jax(one, given.calls))
-        add(name, "reading the weights", count, reading(count, given.calls))
-    depth, width = TEACHER
-    name, deep, few = (
-        f"teacher, {depth} x {width}",
-        teacher(depth, width),
-        max(20, given.calls // 200),
+    """Measures all students and the teacher and prints the table."""
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--calls",
+        type=int,
+        default=20_000,
+        help="calls of each student; the teacher, which takes far longer, gets one in 200 of them, "
+        "and at least 20 (default: %(default)s)",
     )
-    count = deep.metadata.networks["actor"]["parameters"]
-    add(name, "ONNX Runtime, float32", count, in_onnx_runtime(deep, "float32", few))
-    add(name, "JAX, jit", count, in_jax(deep, few))
-    add(name, "reading the weights", count, reading(count, few))
-    report(rows, given.json)
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for layers, width in STUDENT_SIZES:
+        rows += measure_student(layers, width, options.calls)
+    rows += measure_teacher(TEACHER_DEPTH, TEACHER_WIDTH, max(20, options.calls // 200))
+    report(rows, options.json)
 
 
 if __name__ == "__main__":

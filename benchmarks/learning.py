@@ -1,8 +1,15 @@
-"""What some choices do to learning on `reacher`: scaled inputs, the first temperature, bfloat16."""
+"""Measures what single settings do to learning on `reacher`: scaled inputs, initial temperature and bfloat16.
+
+The columns give the success at the end of the episode, as a mean over seeds, after each quarter of a default training
+run. Run it with `python benchmarks/learning.py --json FILE`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
-from common import parser, report
+from common import make_parser, report
 
 from teachers import teacher_config
 from teachers.crl.iteration import init_training, make_iteration
@@ -13,17 +20,20 @@ from teachers.simulation.rollout import evaluation_starts
 from teachers.tasks.reacher import Reacher
 from teachers.tasks.registry import TASKS
 
+EPISODES = 256
 
-class Unscaled(Reacher):
-    """The reacher, whose networks read its fields as they are."""
+
+class UnscaledReacher(Reacher):
+    """The reacher with a scale of 1 for every field, so that networks read its numbers unchanged."""
 
     name = "reacher_unscaled"
     observation = tuple(field._replace(scale=1.0) for field in Reacher.observation)
     goal = tuple(field._replace(scale=1.0) for field in Reacher.goal)
 
 
-TASKS[Unscaled.name] = Unscaled
-VARIANTS = {
+TASKS[UnscaledReacher.name] = UnscaledReacher
+# Name: the task and the changed settings.
+VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "default": ("reacher", {}),
     "inputs not scaled": ("reacher_unscaled", {}),
     "initial temperature 1.0": ("reacher", {"learning.initial_temperature": 1.0}),
@@ -31,33 +41,34 @@ VARIANTS = {
 }
 
 
-def train(task: str, overrides: dict, seed: int, marks: int = 4) -> list[float]:
-    """Success at end over 256 episodes after each quarter of the run."""
+def measure_successes(task: str, overrides: Mapping[str, Any], seed: int) -> list[float]:
+    """Trains a teacher and returns its success at the end of the episode after each quarter of the run."""
     config = teacher_config(task, overrides={**overrides, "seed": seed})
     state = jax.jit(init_training, static_argnums=0)(config)
     iterate = jax.jit(make_iteration(config), donate_argnums=0)
     networks = teacher_networks(config)
-    play, starts = player(networks), evaluation_starts(networks.task, 256, seed)
+    play, starts = player(networks), evaluation_starts(networks.task, EPISODES, seed)
     successes = []
     for i in range(1, config.iterations + 1):
         state, _ = iterate(state)
-        if i % (config.iterations // marks) == 0:
+        if i % (config.iterations // 4) == 0:
             distance = np.concatenate(list(play(state.learner.params, starts)))
             successes.append(float(measure_outcomes(networks.task, distance).success_at_end.mean()))
     return successes
 
 
 def main() -> None:
-    options = parser(__doc__).parse_args()
+    """Trains every variant with every seed and prints the table."""
+    options = make_parser(__doc__, default_seeds=(0, 1, 2)).parse_args()
     rows = []
-    for name, (task, overrides) in VARIANTS.items():
-        runs = np.array([train(task, overrides, seed) for seed in options.seeds])
+    for variant, (task, overrides) in VARIANTS.items():
+        successes = np.array([measure_successes(task, overrides, seed) for seed in options.seeds])
         quarters = {
-            f"success_at_{25 * (k + 1)}%": float(v) for k, v in enumerate(runs.mean(axis=0))
+            f"success_at_{25 * (i + 1)}%": float(mean)
+            for i, mean in enumerate(successes.mean(axis=0))
         }
-        rows.append(
-            {"variant": name, **quarters, "final_by_seed": np.round(runs[:, -1], 3).tolist()}
-        )
+        final = np.round(successes[:, -1], 3).tolist()
+        rows.append({"variant": variant, **quarters, "final_by_seed": final})
     report(rows, options.json)
 
 

@@ -1,18 +1,21 @@
-"""How well 2 x 64 units fit a teacher's policy on the states of one distillation, by optimiser and by weight of errors.
+"""Measures how well a default student's policy fits its teacher's on the states of one distillation.
 
-The error is that of the squashed mean; retention is that of the fitted policy on episodes of its own.
+Two layers of 64 units are fitted by supervised learning with several optimisers, learning rates and weights of the
+errors. The column `error` is the mean squared error of the squashed mean on held-out states; `retention` is that of the
+fitted policy, which acts in new episodes. Run it with `python benchmarks/policy_fit.py RUN --seeds 0 1 --json FILE`,
+where RUN is the folder of the teacher's training run.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
-from common import parsed_with_teacher, parser, report
+from common import make_parser, parse_with_teacher, report
 
 from distill import distill_config
 from distill.iteration import BIAS_RATE, make_stages
@@ -25,34 +28,48 @@ from teachers.agent import Agent
 
 BATCH = 256
 EPISODES = 512
+EVALUATION_SEED = 1000
 STEPS = 12_500
+HELD_OUT_EVERY = 20  # every so many-th state measures the error and is not fitted
 
 
-def adam(rate: float, steps: int) -> optax.GradientTransformation:
-    return optax.adam(optax.cosine_decay_schedule(rate, steps))
+def make_adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
+    """Returns Adam with a cosine decay over these steps."""
+    return optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
 
-def muon(rate: float, steps: int) -> optax.GradientTransformation:
-    falling = optax.cosine_decay_schedule(rate, steps)
-    return optax.contrib.muon(falling, adam_learning_rate=lambda step: BIAS_RATE * falling(step))
+def make_muon(learning_rate: float, steps: int) -> optax.GradientTransformation:
+    """Returns Muon with a cosine decay over these steps, and Adam for the biases as in a distillation."""
+    schedule = optax.cosine_decay_schedule(learning_rate, steps)
+    return optax.contrib.muon(schedule, adam_learning_rate=lambda step: BIAS_RATE * schedule(step))
 
 
-# Name: optimiser, its learning rate, gradient steps, and the power of 1 / standard deviation that weighs errors.
-FITS: dict[str, tuple[Callable[..., optax.GradientTransformation], float, int, float]] = {
-    "adam 0.002": (adam, 2e-3, STEPS, 0),
-    "adam 0.005": (adam, 5e-3, STEPS, 0),
-    "adam 0.002, 4 times the steps": (adam, 2e-3, 4 * STEPS, 0),
-    "adam 0.002, 1 / variance": (adam, 2e-3, STEPS, 2),
-    "muon 0.005": (muon, 5e-3, STEPS, 0),
-    "muon 0.03": (muon, 3e-2, STEPS, 0),
-    "muon 0.03, 4 times the steps": (muon, 3e-2, 4 * STEPS, 0),
-    "muon 0.03, 1 / standard deviation": (muon, 3e-2, STEPS, 1),
-    "muon 0.03, 1 / variance": (muon, 3e-2, STEPS, 2),
+class Fit(NamedTuple):
+    """The settings of a fit."""
+
+    make_optimizer: Callable[[float, int], optax.GradientTransformation]
+    learning_rate: float
+    steps: int = STEPS
+    weight_power: int = (
+        0  # errors are weighted by this power of 1 / the teacher's standard deviation
+    )
+
+
+FITS = {
+    "adam 0.002": Fit(make_adam, 2e-3),
+    "adam 0.005": Fit(make_adam, 5e-3),
+    "adam 0.002, 4 times the steps": Fit(make_adam, 2e-3, steps=4 * STEPS),
+    "adam 0.002, 1 / variance": Fit(make_adam, 2e-3, weight_power=2),
+    "muon 0.005": Fit(make_muon, 5e-3),
+    "muon 0.03": Fit(make_muon, 3e-2),
+    "muon 0.03, 4 times the steps": Fit(make_muon, 3e-2, steps=4 * STEPS),
+    "muon 0.03, 1 / standard deviation": Fit(make_muon, 3e-2, weight_power=1),
+    "muon 0.03, 1 / variance": Fit(make_muon, 3e-2, weight_power=2),
 }
 
 
-def visited(teacher: Agent) -> tuple[Agent, Labelled]:
-    """A default student, and all that was labelled for it."""
+def collect_labelled_states(teacher: Agent) -> tuple[Agent, Labelled]:
+    """Distills a default student; returns it and all states that the teacher labelled for it."""
     config = distill_config().for_teacher(teacher.metadata.metrics["steps"])
     networks = student_networks(teacher.task, config.student, teacher.config.embedding)
     stages = make_stages(config, teacher.networks, networks)
@@ -62,57 +79,61 @@ def visited(teacher: Agent) -> tuple[Agent, Labelled]:
     )
     state = jax.jit(stages.init)(jax.random.key(0))
     for _ in range(config.rounds):
-        state, seen, _ = collect(state, teacher.params)
-        state = label(state, teacher.params, seen)
+        state, visited, _ = collect(state, teacher.params)
+        state = label(state, teacher.params, visited)
         state, _ = learn(state, teacher.params)
     saved = saved_student_config(config.student, teacher.config.embedding)
     return Agent(networks, state.params, saved, teacher.metadata), state.ring.rows
 
 
+def squared_error(networks: Any, actor: Any, batch: Labelled) -> jax.Array:
+    """Returns the squared errors of the squashed mean, `[batch, act]`."""
+    mean, _ = networks.actor({"actor": actor}, batch.observation, batch.goal)
+    return (jnp.tanh(mean) - jnp.tanh(batch.mean)) ** 2
+
+
+def fit_actor(networks: Any, actor: Any, rows: Labelled, fit: Fit) -> Any:
+    """Returns the actor's parameters after the gradient steps of this fit."""
+    optimizer = fit.make_optimizer(fit.learning_rate, fit.steps)
+
+    def loss(actor: Any, batch: Labelled) -> jax.Array:
+        weight = jnp.exp(-fit.weight_power * batch.log_std)
+        return jnp.mean(weight / jnp.mean(weight) * squared_error(networks, actor, batch))
+
+    def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
+        actor, state = carry
+        index = jax.random.randint(key, (BATCH,), 0, len(rows.goal))
+        index = jnp.where(index % HELD_OUT_EVERY == 0, index + 1, index)
+        batch = jax.tree.map(lambda x: x[index], rows)
+        update, state = optimizer.update(jax.grad(loss)(actor, batch), state, actor)
+        return (optax.apply_updates(actor, update), state), None
+
+    keys = jax.random.split(jax.random.key(1), fit.steps)
+    return jax.lax.scan(step, (actor, optimizer.init(actor)), keys)[0][0]
+
+
 def main() -> None:
-    given, teacher = parsed_with_teacher(parser(__doc__))
-    student, rows = visited(teacher)
+    """Fits the policy with all settings and seeds and prints the table."""
+    options, teacher = parse_with_teacher(make_parser(__doc__, default_seeds=(0, 1, 2)))
+    student, rows = collect_labelled_states(teacher)
     networks = student.networks
-    held_out = jax.tree.map(lambda x: x[::20], rows)
-    reference = evaluate_agent(teacher, EPISODES, 1000)
-
-    def error(actor: Any, batch: Labelled) -> Any:
-        mean, _ = networks.actor({"actor": actor}, batch.observation, batch.goal)
-        return (jnp.tanh(mean) - jnp.tanh(batch.mean)) ** 2
-
-    def fit(actor: Any, optimiser: optax.GradientTransformation, steps: int, power: float) -> Any:
-        def loss(actor: Any, batch: Labelled) -> Any:
-            weight = jnp.exp(-power * batch.log_std)
-            return jnp.mean(weight / jnp.mean(weight) * error(actor, batch))
-
-        def step(carry: Any, key: Any) -> Any:
-            actor, state = carry
-            at = jax.random.randint(key, (BATCH,), 0, len(rows.goal))
-            at = jnp.where(at % 20 == 0, at + 1, at)  # not those held out
-            batch = jax.tree.map(lambda x: x[at], rows)
-            update, state = optimiser.update(jax.grad(loss)(actor, batch), state, actor)
-            return (optax.apply_updates(actor, update), state), None
-
-        keys = jax.random.split(jax.random.key(1), steps)
-        return jax.lax.scan(step, (actor, optimiser.init(actor)), keys)[0][0]
-
+    held_out = jax.tree.map(lambda x: x[::HELD_OUT_EVERY], rows)
+    reference = evaluate_agent(teacher, EPISODES, EVALUATION_SEED)
     table = []
-    for name, (make, rate, steps, power) in FITS.items():
-        optimiser = make(rate, steps)
-        fitted = jax.jit(partial(fit, optimiser=optimiser, steps=steps, power=power))
-        for seed in given.seeds:
-            actor = fitted(networks.init(jax.random.key(seed))["actor"])
-            played = replace(student, params={**student.params, "actor": actor})
-            measured = measure_retention(played, reference, 1000)
+    for name, fit in FITS.items():
+        compiled_fit = jax.jit(partial(fit_actor, networks, rows=rows, fit=fit))
+        for seed in options.seeds:
+            actor = compiled_fit(networks.init(jax.random.key(seed))["actor"])
+            policy = replace(student, params={**student.params, "actor": actor})
             table.append(
                 {
                     "fit": name,
                     "seed": seed,
-                    "error": float(jnp.mean(error(actor, held_out))),
-                    "retention": measured["retention"],
+                    "error": float(jnp.mean(squared_error(networks, actor, held_out))),
+                    "retention": measure_retention(policy, reference, EVALUATION_SEED)["retention"],
                 }
             )
-    report(table, given.json)
+    report(table, options.json)
 
 
 if __name__ == "__main__":

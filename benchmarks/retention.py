@@ -1,46 +1,54 @@
-"""What default students of a teacher keep, one for each seed, on episodes of their own: policy, critic, cost."""
+"""Measures what default students of a teacher keep of its policy and critic, and what the distillations cost.
+
+A student is distilled for each seed and evaluated on new episodes, beside the teacher. Run it with
+`python benchmarks/retention.py RUN --seeds 0 1 2 3 4`, where RUN is the folder of the teacher's training run.
+"""
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from common import parsed_with_teacher, parser, report
+from common import make_parser, parse_with_teacher, report
 
 from distill import distill_config, distill_teacher
 from distill.critic_measures import measure_critic
 from distill.retention import measure_retention
 from teachers import evaluate_agent
+from teachers.agent import Agent
 
 EPISODES = 1024
 CRITIC_EPISODES = 256
-MEASURES = ("spearman", "spearman_within_goal", "top1_retention", "auroc")
-MEASURED = 1000  # added to the seed of the episodes on which a student is measured
+CRITIC_MEASURES = ("spearman", "spearman_within_goal", "top1_retention", "auroc")
+COSTS = ("steps_share", "seconds", "seconds_share")
+# Added to the seed of a student, so that it is evaluated on other episodes than during its distillation.
+EVALUATION_SEED = 1000
+
+
+def measure(teacher: Agent, seed: int) -> dict[str, Any]:
+    """Distills a student with this seed and returns its row."""
+    config = distill_config(overrides={"seed": seed, "episodes": 1})
+    with tempfile.TemporaryDirectory() as folder:
+        student = distill_teacher(teacher, config, Path(folder) / "student")
+    reference = evaluate_agent(teacher, EPISODES, EVALUATION_SEED + seed)
+    policy = measure_retention(student, reference, EVALUATION_SEED + seed)
+    critic = measure_critic(student, teacher, CRITIC_EPISODES, EVALUATION_SEED + seed)
+    low, high = policy["retention_ci95"]
+    return {
+        "task": teacher.metadata.task,
+        "seed": seed,
+        "teacher_time": float(reference.time_at_goal.mean()),
+        "retention": policy["retention"],
+        "retention_low": low,
+        "retention_high": high,
+        **{name: critic[name] for name in CRITIC_MEASURES},
+        **{name: student.metadata.metrics[name] for name in COSTS},
+    }
 
 
 def main() -> None:
-    given, teacher = parsed_with_teacher(parser(__doc__))
-    rows = []
-    for seed in given.seeds:
-        config = distill_config(overrides={"seed": seed, "episodes": 1})
-        with tempfile.TemporaryDirectory() as folder:
-            student = distill_teacher(teacher, config, Path(folder) / "student")
-        reference = evaluate_agent(teacher, EPISODES, MEASURED + seed)
-        kept = measure_retention(student, reference, MEASURED + seed)
-        critic = measure_critic(student, teacher, CRITIC_EPISODES, MEASURED + seed)
-        low, high = kept["retention_ci95"]
-        rows.append(
-            {
-                "task": teacher.metadata.task,
-                "seed": seed,
-                "teacher": float(reference.time_at_goal.mean()),
-                "retention": kept["retention"],
-                "low": low,
-                "high": high,
-                **{name: critic[name] for name in MEASURES},
-                **{name: student.metadata.metrics[name] for name in ("steps_share", "seconds")},
-                "seconds_share": student.metadata.metrics["seconds_share"],
-            }
-        )
-    report(rows, given.json)
+    """Distills and measures a student for each seed and prints the table."""
+    options, teacher = parse_with_teacher(make_parser(__doc__, default_seeds=(0, 1, 2)))
+    report([measure(teacher, seed) for seed in options.seeds], options.json)
 
 
 if __name__ == "__main__":

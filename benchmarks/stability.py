@@ -1,26 +1,36 @@
-"""What lets very deep networks learn: the published residual block beside each remedy, on `reacher`."""
+"""Measures which remedies let very deep networks learn: the published residual block beside each of them, on `reacher`.
+
+A variant is trained for each depth and seed. The table shows the critic's loss, the contrastive accuracy, the share of
+saturated actions and the success at the end of training; the JSON file also holds the curves. Run it with
+`python benchmarks/stability.py --depths 16,64,256 --iterations 10 --json FILE --image PICTURE`.
+"""
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
-from common import parser, report
+from common import make_parser, network_sizes, report
 from flax import linen as nn
 from matplotlib.figure import Figure
 
-from teachers import teacher_config
+from teachers import Task, get_task, teacher_config
 from teachers.config import LAYERS_PER_BLOCK, LearningConfig
-from teachers.crl import iteration, learner
-from teachers.crl.networks import Networks, teacher_networks
+from teachers.crl import learner
+from teachers.crl.iteration import init_training, make_iteration
+from teachers.crl.networks import Networks
 from teachers.evaluate import player
 from teachers.measures import measure_outcomes
 from teachers.simulation.rollout import evaluation_starts
 
+EPISODES = 256
+HIGHLIGHTED_VARIANTS = ("published", "zero branches")  # drawn with wide lines
+# Metrics of an iteration whose curves are written.
 CURVES = (
     "critic_loss",
     "contrastive_accuracy",
@@ -32,14 +42,17 @@ CURVES = (
 )
 
 
-class Variant(nn.Module):
-    """A residual MLP with any of the remedies that the literature knows.
+class VariantMLP(nn.Module):
+    """A residual MLP with optional remedies from the literature.
 
     Attributes:
-        scale: of each branch.
-        head_norm: a LayerNorm before the head.
-        pre_norm: each layer is (LayerNorm, swish, Dense) rather than (Dense, LayerNorm, swish).
-        zero: branches start at zero (the last LayerNorm's scale, or for `pre_norm` the last Dense).
+        depth: number of layers in the residual blocks.
+        width: units of each layer.
+        outputs: size of the output.
+        scale: factor of each residual branch.
+        head_norm: whether a LayerNorm stands before the head.
+        pre_norm: whether each layer is (LayerNorm, swish, Dense) instead of (Dense, LayerNorm, swish).
+        zero: whether branches start at zero, by the scale of the last LayerNorm, or with `pre_norm` by the last Dense.
     """
 
     depth: int
@@ -52,88 +65,98 @@ class Variant(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the network's outputs, `[batch, outputs]`."""
         uniform = nn.initializers.lecun_uniform()
         x = nn.swish(nn.LayerNorm()(nn.Dense(self.width, kernel_init=uniform)(x)))
         layers = []
         for i in range(LAYERS_PER_BLOCK):
-            silent = self.zero and i == LAYERS_PER_BLOCK - 1
+            starts_at_zero = self.zero and i == LAYERS_PER_BLOCK - 1
             dense = nn.Dense(
                 self.width,
-                kernel_init=nn.initializers.zeros if silent and self.pre_norm else uniform,
+                kernel_init=nn.initializers.zeros if starts_at_zero and self.pre_norm else uniform,
                 parent=None,
             )
             norm = nn.LayerNorm(
-                scale_init=nn.initializers.zeros if silent else nn.initializers.ones, parent=None
+                scale_init=nn.initializers.zeros if starts_at_zero else nn.initializers.ones,
+                parent=None,
             )
             layers += [norm, nn.swish, dense] if self.pre_norm else [dense, norm, nn.swish]
         branch = nn.Sequential(layers, parent=None)
-        keys = functools.partial(jax.random.split, num=self.depth // LAYERS_PER_BLOCK)
-        blocks = self.param("blocks", lambda k: jax.vmap(lambda k: branch.init(k, x))(keys(k)))
 
-        def block(x: jax.Array, params: Any) -> tuple[jax.Array, None]:
+        def init_blocks(key: jax.Array) -> Any:
+            keys = jax.random.split(key, num=self.depth // LAYERS_PER_BLOCK)
+            return jax.vmap(lambda key: branch.init(key, x))(keys)
+
+        def apply_block(x: jax.Array, params: Any) -> tuple[jax.Array, None]:
             return x + self.scale * branch.apply(params, x), None
 
-        x, _ = jax.lax.scan(jax.checkpoint(block, prevent_cse=False), x, blocks)
+        blocks = self.param("blocks", init_blocks)
+        x, _ = jax.lax.scan(jax.checkpoint(apply_block, prevent_cse=False), x, blocks)
         if self.head_norm:
             x = nn.LayerNorm(name="head_norm")(x)
         return nn.Dense(self.outputs, kernel_init=uniform)(x)
 
 
-def clipped(learning: LearningConfig) -> optax.GradientTransformation:
+def make_clipped_adam(learning: LearningConfig) -> optax.GradientTransformation:
+    """Returns Adam after clipping the gradient to a global norm of 1."""
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning.learning_rate))
 
 
-def warmed(learning: LearningConfig) -> optax.GradientTransformation:
+def make_warmed_up_adam(learning: LearningConfig) -> optax.GradientTransformation:
+    """Returns Adam whose learning rate rises linearly over the first 500 gradient steps."""
     return optax.adam(optax.linear_schedule(0.0, learning.learning_rate, 500))
 
 
-def slow(learning: LearningConfig) -> optax.GradientTransformation:
+def make_slow_adam(learning: LearningConfig) -> optax.GradientTransformation:
+    """Returns Adam with a tenth of the learning rate."""
     return optax.adam(learning.learning_rate / 10)
 
 
-# Name: what to change of the network for this many blocks, and the optimiser.
-VARIANTS: dict[str, tuple[Callable[[int], dict[str, Any]], Any]] = {
-    "published": (lambda blocks: {}, learner.make_optimizer),
-    "clipped gradient": (lambda blocks: {}, clipped),
-    "warm-up": (lambda blocks: {}, warmed),
-    "a tenth of the rate": (lambda blocks: {}, slow),
-    "zero branches": (lambda blocks: {"zero": True}, learner.make_optimizer),
-    "pre-norm": (lambda blocks: {"pre_norm": True}, learner.make_optimizer),
-    "head norm": (lambda blocks: {"head_norm": True}, learner.make_optimizer),
-    "scaled branches": (lambda blocks: {"scale": blocks**-0.5}, learner.make_optimizer),
-    "scaled, head norm": (
-        lambda blocks: {"scale": blocks**-0.5, "head_norm": True},
-        learner.make_optimizer,
-    ),
+class Variant(NamedTuple):
+    """A remedy: what it changes of the network and of the optimizer."""
+
+    network: Mapping[str, Any] = MappingProxyType({})  # attributes of `VariantMLP`
+    scaled: bool = False  # whether branches are scaled by (number of blocks)^-1/2
+    make_optimizer: Callable[[LearningConfig], Any] = learner.make_optimizer
+
+
+VARIANTS = {
+    "published": Variant(),
+    "clipped gradient": Variant(make_optimizer=make_clipped_adam),
+    "warm-up": Variant(make_optimizer=make_warmed_up_adam),
+    "a tenth of the rate": Variant(make_optimizer=make_slow_adam),
+    "zero branches": Variant({"zero": True}),
+    "pre-norm": Variant({"pre_norm": True}),
+    "head norm": Variant({"head_norm": True}),
+    "scaled branches": Variant(scaled=True),
+    "scaled, head norm": Variant({"head_norm": True}, scaled=True),
 }
 
 
+def make_networks(task: Task, embedding: int, variant: Variant, depth: int, width: int) -> Networks:
+    """Returns actor, phi and psi of this depth and width, with the variant's residual blocks."""
+    attributes = dict(variant.network)
+    if variant.scaled:
+        attributes["scale"] = (depth // LAYERS_PER_BLOCK) ** -0.5
+    make_mlp = functools.partial(VariantMLP, depth, width, **attributes)
+    return Networks(task, make_mlp(2 * task.action_size), make_mlp(embedding), make_mlp(embedding))
+
+
 def train(name: str, depth: int, width: int, seed: int, iterations: int) -> dict[str, Any]:
-    """Trains one variant; a row with its curves, one value an iteration."""
-    shape, optimizer = VARIANTS[name]
-    overrides = {f"{part}.depth": depth for part in ("actor", "phi", "psi")}
-    overrides |= {f"{part}.width": width for part in ("actor", "phi", "psi")}
+    """Trains one variant and returns its row; its curves have one value for each iteration."""
+    variant = VARIANTS[name]
     config = teacher_config(
-        "reacher", overrides={**overrides, "seed": seed, "learning.remat": "on"}
+        "reacher",
+        overrides={**network_sizes(depth, width), "seed": seed, "learning.remat": "on"},
     )
-    changed = shape(depth // LAYERS_PER_BLOCK)
-
-    def networks(config: Any, task: Any = None, **_: Any) -> Networks:
-        task = task or teacher_networks(config).task
-        make = functools.partial(Variant, depth, width, **changed)
-        return Networks(
-            task, make(2 * task.action_size), make(config.embedding), make(config.embedding)
-        )
-
-    iteration.teacher_networks = networks
-    learner.make_optimizer = optimizer
-    # A function of its own: jit must not remember the variant before.
-    state = jax.jit(lambda: iteration.init_training(config))()
-    iterate = jax.jit(iteration.make_iteration(config), donate_argnums=0)
-    played = networks(config)
-    play, starts = player(played), evaluation_starts(played.task, 256, seed)
+    networks = make_networks(get_task(config.task), config.embedding, variant, depth, width)
+    # Training takes its optimizer from this module.
+    learner.make_optimizer = variant.make_optimizer
+    state = jax.jit(lambda: init_training(config, networks=networks))()
+    iterate = jax.jit(make_iteration(config, networks=networks), donate_argnums=0)
+    play, starts = player(networks), evaluation_starts(networks.task, EPISODES, seed)
     curves: dict[str, list[float]] = {curve: [] for curve in (*CURVES, "success_at_end")}
-    begun = time.monotonic()
+    start = time.monotonic()
     for i in range(1, iterations + 1):
         state, metrics = iterate(state)
         for curve in CURVES:
@@ -141,7 +164,7 @@ def train(name: str, depth: int, width: int, seed: int, iterations: int) -> dict
         if i % max(1, iterations // 2) == 0:
             distance = np.concatenate(list(play(state.learner.params, starts)))
             curves["success_at_end"].append(
-                float(measure_outcomes(played.task, distance).success_at_end.mean())
+                float(measure_outcomes(networks.task, distance).success_at_end.mean())
             )
     return {
         "variant": name,
@@ -152,51 +175,67 @@ def train(name: str, depth: int, width: int, seed: int, iterations: int) -> dict
         "accuracy": curves["contrastive_accuracy"][-1],
         "saturated": curves["saturated_actions"][-1],
         "success_at_end": curves["success_at_end"][-1],
-        "seconds": round(time.monotonic() - begun),
+        "seconds": round(time.monotonic() - start),
         "curves": curves,
     }
 
 
-def draw(rows: list[dict[str, Any]], file: Path) -> None:
-    """The critic's loss of each variant against gradient steps, a panel for each depth."""
+def draw_curves(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Draws the critic's loss of each variant against gradient steps, with a panel for each depth."""
     depths = sorted({row["depth"] for row in rows})
-    page = Figure(figsize=(3.6 * len(depths), 3.8), layout="constrained")
-    panels = page.subplots(1, len(depths), sharey=True, squeeze=False)[0]
+    figure = Figure(figsize=(3.6 * len(depths), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
     for axes, depth in zip(panels, depths, strict=True):
         for row in rows:
             if row["depth"] == depth:
                 losses = row["curves"]["critic_loss"]
                 steps = np.linspace(0, row["updates"], len(losses) + 1)[1:]
-                width = 2.5 if row["variant"] in ("published", "zero branches") else 1.0
-                axes.plot(steps, losses, label=row["variant"], linewidth=width)
-        axes.axhline(
-            np.log(256), color="grey", linestyle=":", linewidth=1
-        )  # chance, without the penalty
+                linewidth = 2.5 if row["variant"] in HIGHLIGHTED_VARIANTS else 1.0
+                axes.plot(steps, losses, label=row["variant"], linewidth=linewidth)
+        # The loss of a critic that guesses among a batch of 256, without the log-sum-exp penalty.
+        axes.axhline(np.log(256), color="grey", linestyle=":", linewidth=1)
         axes.set(title=f"depth {depth}", xlabel="gradient steps", ylim=(3, 8))
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("critic loss")
     panels[-1].legend(fontsize=7)
-    page.savefig(file, dpi=100)
+    figure.savefig(file, dpi=100)
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--image", type=Path, help="draw the curves in this file")
-    options.add_argument("--depths", default="16,64,256,1024", help="separated by commas")
-    options.add_argument("--width", type=int, default=32)
-    options.add_argument("--iterations", type=int, default=8, help="of 64 updates each")
-    options.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    options.set_defaults(seeds=[0])
-    options = options.parse_args()
+    """Trains all variants at all depths, prints each row and the table, and draws the curves."""
+    parser = make_parser(__doc__, default_seeds=(0,))
+    parser.add_argument("--image", type=Path, metavar="FILE", help="draw the curves in this file")
+    parser.add_argument(
+        "--depths",
+        default="16,64,256,1024",
+        help="of actor, phi and psi, separated by commas (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--width", type=int, default=32, help="of actor, phi and psi (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--iterations",
+        type=int,
+        default=8,
+        help="training iterations, of 64 gradient steps each (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=VARIANTS,
+        default=list(VARIANTS),
+        help="variants to train (default: all)",
+    )
+    options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for depth in map(int, options.depths.split(",")):
         for name in options.variants:
             for seed in options.seeds:
                 rows.append(train(name, depth, options.width, seed, options.iterations))
-                report(rows[-1:], None, without=("curves",))
-    report(rows, options.json, without=("curves",))
+                report(rows[-1:], None, hidden_columns=("curves",))
+    report(rows, options.json, hidden_columns=("curves",))
     if options.image:
-        draw(rows, options.image)
+        draw_curves(rows, options.image)
 
 
 if __name__ == "__main__":

@@ -1,143 +1,187 @@
-"""What every task costs: compile time, control steps a second, contacts, memory, and what is not physics.
+"""Measures what each task costs: compile time, control steps per second, contacts, memory and overhead.
 
-Steps a second are those of a rollout of random actions. The overhead is the share of a rollout's time that is not
-physics but policy, observation and restarts; the policy is a teacher's of the default depth and width, with a third of
-its actions random, so that episodes end early where they can. With `--sound`, 64 environments take 1,000 random steps:
-nothing may cease to be finite.
+Steps per second are those of a rollout of random actions. The column `overhead` is the share of a rollout's time that
+is not physics but policy, observations and restarts. The policy there is a teacher of the default depth and width, with
+a third of its actions random, so that episodes end early where the task lets them. With `--sound`, 64 environments also
+take 1,000 random steps, and the table shows whether all numbers stayed finite and the largest speed.
+
+Run it with `taskset -c 1 python benchmarks/tasks.py --sound --json FILE`.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import parser, report
+from common import make_parser, report
 
-from teachers import teacher_config
-from teachers.crl.networks import teacher_networks
+from teachers import Task, teacher_config
+from teachers.crl.networks import Networks, teacher_networks
 from teachers.simulation.rollout import random_policy, reset, rollout
-from teachers.tasks import Engine
+from teachers.tasks import Engine, State
 from teachers.tasks.registry import TASKS, get_task
 
 CPU_BATCHES = (256, 1024)
 GPU_BATCHES = (256, 1024, 4096, 8192)
 REPEATS = 3
-SOUND = (64, 1000)  # environments and steps
-# Speeds are read after so many steps: never where all episodes have just restarted.
-SOUND_CHUNK = 41
+RANDOM_ACTION_SHARE = 1 / 3
+SOUND_ENVIRONMENTS, SOUND_STEPS = 64, 1000
+# Speeds are read after each rollout of this length. It divides no episode length, so that the speeds are not always
+# read where all episodes have just restarted.
+SOUND_ROLLOUT_STEPS = 41
+
+Program = Callable[[State, jax.Array], Any]  # of states and a key
 
 
-def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="TASK")
-    options.add_argument("--batches", type=int, nargs="+", help="environments simulated at once")
-    options.add_argument("--steps", type=int, default=10, help="control steps of a rollout")
-    options.add_argument("--physics", choices=get_args(Engine), default="jax")
-    options.add_argument("--sound", action="store_true", help="also take 1,000 random steps")
-    chosen = options.parse_args()
-    jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
-    default = CPU_BATCHES if jax.default_backend() == "cpu" else GPU_BATCHES
-    rows = []
-    for name in chosen.tasks:
-        rows.append(measure(name, chosen.physics, chosen.batches or default, chosen.steps))
-        if chosen.sound:
-            rows[-1] |= soundness(name, chosen.physics)
-        print(rows[-1], flush=True)
-    report(rows, chosen.json)
-
-
-def measure(name: str, engine: Engine, batches: tuple[int, ...], steps: int) -> dict[str, Any]:
-    """Figures of one task; `overhead` is the share of a rollout's time that is not physics, at the best batch."""
+def measure(name: str, engine: Engine, batches: Sequence[int], steps: int) -> dict[str, Any]:
+    """Returns the row of a task; its overhead is measured with the fastest number of environments."""
     networks = teacher_networks(teacher_config(name))
     task = networks.task.simulated_by(engine, max(batches))
+    random_rollout = make_random_rollout(task, steps)
+    row: dict[str, Any] = {"task": name, "contacts": task.contacts}
+    fastest_rate = 0.0
+    for batch in batches:
+        states = make_states(task, batch)
+        compile_seconds, compiled = compile_program(random_rollout, states)
+        (seconds,) = median_seconds((compiled,), states)
+        rate = batch * steps / seconds
+        row.setdefault("compile_s", compile_seconds)  # of the first number of environments
+        row[f"steps_per_s_{batch}"] = rate
+        if rate > fastest_rate:
+            fastest_rate, fastest_states = rate, states
+    states = fastest_states
+    programs = make_policy_rollout(networks, task, steps), make_physics(task, steps)
+    compiled_programs = [compile_program(program, states)[1] for program in programs]
+    rollout_seconds, physics_seconds = median_seconds(compiled_programs, states)
+    row["overhead"] = 1 - physics_seconds / rollout_seconds
+    row["bytes_per_environment"] = sum(
+        leaf.nbytes // len(states.steps) for leaf in jax.tree.leaves(states)
+    )
+    return row
+
+
+def make_states(task: Task, batch: int) -> State:
+    """Returns this number of environments, whose episodes do not end all at once, as in a long run."""
+    states = jax.jit(lambda key: reset(task, key, batch, "train"))(jax.random.key(0))
+    steps_taken = jnp.arange(batch) * task.episode_steps // batch
+    return states._replace(steps=steps_taken.astype(jnp.int32))
+
+
+def make_random_rollout(task: Task, steps: int) -> Program:
+    """Returns a rollout of random actions."""
+    act = random_policy(task)
+    return lambda states, key: rollout(task, act, states, key, steps, "train")
+
+
+def make_policy_rollout(networks: Networks, task: Task, steps: int) -> Program:
+    """Returns a rollout of an untrained teacher's policy, with a third of its actions random."""
     params = networks.init(jax.random.key(0))
+    act_randomly = random_policy(task)
 
-    at_random = random_policy(task)
-
-    def by_policy(keys: jax.Array, observation: jax.Array, goal: jax.Array) -> jax.Array:
+    def act(keys: jax.Array, observation: jax.Array, goal: jax.Array) -> jax.Array:
         noise_keys, choice_keys, random_keys = jax.vmap(lambda key: jax.random.split(key, 3))(
             keys
         ).T
         action = networks.explore(params, noise_keys, observation, goal)
-        choice = jax.vmap(lambda key: jax.random.bernoulli(key, 1 / 3))(choice_keys)[:, None]
-        return jnp.where(choice, at_random(random_keys), action)
-
-    def random(states: Any, key: jax.Array) -> Any:
-        return rollout(task, at_random, states, key, steps, "train")
-
-    def whole(states: Any, key: jax.Array) -> Any:
-        return rollout(task, by_policy, states, key, steps, "train")
-
-    def physics(states: Any, key: jax.Array) -> Any:
-        control = jax.vmap(task.control)(
-            jax.random.uniform(key, (len(states.steps), task.action_size), minval=-1, maxval=1)
+        is_random = jax.vmap(lambda key: jax.random.bernoulli(key, RANDOM_ACTION_SHARE))(
+            choice_keys
         )
+        return jnp.where(is_random[:, None], act_randomly(random_keys), action)
+
+    return lambda states, key: rollout(task, act, states, key, steps, "train")
+
+
+def make_physics(task: Task, steps: int) -> Program:
+    """Returns the physics of a rollout alone, with one random action for all of its steps."""
+
+    def simulate(states: State, key: jax.Array) -> Any:
+        actions = jax.random.uniform(
+            key, (len(states.steps), task.action_size), minval=-1, maxval=1
+        )
+        control = jax.vmap(task.control)(actions)
         return jax.lax.scan(
-            lambda now, _: (jax.vmap(task.advance)(now, control), None),
+            lambda physics, _: (jax.vmap(task.advance)(physics, control), None),
             states.physics,
             length=steps,
         )[0]
 
-    figures: dict[str, Any] = {"task": name, "contacts": task.contacts}
-    best = 0.0
-    for batch in batches:
-        states = jax.jit(lambda key, n=batch: reset(task, key, n, "train"))(jax.random.key(0))
-        # Episodes do not end all at once, as they do not in a long run.
-        steps_taken = jnp.arange(batch) * task.episode_steps // batch
-        states = states._replace(steps=steps_taken.astype(jnp.int32))
-        compile_s, compiled = timed_compile(random, states)
-        (seconds,) = median_seconds((compiled,), states)
-        rate = batch * steps / seconds
-        figures.setdefault("compile_s", compile_s)
-        figures[f"steps_per_s_{batch}"] = rate
-        if rate > best:
-            best, best_states = rate, states
-    states = best_states
-    both = tuple(timed_compile(function, states)[1] for function in (whole, physics))
-    seconds, simulated = median_seconds(both, states)
-    figures["overhead"] = 1 - simulated / seconds
-    figures["bytes_per_environment"] = sum(
-        leaf.nbytes // len(states.steps) for leaf in jax.tree.leaves(states)
-    )
-    return figures
+    return simulate
 
 
-def timed_compile(function: Callable[..., Any], states: Any) -> tuple[float, Callable[..., Any]]:
-    """Seconds to trace and compile, and the compiled function, run once."""
-    begun = time.perf_counter()
-    compiled = jax.jit(function).lower(states, jax.random.key(0)).compile()
-    seconds = time.perf_counter() - begun
+def compile_program(program: Program, states: State) -> tuple[float, Program]:
+    """Returns the seconds to trace and compile a program, and the compiled program after a first run."""
+    start = time.perf_counter()
+    compiled = jax.jit(program).lower(states, jax.random.key(0)).compile()
+    seconds = time.perf_counter() - start
     jax.block_until_ready(compiled(states, jax.random.key(0)))
     return seconds, compiled
 
 
-def median_seconds(functions: tuple[Callable[..., Any], ...], states: Any) -> list[float]:
-    """Median seconds of each function, measured in turn because machines are noisy."""
-    taken: list[list[float]] = [[] for _ in functions]
+def median_seconds(programs: Sequence[Program], states: State) -> list[float]:
+    """Returns the median seconds of each program; they run in turn, because machines are noisy."""
+    measured: list[list[float]] = [[] for _ in programs]
     for repeat in range(REPEATS):
-        for function, seconds in zip(functions, taken, strict=True):
-            begun = time.perf_counter()
-            jax.block_until_ready(function(states, jax.random.key(repeat)))
-            seconds.append(time.perf_counter() - begun)
-    return [float(np.median(seconds)) for seconds in taken]
+        for program, seconds in zip(programs, measured, strict=True):
+            start = time.perf_counter()
+            jax.block_until_ready(program(states, jax.random.key(repeat)))
+            seconds.append(time.perf_counter() - start)
+    return [float(np.median(seconds)) for seconds in measured]
 
 
-def soundness(name: str, engine: Engine) -> dict[str, Any]:
-    """Whether a long random rollout stays finite, and the largest speed in it (rad/s or m/s)."""
-    environments, steps = SOUND
-    task = get_task(name).simulated_by(engine, environments)
-
-    act = random_policy(task)
-    play = jax.jit(lambda states, key: rollout(task, act, states, key, SOUND_CHUNK, "train"))
-    states = jax.jit(lambda key: reset(task, key, environments, "train"))(jax.random.key(1))
+def measure_soundness(name: str, engine: Engine) -> dict[str, Any]:
+    """Returns whether a long random rollout stays finite, and the largest speed in it (rad/s or m/s)."""
+    task = get_task(name).simulated_by(engine, SOUND_ENVIRONMENTS)
+    play = jax.jit(make_random_rollout(task, SOUND_ROLLOUT_STEPS))
+    states = jax.jit(lambda key: reset(task, key, SOUND_ENVIRONMENTS, "train"))(jax.random.key(1))
     finite, fastest = True, 0.0
-    for i in range(-(-steps // SOUND_CHUNK)):
+    for i in range(-(-SOUND_STEPS // SOUND_ROLLOUT_STEPS)):
         states, trajectory = play(states, jax.random.key(i))
         finite &= bool(jnp.isfinite(trajectory.observation).all())
         fastest = max(fastest, float(jnp.abs(states.physics.qvel).max()))
     return {"finite": finite, "fastest": fastest}
+
+
+def main() -> None:
+    """Measures all chosen tasks and prints the table."""
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--tasks", nargs="+", default=list(TASKS), metavar="TASK", help="tasks (default: all)"
+    )
+    parser.add_argument(
+        "--batches",
+        type=int,
+        nargs="+",
+        help="numbers of environments that are simulated at once "
+        f"(default: {' '.join(map(str, CPU_BATCHES))}; on a GPU {' '.join(map(str, GPU_BATCHES))})",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=10, help="control steps of a rollout (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--physics",
+        choices=get_args(Engine),
+        default="jax",
+        help="implementation of MJX (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sound",
+        action="store_true",
+        help="also check that 1,000 random steps stay finite, and report the largest speed",
+    )
+    options = parser.parse_args()
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
+    default_batches = CPU_BATCHES if jax.default_backend() == "cpu" else GPU_BATCHES
+    batches = options.batches or default_batches
+    rows = []
+    for name in options.tasks:
+        row = measure(name, options.physics, batches, options.steps)
+        if options.sound:
+            row |= measure_soundness(name, options.physics)
+        print(row, flush=True)
+        rows.append(row)
+    report(rows, options.json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,9 @@
-"""Where the time of one training iteration goes, and what share of the device's peak the gradient steps reach."""
+"""Measures where the time of a training iteration goes, and how near its gradient steps come to the device's peak.
+
+Each part of an iteration is timed alone, then their sum is set beside a complete iteration. The column `share` is the
+part's share of the sum; `of_peak` compares a part's floating-point operations per second with those of a large matrix
+product. Run it with `python benchmarks/train.py --task reacher --depth 16 --json FILE`.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,7 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from common import parser, report
+from common import make_parser, network_sizes, report
 
 from teachers import teacher_config
 from teachers.config import NetworkConfig, TeacherConfig
@@ -14,157 +19,211 @@ from teachers.crl import replay as buffer
 from teachers.crl.estimate import median_seconds
 from teachers.crl.iteration import init_training, make_iteration
 from teachers.crl.learner import actor_objective, critic_objective, make_optimizer
-from teachers.crl.networks import sample_action, teacher_networks
-from teachers.simulation.rollout import rollout
+from teachers.crl.networks import Networks, sample_action, teacher_networks
+from teachers.simulation.rollout import Trajectory, rollout
 
-PEAK_SIZE = 2048  # of the square matrix product that stands for the device's peak
+PEAK_SIZE = 2048  # rows of the square matrices whose product measures the device's peak
+TEMPERATURE = 0.1
 
 
 def peak_flops(precision: str) -> float:
-    """Floating-point operations a second in a large matrix product."""
-    a = jnp.ones((PEAK_SIZE, PEAK_SIZE), precision)
-    product = jax.jit(lambda a: a @ a)
-    return 2 * PEAK_SIZE**3 / median_seconds(lambda: product(a))
+    """Returns the floating-point operations per second of a large matrix product."""
+    matrix = jnp.ones((PEAK_SIZE, PEAK_SIZE), precision)
+    product = jax.jit(lambda matrix: matrix @ matrix)
+    return 2 * PEAK_SIZE**3 / median_seconds(lambda: product(matrix))
 
 
 def trunk_flops(network: NetworkConfig, batch: int) -> float:
-    """Operations of one forward pass through the residual trunk, which is nearly all of a network."""
+    """Returns the operations of one forward pass through the residual trunk, nearly all of a network's."""
     return 2.0 * batch * network.depth * network.width**2
 
 
-def measure(config: TeacherConfig) -> list[dict[str, Any]]:
-    """Seconds of each part of an iteration, of their sum and of the whole."""
-    networks = teacher_networks(config, training=True)
-    task, learning = networks.task, config.learning
-    adam = make_optimizer(learning)
-    state = jax.jit(lambda: init_training(config))()
-    keys = jax.random.split(jax.random.key(0), learning.gradient_steps)
-    params = state.learner.params
-    critic = {"phi": params["phi"], "psi": params["psi"]}
+def update_flops(config: TeacherConfig) -> dict[str, float]:
+    """Returns the operations of one gradient step of the critic and of the actor.
 
-    def held(keys: jax.Array, observation: jax.Array, goal: jax.Array) -> jax.Array:
+    A gradient takes twice the operations of its forward pass. The actor's gradient also passes through phi, but not to
+    phi's weights.
+    """
+    phi, psi, actor = (
+        trunk_flops(network, config.learning.batch)
+        for network in (config.phi, config.psi, config.actor)
+    )
+    return {"critic update": 3 * (phi + psi), "actor update": 3 * actor + 2 * phi}
+
+
+def make_physics(config: TeacherConfig, networks: Networks) -> Callable[..., Trajectory]:
+    """Returns a jitted rollout of an iteration's length with actions of zero, as a function of the training state."""
+    task = networks.task
+
+    def act(keys: jax.Array, observation: jax.Array, goal: jax.Array) -> jax.Array:
         return jnp.zeros((len(observation), task.action_size))
 
     @jax.jit
     def physics(state: Any) -> Any:
-        return rollout(task, held, state.environments, keys[0], config.rollout.steps, "train")
+        key = jax.random.key(0)
+        return rollout(task, act, state.environments, key, config.rollout.steps, "train")
+
+    return physics
+
+
+def make_inference(config: TeacherConfig, networks: Networks) -> Callable[..., jax.Array]:
+    """Returns the policy's jitted inferences of an iteration, as a function of the training state."""
 
     @jax.jit
-    def inference(params: Any, environments: Any) -> jax.Array:
+    def inference(state: Any) -> jax.Array:
+        params, environments = state.learner.params, state.environments
+
         def step(observation: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
             action, _ = sample_action(key, *networks.actor(params, observation, environments.goal))
-            # What is observed depends on the action, so that no step can be left out or merged.
+            # The next observation depends on the action, so that the compiler cannot remove or merge steps.
             return observation + 1e-9 * action.sum(-1, keepdims=True), action
 
-        steps = jax.random.split(keys[0], config.rollout.steps)
-        return jax.lax.scan(step, environments.observation, steps)[0]
+        keys = jax.random.split(jax.random.key(0), config.rollout.steps)
+        return jax.lax.scan(step, environments.observation, keys)[0]
 
-    def draw(replay: Any, index: Any, key: jax.Array) -> buffer.Batch:
-        return buffer.sample(replay, index, key, learning.batch, learning.discount)
+    return inference
+
+
+def make_replay(config: TeacherConfig) -> Callable[..., tuple[buffer.Replay, jax.Array]]:
+    """Returns the jitted insertion of a rollout into the replay buffer, with the sampling of an iteration's batches."""
+    keys = jax.random.split(jax.random.key(0), config.learning.gradient_steps)
 
     @partial(jax.jit, donate_argnums=0)
-    def store(replay: Any, trajectory: Any) -> Any:
+    def insert_and_sample(replay: Any, trajectory: Trajectory) -> Any:
         replay = buffer.insert(replay, trajectory)
         index = buffer.index(replay)
-        draws = jax.lax.map(lambda key: draw(replay, index, key).future.sum(), keys)
-        return replay, draws
+        # The sums depend on every sampled row, so that the compiler cannot leave the sampling out.
+        sums = jax.lax.map(lambda key: sample_batch(config, replay, index, key).future.sum(), keys)
+        return replay, sums
 
-    def descend(objective: Callable[..., Any]) -> Callable[..., Any]:
-        """As many gradient steps as an iteration has, on one batch."""
+    return insert_and_sample
 
-        @partial(jax.jit, donate_argnums=(0, 1))
-        def run(params: Any, optimizer: Any) -> Any:
-            def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
-                params, optimizer = carry
-                grads = jax.grad(lambda params: objective(params, key))(params)
-                updates, optimizer = adam.update(grads, optimizer)
-                return (jax.tree.map(jnp.add, params, updates), optimizer), None
 
-            return jax.lax.scan(step, (params, optimizer), keys)[0]
+def sample_batch(config: TeacherConfig, replay: Any, index: Any, key: jax.Array) -> buffer.Batch:
+    """Returns the batch of one gradient step."""
+    learning = config.learning
+    return buffer.sample(replay, index, key, learning.batch, learning.discount)
 
-        return run
 
-    # Everything below is made before the pieces that give their arguments away.
-    _, trajectory = jax.block_until_ready(physics(state))
+def make_gradient_steps(
+    config: TeacherConfig, objective: Callable[[Any, jax.Array], jax.Array]
+) -> Callable[[tuple[Any, Any]], tuple[tuple[Any, Any], None]]:
+    """Returns an iteration's gradient steps on one batch, jitted, as a function of (parameters, optimizer state)."""
+    adam = make_optimizer(config.learning)
+    keys = jax.random.split(jax.random.key(0), config.learning.gradient_steps)
+
+    def step(state: Any, key: jax.Array) -> tuple[Any, None]:
+        params, optimizer = state
+        grads = jax.grad(objective)(params, key)
+        updates, optimizer = adam.update(grads, optimizer)
+        return (jax.tree.map(jnp.add, params, updates), optimizer), None
+
+    return jax.jit(lambda state: jax.lax.scan(step, state, keys), donate_argnums=0)
+
+
+def time_state_update(update: Callable[[Any], tuple[Any, Any]], state: Any) -> float:
+    """Returns the median seconds of an update that takes over the memory of its state and returns (state, output)."""
+
+    def update_once() -> Any:
+        nonlocal state
+        state, output = update(state)
+        return state, output
+
+    return median_seconds(update_once)
+
+
+def time_parts(config: TeacherConfig, networks: Networks, state: Any) -> dict[str, float]:
+    """Returns the median seconds of each part of an iteration; `state` is left as it is."""
+    learning, params = config.learning, state.learner.params
+    physics, inference = make_physics(config, networks), make_inference(config, networks)
+    seconds = {
+        "physics": median_seconds(lambda: physics(state)),
+        "policy inference": median_seconds(lambda: inference(state)),
+    }
+    _, trajectory = physics(state)
+    insert_and_sample = make_replay(config)
+    seconds["replay"] = time_state_update(
+        lambda replay: insert_and_sample(replay, trajectory), copy_arrays(state.replay)
+    )
 
     @jax.jit
-    def first_batch(replay: Any, trajectory: Any) -> buffer.Batch:
+    def first_batch(replay: Any) -> buffer.Batch:
         replay = buffer.insert(replay, trajectory)
-        return draw(replay, buffer.index(replay), keys[0])
+        return sample_batch(config, replay, buffer.index(replay), jax.random.key(0))
 
-    batch = first_batch(state.replay, trajectory)
-    goals = jax.jit(networks.psi)(params, task.achieved_goal(batch.future))
-    learn_critic = descend(lambda c, key: critic_objective(networks, learning, c, batch)[0])
-    learn_actor = descend(
-        lambda a, key: actor_objective(networks, a, critic, goals, jnp.float32(0.1), batch, key)[0]
-    )
-    times = {
-        "physics": median_seconds(lambda: physics(state)),
-        "policy inference": median_seconds(lambda: inference(params, state.environments)),
-    }
-    ring = jax.tree.map(jnp.copy, state.replay)
+    batch = first_batch(state.replay)
+    critic = {"phi": params["phi"], "psi": params["psi"]}
+    goals = jax.jit(networks.psi)(params, networks.task.achieved_goal(batch.future))
+    temperature = jnp.float32(TEMPERATURE)
 
-    def store_once() -> Any:
-        nonlocal ring
-        ring, draws = store(ring, trajectory)
-        return draws
+    def critic_loss(critic: Any, _key: jax.Array) -> jax.Array:
+        return critic_objective(networks, learning, critic, batch)[0]
 
-    times["replay"] = median_seconds(store_once)
-    for name, run, own in (
-        ("critic update", learn_critic, critic),
-        ("actor update", learn_actor, params["actor"]),
+    def actor_loss(actor: Any, key: jax.Array) -> jax.Array:
+        return actor_objective(networks, actor, critic, goals, temperature, batch, key)[0]
+
+    adam = make_optimizer(learning)
+    for name, objective, trained in (
+        ("critic update", critic_loss, critic),
+        ("actor update", actor_loss, params["actor"]),
     ):
-        held_state = jax.tree.map(jnp.copy, (own, adam.init(own)))
-
-        def learn_once(run: Any = run) -> Any:
-            nonlocal held_state
-            held_state = run(*held_state)
-            return held_state
-
-        times[name] = median_seconds(learn_once)
-    iterate = jax.jit(make_iteration(config), donate_argnums=0)
-
-    def iterate_once() -> Any:
-        nonlocal state
-        state, metrics = iterate(state)
-        return state, metrics
-
-    whole = median_seconds(iterate_once)
-
-    # A gradient costs a forward pass twice more; the actor's also goes through phi, whose weights it does not change.
-    phi, psi, actor = (
-        trunk_flops(network, learning.batch) for network in (config.phi, config.psi, config.actor)
-    )
-    work = {"critic update": 3 * (phi + psi), "actor update": 3 * actor + 2 * phi}
-    peak = peak_flops(learning.precision)
-    rows: list[dict[str, Any]] = []
-    for name, value in {**times, "sum": sum(times.values()), "iteration": whole}.items():
-        share = learning.gradient_steps * work[name] / value / peak if name in work else None
-        rows.append(
-            {
-                "part": name,
-                "seconds": value,
-                "share": value / sum(times.values()),
-                "of_peak": share,
-            }
+        seconds[name] = time_state_update(
+            make_gradient_steps(config, objective), copy_arrays((trained, adam.init(trained)))
         )
-    return rows
+    return seconds
+
+
+def copy_arrays(tree: Any) -> Any:
+    """Returns a copy of all arrays, whose memory an update may take over."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def measure(config: TeacherConfig) -> list[dict[str, Any]]:
+    """Returns a row for each part of an iteration, for their sum and for the complete iteration."""
+    networks = teacher_networks(config, training=True)
+    state = jax.jit(lambda: init_training(config))()
+    parts = time_parts(config, networks, state)
+    total = sum(parts.values())
+    iterate = jax.jit(make_iteration(config), donate_argnums=0)
+    seconds = {**parts, "sum": total, "iteration": time_state_update(iterate, state)}
+    flops, peak = update_flops(config), peak_flops(config.learning.precision)
+    return [
+        {
+            "part": part,
+            "seconds": value,
+            "share": value / total,
+            "of_peak": config.learning.gradient_steps * flops[part] / value / peak
+            if part in flops
+            else None,
+        }
+        for part, value in seconds.items()
+    ]
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--task", default="reacher")
-    options.add_argument("--depth", type=int, default=16)
-    options.add_argument("--width", type=int, default=64)
-    options.add_argument("--batch", type=int, default=256)
-    options.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
-    options = options.parse_args()
-    networks = ("actor", "phi", "psi")
+    """Measures a training iteration with the given settings and prints the table."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--task", default="reacher", help="the task (default: %(default)s)")
+    parser.add_argument(
+        "--depth", type=int, default=16, help="of actor, phi and psi (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--width", type=int, default=64, help="of actor, phi and psi (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=256, help="pairs in a gradient step (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="of the trunks' matrix products (default: %(default)s)",
+    )
+    options = parser.parse_args()
     config = teacher_config(
         options.task,
         overrides={
-            **{f"{network}.depth": options.depth for network in networks},
-            **{f"{network}.width": options.width for network in networks},
+            **network_sizes(options.depth, options.width),
             "learning.batch": options.batch,
             "learning.precision": options.precision,
         },
