@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
 from etils import epath
 
 from distill.compare_figures import draw_figures
@@ -25,9 +24,8 @@ from teachers.crl.parameters import count_parameters
 from teachers.evaluate import evaluate_agent
 from teachers.measures import (
     Outcomes,
-    bootstrap_interval,
-    interquartile_mean,
     mean_interval,
+    summarise_seeds,
     summary,
 )
 from teachers.runs.errors import InputError
@@ -318,14 +316,10 @@ def _over_seeds(students: Sequence[Agent]) -> dict[str, Any]:
 
 def _spread(name: str, values: Sequence[float | None]) -> dict[str, Any]:
     """The interquartile mean over seeds with its interval, as sweeps give it."""
-    if None in values:
+    scores = [value for value in values if value is not None]
+    if len(scores) < len(values):
         return {name: None, f"{name}_ci95": None, f"{name}_by_seed": list(values)}
-    scores = np.array(values, float)
-    return {
-        name: float(interquartile_mean(scores)),
-        f"{name}_ci95": bootstrap_interval(scores, interquartile_mean),
-        f"{name}_by_seed": scores.tolist(),
-    }
+    return summarise_seeds(name, scores)
 
 
 def _metric(student: Agent, name: str) -> Any:

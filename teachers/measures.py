@@ -1,7 +1,7 @@
 """Measures of played episodes, with bootstrap confidence intervals."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,6 +114,24 @@ def _bootstrap(
 def interquartile_mean(scores: Float[np.ndarray, "*n"], axis: int = -1) -> Any:
     """The mean of the middle half; of fewer than four scores, of all. Agarwal et al. (arXiv 2108.13264)."""
     return stats.trim_mean(scores, 0.25, axis=axis)
+
+
+def summarise_seeds(name: str, scores: Sequence[float]) -> dict[str, Any]:
+    """Returns the interquartile mean over seeds, its bootstrap 95% interval and all scores.
+
+    Args:
+        name: of the score.
+        scores: one for each seed.
+
+    Returns:
+        `NAME`, `NAME_ci95` and `NAME_by_seed`.
+    """
+    values = np.array(scores, float)
+    return {
+        name: float(interquartile_mean(values)),
+        f"{name}_ci95": bootstrap_interval(values, interquartile_mean),
+        f"{name}_by_seed": values.tolist(),
+    }
 
 
 def label_reached_within(

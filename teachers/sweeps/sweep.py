@@ -11,7 +11,7 @@ from etils import epath
 
 from teachers.config import TeacherConfig
 from teachers.crl.memory import COMFORTABLE, device_memory, parameter_counts, training_memory
-from teachers.measures import bootstrap_interval, interquartile_mean
+from teachers.measures import summarise_seeds
 from teachers.runs.checkpoint_files import checkpoint_steps, remove_training_state
 from teachers.runs.configuration import resolve_config
 from teachers.runs.errors import InputError
@@ -104,12 +104,11 @@ def summarise(cell: Cell, runs: Sequence[epath.Path]) -> dict[str, Any]:
     }
     for name, metric in (("time_at_goal", "time_at_goal"), ("success", "success_at_end")):
         # A run that diverged before its first evaluation reached nothing.
-        scores = np.array(
-            [np.mean([each[metric] for each in log[-LAST:]]) if log else 0.0 for log in evaluated]
-        )
-        row[name] = float(interquartile_mean(scores))
-        row[f"{name}_ci95"] = bootstrap_interval(scores, interquartile_mean)
-        row[f"{name}_by_seed"] = [float(score) for score in scores]
+        scores = [
+            float(np.mean([each[metric] for each in log[-LAST:]])) if log else 0.0
+            for log in evaluated
+        ]
+        row |= summarise_seeds(name, scores)
     row["curve"] = {
         "step": [each["step"] for each in max(evaluated, key=len)],
         "success": [[each["success_at_end"] for each in log] for log in evaluated],
