@@ -152,7 +152,7 @@ def measure(policy: str, agents: Agents, steps: int) -> dict[str, Any]:
     actor = next(iter(agents.values())).metadata.networks["actor"]
     row: dict[str, Any] = {"policy": policy, "parameters": actor["parameters"], "steps": steps}
     for metric in METRICS:
-        row |= summarise_seeds(metric, [episodes[metric] for episodes in summaries])
+        row |= summarise_seeds(metric, [outcome[metric] for outcome in summaries])
     print(row, flush=True)
     return row
 
