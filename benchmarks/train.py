@@ -17,10 +17,12 @@ from teachers import teacher_config
 from teachers.config import NetworkConfig, TeacherConfig
 from teachers.crl import replay as buffer
 from teachers.crl.estimate import median_seconds
-from teachers.crl.iteration import init_training, make_iteration
+from teachers.crl.iteration import TrainingState, init_training, make_iteration
 from teachers.crl.learner import actor_objective, critic_objective, make_optimizer
 from teachers.crl.networks import Networks, sample_action, teacher_networks
-from teachers.simulation.rollout import Trajectory, rollout
+from teachers.simulation.rollout import rollout
+from teachers.simulation.trajectory import Trajectory
+from teachers.tasks import State
 
 PEAK_SIZE = 2048  # rows of the square matrices whose product measures the device's peak
 TEMPERATURE = 0.1
@@ -51,7 +53,9 @@ def update_flops(config: TeacherConfig) -> dict[str, float]:
     return {"critic update": 3 * (phi + psi), "actor update": 3 * actor + 2 * phi}
 
 
-def make_physics(config: TeacherConfig, networks: Networks) -> Callable[..., Trajectory]:
+def make_physics(
+    config: TeacherConfig, networks: Networks
+) -> Callable[[TrainingState], tuple[State, Trajectory]]:
     """Returns a jitted rollout of an iteration's length with actions of zero, as a function of the training state."""
     task = networks.task
 
@@ -59,18 +63,20 @@ def make_physics(config: TeacherConfig, networks: Networks) -> Callable[..., Tra
         return jnp.zeros((len(observation), task.action_size))
 
     @jax.jit
-    def physics(state: Any) -> Any:
+    def physics(state: TrainingState) -> tuple[State, Trajectory]:
         key = jax.random.key(0)
         return rollout(task, act, state.environments, key, config.rollout.steps, "train")
 
     return physics
 
 
-def make_inference(config: TeacherConfig, networks: Networks) -> Callable[..., jax.Array]:
+def make_inference(
+    config: TeacherConfig, networks: Networks
+) -> Callable[[TrainingState], jax.Array]:
     """Returns the policy's jitted inferences of an iteration, as a function of the training state."""
 
     @jax.jit
-    def inference(state: Any) -> jax.Array:
+    def inference(state: TrainingState) -> jax.Array:
         params, environments = state.learner.params, state.environments
 
         def step(observation: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -132,7 +138,7 @@ def time_state_update(update: Callable[[Any], tuple[Any, Any]], state: Any) -> f
     return median_seconds(update_once)
 
 
-def time_parts(config: TeacherConfig, networks: Networks, state: Any) -> dict[str, float]:
+def time_parts(config: TeacherConfig, networks: Networks, state: TrainingState) -> dict[str, float]:
     """Returns the median seconds of each part of an iteration; `state` is left as it is."""
     learning, params = config.learning, state.learner.params
     physics, inference = make_physics(config, networks), make_inference(config, networks)
