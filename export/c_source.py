@@ -17,7 +17,7 @@ from teachers.crl.parameters import Params
 from teachers.runs.errors import InputError
 from teachers.runs.outputs import create_folder, require_unused, write_atomically
 from teachers.tasks import Field
-from teachers.tasks.base import slices
+from teachers.tasks.declaration import slices
 
 EPSILON = 1e-6  # the default of flax.linen.LayerNorm
 NUMBERS_PER_LINE = 6

@@ -8,8 +8,9 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from teachers.tasks.base import GoalSet, State, Task
-from teachers.tasks.disturbance import MAX_DELAY, Disturbed, changed_in_c, pushed_robot
+from teachers.tasks.base import Task
+from teachers.tasks.declaration import GoalSet, State
+from teachers.tasks.disturbance import MAX_DELAY, Disturbed, find_pushed_body, scale_model_in_c
 
 
 class Twin:
@@ -24,8 +25,8 @@ class Twin:
         """
         self.task = task
         self._disturbed = disturbed
-        self._model = task.model if disturbed is None else changed_in_c(task.model, disturbed)
-        self._pushed = pushed_robot(self._model).body if disturbed else 0
+        self._model = task.model if disturbed is None else scale_model_in_c(task.model, disturbed)
+        self._pushed = find_pushed_body(self._model).body if disturbed else 0
         self._data = mujoco.MjData(self._model)
         self._steps = 0
         self._pending: list[np.ndarray] = []

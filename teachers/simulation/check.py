@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Key
 
 from teachers.process import mjx
 from teachers.simulation.c_twin import twins
-from teachers.tasks.base import Camera, Field, GoalSet, State, Task, slices
+from teachers.tasks.base import Task
+from teachers.tasks.declaration import Camera, Field, GoalSet, State, slices
 from teachers.tasks.load import describe_error, error_place, task_file
 
 RESETS = 64
@@ -206,7 +207,7 @@ class _Check:
 
         def observe(key: Key[Array, ""]) -> Any:
             qpos, qvel = task.sample_state(key)
-            data = task._mjx_data.replace(qpos=qpos, qvel=qvel)
+            data = task.jax_simulation.data.replace(qpos=qpos, qvel=qvel)
             return task.observe(data)
 
         observation = self.attempt("observe", lambda: jax.eval_shape(observe, key))

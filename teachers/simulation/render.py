@@ -19,7 +19,8 @@ from scipy.spatial import ConvexHull
 
 from teachers.runs.errors import InputError
 from teachers.runs.outputs import local_draft, require_new_file
-from teachers.tasks.base import Camera, Task
+from teachers.tasks.base import Task
+from teachers.tasks.declaration import Camera
 
 GOAL_COLOUR = (0.2, 0.7, 0.35, 0.4)
 GOAL_MARKER = "picture_goal"  # names of what pictures add start so, that they are not a task's own

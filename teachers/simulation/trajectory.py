@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from teachers.tasks import Task
-from teachers.tasks.base import namespace
+from teachers.tasks.declaration import namespace
 
 
 class Trajectory(NamedTuple):

@@ -1,19 +1,11 @@
 """The goal-reaching tasks: those of this project by name, and those that users bring."""
 
-from teachers.tasks.base import (
-    Camera,
-    Engine,
-    Field,
-    GoalSet,
-    Physics,
-    State,
-    Task,
-    add_motor,
-    namespace,
-    slices,
-)
+from teachers.tasks.base import Task
+from teachers.tasks.declaration import Camera, Field, GoalSet, Physics, State, namespace, slices
 from teachers.tasks.disturbance import CONDITIONS, RANDOMIZED, Disturbances, Disturbed
+from teachers.tasks.engines import Engine
 from teachers.tasks.load import REMEDY, absolute_reference
+from teachers.tasks.modelling import add_motor
 from teachers.tasks.registry import TASKS, get_task, reopen_task, task_names
 
 __all__ = [

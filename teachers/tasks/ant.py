@@ -11,8 +11,11 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from teachers.tasks.base import WALKING, Camera, Field, GoalSet, Task, add_motor, namespace
+from teachers.tasks.base import Task
+from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
 from teachers.tasks.maze import BIG, HARDEST, PUSH, U4, U5, Maze, U
+from teachers.tasks.modelling import add_motor
+from teachers.tasks.walking import TRAINING
 
 TORSO = 0.25  # radius, m
 LIMB = 0.08  # radius, m
@@ -70,7 +73,7 @@ class Ant(Task):
     substeps = 5
     episode_steps = 1000
     success_radius = 0.5
-    training = WALKING
+    training = TRAINING
     camera = Camera(lookat=(0.0, 0.0, 0.0), distance=28.0, elevation=-60.0)
     floor = 20.0  # half-width in pictures, m
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float, Key
 
-from teachers.tasks.base import Camera, Field, GoalSet, Task, namespace
+from teachers.tasks.base import Task
+from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
 
 SOLVER = (4, 6)
 HELD = {3: 0.0, 5: 0.0, 7: 0.0}  # rad

@@ -9,7 +9,10 @@ import jax
 import mujoco
 from jaxtyping import Array, Float, Key
 
-from teachers.tasks.base import WALKING, Camera, Field, GoalSet, Task, add_motor, namespace
+from teachers.tasks.base import Task
+from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
+from teachers.tasks.modelling import add_motor
+from teachers.tasks.walking import TRAINING
 
 RADIUS = 0.046  # of every limb, m
 DENSITY = 646.8  # kg/m^3, for 14 kg in all
@@ -78,7 +81,7 @@ class Cheetah(Task):
     substeps = 5
     episode_steps = 1000
     success_radius = 0.5
-    training = WALKING
+    training = TRAINING
     camera = Camera(lookat=(0.0, 0.0, 0.5), distance=4.0, azimuth=90.0, elevation=-10.0)
 
     def build(self) -> mujoco.MjSpec:

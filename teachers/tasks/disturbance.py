@@ -1,6 +1,6 @@
-"""What a robot meets and a plain simulation leaves out: noise, delay, another mass, other friction, a push.
+"""Disturbances of a simulation: sensor noise, action delay, changed masses and friction, and a push.
 
-An episode's disturbance is drawn when it starts and carried in its state, as data: one compiled program serves all.
+An episode's disturbance is drawn when it starts and is part of its state, so that one compiled program serves all.
 """
 
 import copy
@@ -15,28 +15,28 @@ from jaxtyping import Array, Float, Int, Key
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_DELAY = 3  # control periods
-# Folded into keys that serve other purposes too: beyond the numbers that splitting them and drawing from them use.
+# Folded into keys that have other uses too. They are larger than any number that those uses fold in.
 DRAW, SENSE = 1_000_000, 1_000_001
 
 
-def _two(value: Any) -> Any:
+def _split_pair(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
 
 
-def _ordered(pair: tuple[Any, Any]) -> tuple[Any, Any]:
+def _require_order(pair: tuple[Any, Any]) -> tuple[Any, Any]:
     if pair[0] > pair[1]:
         raise ValueError(f"the lower number stands first: {pair[1]},{pair[0]}")
     return pair
 
 
-_PAIR = BeforeValidator(_two), AfterValidator(_ordered)
+_PAIR = BeforeValidator(_split_pair), AfterValidator(_require_order)
 _Delay = Annotated[int, Field(ge=0, le=MAX_DELAY)]
 _Mass = Annotated[float, Field(gt=0)]
 _Friction = Annotated[float, Field(ge=0)]
 
 
 class Disturbances(BaseModel):
-    """Ranges from which each episode draws evenly what disturbs it. By default nothing does."""
+    """Ranges from which each episode draws its disturbance uniformly. By default there is none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -59,7 +59,7 @@ class Disturbances(BaseModel):
     )
 
 
-# What a robustness table reports.
+# The rows of a robustness table.
 CONDITIONS: Mapping[str, Disturbances] = {
     "clean": Disturbances(),
     "noise 5%": Disturbances(noise=0.05),
@@ -74,12 +74,12 @@ CONDITIONS: Mapping[str, Disturbances] = {
     "push": Disturbances(push=0.5),
     "all": Disturbances(noise=0.1, delay=(0, 3), mass=(0.9, 1.1), friction=(0.9, 1.1), push=0.5),
 }
-# What to train under.
+# The ranges to train with.
 RANDOMIZED = Disturbances(noise=0.05, delay=(0, 2), mass=(0.9, 1.1), friction=(0.9, 1.1), push=0.5)
 
 
 class Disturbed(NamedTuple):
-    """What disturbs one environment in this episode."""
+    """The disturbance of one environment in one episode."""
 
     noise: Float[Array, "*batch"]
     delay: Int[Array, "*batch"]
@@ -87,18 +87,18 @@ class Disturbed(NamedTuple):
     friction: Float[Array, "*batch"]
     push: Float[Array, "*batch 2"]  # N, along x and y
     push_step: Int[Array, "*batch"]  # the control step of the episode in which it acts
-    pending: Float[Array, "*batch delay act"]  # the actions chosen last, the newest first
+    pending: Float[Array, "*batch delay act"]  # the last actions that were chosen, the newest first
 
 
 class Robot(NamedTuple):
-    """What a push acts on."""
+    """The part of a model that a push acts on."""
 
-    body: int  # the heaviest
-    mass: float  # of all bodies together, kg
+    body: int  # the heaviest one
+    mass: float  # of all its bodies together, kg
 
 
-def pushed_robot(model: mujoco.MjModel) -> Robot:
-    """Of a model, the bodies whose joints have actuators and those attached to them: not things that lie about."""
+def find_pushed_body(model: mujoco.MjModel) -> Robot:
+    """Returns the robot of a model: the bodies whose joints have actuators and all attached to them, but no loose objects."""
     of_joint = np.isin(
         model.actuator_trntype,
         [mujoco.mjtTrn.mjTRN_JOINT, mujoco.mjtTrn.mjTRN_JOINTINPARENT],
@@ -111,7 +111,7 @@ def pushed_robot(model: mujoco.MjModel) -> Robot:
     )
 
 
-def draw(
+def draw_disturbance(
     ranges: Mapping[str, Any],
     key: Key[Array, ""],
     *,
@@ -119,18 +119,18 @@ def draw(
     episode_steps: int,
     force: float,
 ) -> Disturbed:
-    """What disturbs one episode.
+    """Returns the disturbance of one episode.
 
     Args:
         ranges: the fields of `Disturbances`, which may be traced.
         key: of the draw.
         action_size: numbers in an action.
         episode_steps: control steps in an episode.
-        force: that in one control period changes the robot's speed by 1 m/s, in N.
+        force: that changes the robot's speed by 1 m/s within one control period, in N.
     """
     keys = iter(jax.random.split(key, 5))
 
-    def factor(pair: tuple[Any, Any]) -> Float[Array, ""]:
+    def draw_factor(pair: tuple[Any, Any]) -> Float[Array, ""]:
         low, high = pair
         return low + (high - low) * jax.random.uniform(next(keys))
 
@@ -139,46 +139,46 @@ def draw(
     return Disturbed(
         noise=jnp.asarray(ranges["noise"], jnp.float32),
         delay=jax.random.randint(next(keys), (), low, high + 1),
-        mass=factor(ranges["mass"]),
-        friction=factor(ranges["friction"]),
+        mass=draw_factor(ranges["mass"]),
+        friction=draw_factor(ranges["friction"]),
         push=ranges["push"] * force * jnp.stack([jnp.cos(angle), jnp.sin(angle)]),
         push_step=jax.random.randint(next(keys), (), 0, episode_steps),
         pending=jnp.zeros((MAX_DELAY, action_size)),
     )
 
 
-def noisy(
-    disturbed: Disturbed,
+def add_noise(
+    disturbance: Disturbed,
     observation: Float[Array, "obs"],
     scale: Float[np.ndarray, "obs"],
     key: Key[Array, ""],
 ) -> Float[Array, "obs"]:
-    """What the sensors give for an observation."""
-    return observation + disturbed.noise * scale * jax.random.normal(key, observation.shape)
+    """Returns the observation with the noise of the sensors."""
+    return observation + disturbance.noise * scale * jax.random.normal(key, observation.shape)
 
 
-def delayed(
-    disturbed: Disturbed, action: Float[Array, "act"]
+def apply_delay(
+    disturbance: Disturbed, action: Float[Array, "act"]
 ) -> tuple[Float[Array, "act"], Disturbed]:
-    """The action that is taken where `action` is chosen, and what is pending then."""
-    queue = jnp.concatenate([action[None], disturbed.pending])
-    return queue[disturbed.delay], disturbed._replace(pending=queue[:-1])
+    """Returns the action that is applied when `action` is chosen, and the disturbance with the actions pending then."""
+    queue = jnp.concatenate([action[None], disturbance.pending])
+    return queue[disturbance.delay], disturbance._replace(pending=queue[:-1])
 
 
-def pushing(disturbed: Disturbed, step: Int[Array, ""]) -> Float[Array, "2"]:
-    """The force along x and y (N) in a control step of the episode."""
-    return jnp.where(step == disturbed.push_step, disturbed.push, 0.0)
+def push_force(disturbance: Disturbed, step: Int[Array, ""]) -> Float[Array, "2"]:
+    """Returns the force along x and y (N) in a control step of the episode."""
+    return jnp.where(step == disturbance.push_step, disturbance.push, 0.0)
 
 
-def changed(model: Any, disturbed: Disturbed) -> Any:
-    """An `mjx.Model` with its masses and friction changed."""
-    mass, friction = disturbed.mass, disturbed.friction
+def scale_model(model: Any, disturbance: Disturbed) -> Any:
+    """Returns an `mjx.Model` with its masses and friction multiplied by the disturbance's factors."""
+    mass, friction = disturbance.mass, disturbance.friction
     factors = {
         "body_mass": mass,
         "body_inertia": mass,
         "body_subtreemass": mass,
-        # These are exact where inertia is that of masses alone. An armature, the rotors' own inertia, stays as it is,
-        # and with it they would change by less; they say how much constraints give way.
+        # The following say how much constraints give way. The factors are exact where inertia comes from masses alone:
+        # an armature (the inertia of the rotors) stays as it is, so that with it they would change by less.
         "dof_M0": mass,
         "body_invweight0": 1 / mass,
         "dof_invweight0": 1 / mass,
@@ -192,15 +192,18 @@ def changed(model: Any, disturbed: Disturbed) -> Any:
     return model.tree_replace({name: getattr(model, name) * by for name, by in factors.items()})
 
 
-def changed_in_c(model: mujoco.MjModel, disturbed: Disturbed) -> mujoco.MjModel:
-    """A copy of a model of MuJoCo C with its masses and friction changed; the model itself where neither is."""
-    mass, friction = float(disturbed.mass), float(disturbed.friction)
+def scale_model_in_c(model: mujoco.MjModel, disturbance: Disturbed) -> mujoco.MjModel:
+    """Returns a model of MuJoCo C with its masses and friction multiplied by the disturbance's factors.
+
+    It is a copy, or the model itself where both factors are 1.
+    """
+    mass, friction = float(disturbance.mass), float(disturbance.friction)
     if mass == friction == 1.0:
         return model
-    changed = copy.deepcopy(model)
+    scaled = copy.deepcopy(model)
     for name in ("body_mass", "body_inertia"):
-        getattr(changed, name)[:] *= mass
+        getattr(scaled, name)[:] *= mass
     for name in ("geom_friction", "pair_friction", "dof_damping", "dof_frictionloss"):
-        getattr(changed, name)[:] *= friction
-    mujoco.mj_setConst(changed, mujoco.MjData(changed))
-    return changed
+        getattr(scaled, name)[:] *= friction
+    mujoco.mj_setConst(scaled, mujoco.MjData(scaled))
+    return scaled

@@ -10,8 +10,11 @@ import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float, Key
 
-from teachers.tasks.base import WALKING, Camera, Field, GoalSet, Task, add_motor, namespace
+from teachers.tasks.base import Task
+from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
 from teachers.tasks.maze import BIG, HARDEST, Maze, U
+from teachers.tasks.modelling import add_motor
+from teachers.tasks.walking import TRAINING
 
 DENSITY = 1000.0  # kg/m^3
 CELL = 4.0  # m
@@ -121,7 +124,7 @@ class Humanoid(Task):
     substeps = 5
     episode_steps = 1000
     success_radius = 0.5
-    training = WALKING
+    training = TRAINING
     camera = Camera(lookat=(0.0, 0.0, 0.8), distance=8.0, azimuth=120.0, elevation=-20.0)
     floor = 8.0  # half-width in pictures, m
 

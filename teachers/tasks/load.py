@@ -19,7 +19,8 @@ from types import ModuleType
 
 from teachers.process import cache_folder
 from teachers.runs.errors import InputError
-from teachers.tasks.base import Field, Task
+from teachers.tasks.base import Task
+from teachers.tasks.declaration import Field
 
 ENTRY_POINTS = "crl_distill.tasks"
 FORM = "FILE.py:Class"

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from teachers.tasks.base import Camera, GoalSet
+from teachers.tasks.declaration import Camera, GoalSet
 
 WALL_COLOUR = (0.55, 0.57, 0.6, 1.0)
 

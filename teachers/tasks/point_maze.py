@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float, Key
 
-from teachers.tasks.base import Field, GoalSet, Task, add_motor, namespace
+from teachers.tasks.base import Task
+from teachers.tasks.declaration import Field, GoalSet, namespace
 from teachers.tasks.maze import BIG, HARDEST, Maze, U
+from teachers.tasks.modelling import add_motor
 
 FORCE = 3.0  # N
 RADIUS = 0.2  # of the point, m

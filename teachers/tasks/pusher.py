@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float, Key
 
-from teachers.tasks.base import Camera, Field, GoalSet, Task, add_motor, namespace
+from teachers.tasks.base import Task
+from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
+from teachers.tasks.modelling import add_motor
 
 TORQUE = 2.0  # N m
 SHOULDER = (0.0, -0.6, 0.0)  # m

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float, Key
 
-from teachers.tasks.base import Camera, Field, GoalSet, Task, add_motor, namespace
+from teachers.tasks.base import Task
+from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
+from teachers.tasks.modelling import add_motor
 
 LINKS = (0.1, 0.11)  # m
 TORQUE = 0.1  # N m

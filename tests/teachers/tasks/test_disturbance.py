@@ -11,7 +11,13 @@ from teachers.runs.errors import InputError
 from teachers.simulation.c_twin import Twin
 from teachers.simulation.rollout import reset, rollout
 from teachers.tasks import CONDITIONS, RANDOMIZED, Disturbances, slices
-from teachers.tasks.disturbance import MAX_DELAY, Disturbed, changed, delayed, pushed_robot
+from teachers.tasks.disturbance import (
+    MAX_DELAY,
+    Disturbed,
+    apply_delay,
+    find_pushed_body,
+    scale_model,
+)
 from teachers.tasks.registry import get_task
 
 ENVS, STEPS = 16, 30
@@ -134,7 +140,7 @@ def test_each_environment_has_its_own_delay() -> None:
     queue = queue._replace(delay=jnp.array([1, 3]), pending=jnp.zeros((2, MAX_DELAY, 1)))
     taken = []
     for number in range(1, 6):
-        action, queue = jax.vmap(delayed)(queue, jnp.full((2, 1), float(number)))
+        action, queue = jax.vmap(apply_delay)(queue, jnp.full((2, 1), float(number)))
         taken.append(np.asarray(action)[:, 0])
     np.testing.assert_array_equal(np.transpose(taken), [[0, 1, 2, 3, 4], [0, 0, 0, 1, 2]])
 
@@ -182,7 +188,7 @@ def test_every_constant_of_the_model_that_follows_from_mass_is_changed() -> None
     one = jax.tree.map(lambda leaf: leaf[0], drawn(task, CONDITIONS["clean"], 1))
     one = one._replace(mass=jnp.float32(1.25), friction=jnp.float32(0.75))
     before = mjx.put_model(model)
-    after = changed(before, one)
+    after = scale_model(before, one)
     model.body_mass *= 1.25
     model.body_inertia *= 1.25
     for name in ("geom_friction", "pair_friction", "dof_damping", "dof_frictionloss"):
@@ -229,7 +235,7 @@ def test_a_push_changes_the_speed_by_so_much_in_its_step_alone(stepped) -> None:
 )
 def test_the_robot_is_pushed_and_not_what_lies_about(name, body, mass) -> None:
     model = get_task(name).model
-    robot = pushed_robot(model)
+    robot = find_pushed_body(model)
     assert model.body(robot.body).name == body
     assert robot.mass == pytest.approx(mass, abs=1e-3)
 

@@ -1,0 +1,75 @@
+"""What a task's declaration consists of: fields, camera and goal sets, and the state of one environment."""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+GoalSet = Literal["train", "eval"]
+
+
+class Field(NamedTuple):
+    """One named slice of an observation, goal or action.
+
+    `scale` is its usual magnitude in `unit`: networks read the field divided by it, because their input layer's
+    LayerNorm would otherwise hide a small field beside a large one. `low` and `high` are physical limits; for an action
+    they are what -1 and 1 stand for.
+    """
+
+    name: str
+    size: int
+    unit: str
+    meaning: str
+    scale: float = 1.0
+    low: float | None = None
+    high: float | None = None
+
+
+class Camera(NamedTuple):
+    """Where pictures are taken from, in MuJoCo's free-camera terms (metres and degrees)."""
+
+    lookat: tuple[float, float, float]
+    distance: float
+    azimuth: float = 90.0
+    elevation: float = -90.0
+
+
+class Physics(NamedTuple):
+    """All that MuJoCo integrates; everything else in `mjx.Data` is derived from it.
+
+    Carrying this alone keeps states small and checkpoints independent of MJX's internal layout.
+    """
+
+    qpos: Float[Array, "*batch nq"]
+    qvel: Float[Array, "*batch nv"]
+    warmstart: Float[Array, "*batch nv"]
+
+
+class State(NamedTuple):
+    """One environment between two control steps."""
+
+    physics: Physics
+    observation: Float[Array, "*batch obs"]
+    goal: Float[Array, "*batch goal"]
+    steps: Int[Array, "*batch"]  # control steps taken in this episode
+    terminated: Bool[Array, "*batch"]
+    disturbed: Any = ()  # `Disturbed` where the episode is disturbed
+
+
+def namespace(array: Any) -> Any:
+    """Returns the module whose functions take `array`: `jax.numpy` or `numpy`."""
+    return array.__array_namespace__()
+
+
+def slices(fields: tuple[Field, ...]) -> dict[str, slice]:
+    """Returns each field's place in the flat array, by the field's name."""
+    stops = [sum(field.size for field in fields[: i + 1]) for i in range(len(fields))]
+    return {
+        field.name: slice(stop - field.size, stop)
+        for field, stop in zip(fields, stops, strict=True)
+    }
+
+
+def scales(fields: tuple[Field, ...]) -> Float[np.ndarray, "n"]:
+    """Returns the scale of each number of the flat array, float32."""
+    return np.concatenate([np.full(field.size, field.scale, np.float32) for field in fields])

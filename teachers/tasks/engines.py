@@ -1,0 +1,145 @@
+"""The engines that compute a task's physics: MJX's implementation in JAX, and NVIDIA's Warp kernels behind MJX."""
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import jax
+import mujoco
+from jaxtyping import Array, Float
+
+from teachers.process import mjx
+from teachers.runs.errors import InputError
+from teachers.tasks.declaration import Physics
+from teachers.tasks.disturbance import Disturbed, scale_model
+
+Engine = Literal["jax", "warp"]
+
+
+class MjxSimulation(NamedTuple):
+    """A model as one of MJX's implementations integrates it, with data at rest."""
+
+    model: mjx.Model
+    data: mjx.Data
+
+    @property
+    def engine(self) -> Engine:
+        """The implementation."""
+        return "jax" if self.model.impl == mjx.Impl.JAX else "warp"
+
+    def advance(self, physics: Physics, control: Float[Array, "nu"], substeps: int) -> Physics:
+        """Returns the physics of one environment after `substeps` physics steps with the same control."""
+
+        def substep(_: Array, physics: Physics) -> Physics:
+            data = mjx.step(self.model, self._fill(physics, control))
+            return Physics(data.qpos, data.qvel, data.qacc_warmstart)
+
+        return jax.lax.fori_loop(0, substeps, substep, physics)
+
+    def update_bodies(self, physics: Physics, control: Float[Array, "nu"]) -> mjx.Data:
+        """Returns data in which poses and velocities of the bodies belong to `physics`.
+
+        `mjx.step` leaves them as they were before its last integration. XLA computes only what is read of them.
+        """
+        data = mjx.kinematics(self.model, self._fill(physics, control))
+        return mjx.com_vel(self.model, mjx.com_pos(self.model, data))
+
+    def apply_disturbance(
+        self, disturbed: Disturbed, body: int, force: Float[Array, "2"]
+    ) -> "MjxSimulation":
+        """Returns this simulation with other masses and friction, and with a force along x and y (N) on a body."""
+        forces = self.data.xfrc_applied.at[body, :2].set(force)
+        return MjxSimulation(
+            scale_model(self.model, disturbed), self.data.replace(xfrc_applied=forces)
+        )
+
+    def _fill(self, physics: Physics, control: Float[Array, "nu"]) -> mjx.Data:
+        return self.data.replace(
+            qpos=physics.qpos, qvel=physics.qvel, qacc_warmstart=physics.warmstart
+        ).replace(ctrl=control)
+
+
+def simulate_with_jax(model: mujoco.MjModel, task_name: str) -> MjxSimulation:
+    """Returns the simulation of a model by MJX's implementation in JAX.
+
+    Raises:
+        InputError: MJX does not support a feature of the model; the message names it.
+    """
+    # By default MJX uses the first device of all, which may belong to another machine.
+    device = jax.local_devices()[0]
+    # The first use may be inside a trace.
+    with _explain_unsupported(task_name), jax.ensure_compile_time_eval():
+        return MjxSimulation(
+            mjx.put_model(model, device=device), mjx.make_data(model, device=device)
+        )
+
+
+def simulate_with_warp(
+    model: mujoco.MjModel, task_name: str, *, contacts: int, constraints: int
+) -> MjxSimulation:
+    """Returns the simulation of a model by NVIDIA's Warp kernels.
+
+    Args:
+        model: of one environment.
+        task_name: for messages.
+        contacts: of all environments together, for which Warp allocates memory.
+        constraints: of one environment.
+
+    Raises:
+        InputError: Warp cannot run here, or does not support the model; the message says which.
+    """
+    import warp
+    from mujoco.mjx.third_party import mujoco_warp
+
+    warp.config.log_level = warp.LOG_WARNING  # otherwise it reports on stdout what it loads
+    try:
+        with jax.ensure_compile_time_eval():
+            put = mjx.put_model(model, impl="warp")
+            data = mjx.make_data(model, impl="warp", naconmax=contacts, njmax=constraints)
+            # Tasks choose few solver iterations on purpose, so that reaching them is no cause for a warning.
+            overflow = mujoco_warp.OverflowType
+            warnings = put.opt._impl.warn_overflow & ~int(
+                overflow.ITERATIONS | overflow.LS_ITERATIONS
+            )
+            put = put.tree_replace({"opt._impl.warn_overflow": warnings})
+    except (NotImplementedError, ValueError, RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"physics 'warp' cannot simulate task {task_name} here: {error}; use physics 'jax'"
+        ) from None
+    return MjxSimulation(put, data)
+
+
+def require_warp() -> None:
+    """Raises an error if Warp is not installed.
+
+    Raises:
+        InputError: it is not.
+    """
+    if importlib.util.find_spec("warp") is None:
+        raise InputError(
+            "physics 'warp' needs the package warp-lang, which is not installed; "
+            "pip install 'crl-distill[warp]', or use physics 'jax'"
+        )
+
+
+def require_engine_with_disturbances(engine: Engine) -> None:
+    """Raises an error if an engine cannot simulate disturbances.
+
+    Raises:
+        InputError: it is Warp.
+    """
+    if engine == "warp":
+        raise InputError(
+            "physics 'warp' simulates no disturbances; use physics 'jax', or leave the disturbances out"
+        )
+
+
+@contextlib.contextmanager
+def _explain_unsupported(task_name: str) -> Iterator[None]:
+    try:
+        yield
+    except (NotImplementedError, ValueError) as error:
+        raise InputError(
+            f"MJX does not take the model of task {task_name}: {error}; build it without that feature"
+        ) from error
