@@ -1,5 +1,6 @@
 import errno
 import os
+import resource
 import subprocess
 import sys
 
@@ -59,35 +60,28 @@ def test_checkpoint_writer_saves_arrays_that_are_deleted_afterwards(tmp_path, de
     np.testing.assert_array_equal(items["params"]["x"], array)
 
 
-SAVE_TO_FULL_DISK = """
-import resource, signal, sys
-import jax
-from teachers.runs.checkpoints import read_metadata
-from teachers.runs.checkpoint_writer import CheckpointWriter, SaveError
-
-run, teacher = sys.argv[1:]
-metadata = read_metadata(teacher)
-big = jax.random.normal(jax.random.key(0), (2_000_000,))
-with CheckpointWriter(run, keep=2) as checkpoints:
-    checkpoints.save(1, metadata, {"params": {"x": big[:10]}})
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))  # larger files fail, as on a full disk
-try:
-    with CheckpointWriter(run, keep=2) as checkpoints:
-        checkpoints.save(2, metadata, {"params": {"x": big}})
-except SaveError as error:
-    print(error)
-"""
+@pytest.fixture
+def small_files():
+    """Makes writing more than a megabyte to a file fail, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_checkpoint_writer_reports_full_disk_and_keeps_old_checkpoints(
-    teacher_run, tmp_path
+    describe, tmp_path, small_files
 ) -> None:
-    command = [sys.executable, "-c", SAVE_TO_FULL_DISK, tmp_path / "run", teacher_run]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "the disk is full; make room there and go on with --resume" in ended.stdout
-    assert ended.stdout.count("\n") == 1
-    assert [entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()] == ["1"]
+    big = jnp.asarray(np.random.default_rng(0).standard_normal(2_000_000, np.float32))
+    save_all(tmp_path, describe, {1: 0.5}, keep=2)
+    with (
+        pytest.raises(SaveError, match="the disk is full; make room there and go on") as caught,
+        CheckpointWriter(tmp_path, keep=2) as checkpoints,
+    ):
+        checkpoints.save(2, describe(2), {"params": {"x": big}})
+    assert "go on with --resume" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path / "checkpoints") == ["1"]
 
 
 COMMAND_ON_FULL_DISK = """
