@@ -1,9 +1,9 @@
 """Names of the files and folders inside a run's folder.
 
-config.toml           the configuration that the run was started with
-metrics.jsonl         one line of figures an iteration
-events.out.tfevents.* the same figures for TensorBoard
-checkpoints/STEP/     one folder a checkpoint, named by its control step
+- `config.toml`: the configuration that the run was started with
+- `metrics.jsonl`: the figures of the run, one line an iteration
+- `events.out.tfevents.*`: the same figures for TensorBoard
+- `checkpoints/STEP/`: a checkpoint, named by its control step
 """
 
 from etils import epath
