@@ -5,11 +5,12 @@ from teachers.config import TeacherConfig, teacher_config
 from teachers.evaluate import evaluate_agent
 from teachers.measures import Outcomes, retention, summary
 from teachers.runs.errors import InputError
+from teachers.simulation.check import check_task
 from teachers.tasks import Task
 from teachers.tasks.registry import get_task
 from teachers.train import train_teacher
 
-Episodes = Outcomes  # its earlier name
+Episodes = Outcomes  # the earlier name of Outcomes
 
 __all__ = [
     "Agent",
@@ -18,6 +19,7 @@ __all__ = [
     "Outcomes",
     "Task",
     "TeacherConfig",
+    "check_task",
     "evaluate_agent",
     "get_task",
     "load_teacher",

@@ -57,7 +57,7 @@ def named_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     monkeypatch.setattr(load, "_tasks", {})
     monkeypatch.setattr(load, "_modules", {})
-    registry._named.cache_clear()
+    registry._build_named.cache_clear()
     return tmp_path / "caches" / "crl-distill"
 
 

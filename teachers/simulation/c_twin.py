@@ -1,4 +1,4 @@
-"""The same task in MuJoCo's C engine: what stands in for the robot when a deployment is checked."""
+"""A task in MuJoCo C, which replaces the robot when a deployment is checked."""
 
 from typing import Any
 
@@ -17,16 +17,16 @@ class Twin:
     """One environment of a task in MuJoCo C, stepped at the task's control period."""
 
     def __init__(self, task: Task, disturbed: Disturbed | None = None) -> None:
-        """One that stands where the model has it.
+        """Builds an environment in the model's initial state.
 
         Args:
             task: what is simulated.
-            disturbed: what disturbs it, of one environment. Its noise is not part of `observation`; see `sensed`.
+            disturbed: the disturbance of one environment. Its noise is not part of `observation`; see `sense`.
         """
         self.task = task
         self._disturbed = disturbed
         self._model = task.model if disturbed is None else scale_model_in_c(task.model, disturbed)
-        self._pushed = find_pushed_body(self._model).body if disturbed else 0
+        self._pushed_body = find_pushed_body(self._model).body if disturbed else 0
         self._data = mujoco.MjData(self._model)
         self._steps = 0
         self._pending: list[np.ndarray] = []
@@ -36,14 +36,14 @@ class Twin:
         mujoco.mj_resetData(self._model, self._data)
         self._steps, self._pending = 0, [np.zeros(self.task.action_size)] * MAX_DELAY
         self._data.qpos[:], self._data.qvel[:] = qpos, qvel
-        self._update()
+        self._update_bodies()
 
     def restart(self, key: Key[Array, ""], goal_set: GoalSet) -> Float[np.ndarray, "goal"]:
         """Starts an episode as `Task.reset` does from the same key, and returns its goal.
 
-        Not compiled: a few milliseconds, where compiling takes a second for each task.
+        It is not compiled: it takes a few milliseconds, and compiling takes a second for each task.
         """
-        # On the CPU, since an accelerator is slower at this.
+        # On the CPU: an accelerator is slower for single small operations.
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             state_key, goal_key = jax.random.split(key)
             self.reset(*(np.asarray(part) for part in self.task.sample_state(state_key)))
@@ -51,19 +51,19 @@ class Twin:
         return np.array(goal, np.float32)
 
     def step(self, action: Float[np.ndarray, "act"]) -> None:
-        """One control period with `action` in [-1, 1], or with the one that a delay lets through now."""
+        """Advances by one control period with `action` in [-1, 1], or with the earlier one that a delay selects."""
         if (disturbed := self._disturbed) is not None:
             self._pending = [np.array(action), *self._pending[:MAX_DELAY]]
             action = self._pending[int(disturbed.delay)]
-            pushed = self._steps == int(disturbed.push_step)
-            force = self._data.xfrc_applied[self._pushed]
-            force[:2] = np.asarray(disturbed.push) if pushed else 0.0
+            is_pushed = self._steps == int(disturbed.push_step)
+            force = self._data.xfrc_applied[self._pushed_body]
+            force[:2] = np.asarray(disturbed.push) if is_pushed else 0.0
         self._data.ctrl[:] = self.task.control(action)
         mujoco.mj_step(self._model, self._data, nstep=self.task.substeps)
         self._steps += 1
-        self._update()
+        self._update_bodies()
 
-    def _update(self) -> None:
+    def _update_bodies(self) -> None:
         # `mj_step` leaves poses and velocities of the bodies as they were before its last integration.
         mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_comPos(self._model, self._data)
@@ -71,16 +71,16 @@ class Twin:
 
     @property
     def observation(self) -> Float[np.ndarray, "obs"]:
-        """What the robot's sensors would give, float32."""
+        """The observation without noise, float32."""
         return np.asarray(self.task.observe(self._data), np.float32)
 
-    def sensed(self, random: np.random.Generator) -> Float[np.ndarray, "obs"]:
-        """What sensors give that are as noisy as the disturbance says, float32."""
+    def sense(self, random: np.random.Generator) -> Float[np.ndarray, "obs"]:
+        """Returns the observation with the noise of the disturbance, float32."""
         if self._disturbed is None:
             return self.observation
-        spread = float(self._disturbed.noise) * self.task.observation_scale
+        deviation = float(self._disturbed.noise) * self.task.observation_scale
         noise = random.standard_normal(self.task.observation_size)
-        return (self.observation + spread * noise).astype(np.float32)
+        return (self.observation + deviation * noise).astype(np.float32)
 
     @property
     def qpos(self) -> Float[np.ndarray, "nq"]:
@@ -88,14 +88,14 @@ class Twin:
         return np.array(self._data.qpos)
 
 
-def twins(task: Task, starts: State) -> list[Twin]:
-    """A twin for every environment of the batch `starts`, in the same state and disturbed by the same."""
-    made = []
+def make_twins(task: Task, starts: State) -> list[Twin]:
+    """Returns a twin of every environment in the batch `starts`, in the same state and with the same disturbance."""
+    twins = []
     disturbed: Any = jax.device_get(starts.disturbed)
     qpos: Any = np.asarray(starts.physics.qpos)
     qvel: Any = np.asarray(starts.physics.qvel)
     for i, (position, velocity) in enumerate(zip(qpos, qvel, strict=True)):
         twin = Twin(task, Disturbed(*(part[i] for part in disturbed)) if disturbed else None)
         twin.reset(position, velocity)
-        made.append(twin)
-    return made
+        twins.append(twin)
+    return twins

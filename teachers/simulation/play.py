@@ -1,4 +1,4 @@
-"""Plays any policy in MuJoCo C, as a robot would: sense, act, wait one control period."""
+"""Plays a policy in MuJoCo C as on a robot: sense, act, wait one control period."""
 
 from collections.abc import Callable
 from operator import itemgetter
@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from teachers.runs.progress import Progress, ignore_progress
-from teachers.simulation.c_twin import Twin, twins
+from teachers.simulation.c_twin import Twin, make_twins
 from teachers.simulation.rollout import evaluation_starts
 from teachers.simulation.trajectory import Trajectory
 from teachers.tasks import State, Task
@@ -77,10 +77,10 @@ def _play(
     after_step: Callable[[int, list[Twin], np.ndarray], None],
 ) -> Trajectory:
     goal = np.asarray(starts.goal, np.float32)
-    robots = twins(task, starts)
+    robots = make_twins(task, starts)
     rows: list[dict[str, Any]] = []
     for step in range(task.episode_steps):
-        observation = np.stack([robot.sensed(random) for robot in robots])
+        observation = np.stack([robot.sense(random) for robot in robots])
         qpos = np.stack([robot.qpos for robot in robots])
         action = policy(observation, goal)
         for robot, one in zip(robots, action, strict=True):

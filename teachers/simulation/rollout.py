@@ -1,4 +1,4 @@
-"""Policy x task -> trajectories. Training, evaluation and distillation all step environments through here."""
+"""Steps environments of a task under a policy, for training, evaluation and distillation."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,25 +12,25 @@ from teachers.simulation.trajectory import Trajectory
 from teachers.tasks import GoalSet, State, Task
 from teachers.tasks.disturbance import SENSE, Disturbances, Disturbed
 
-RESTART_SHARE = 16  # of all environments, how many parts are restarted one after the other
+RESTART_PARTS = 16  # environments that are done are restarted 1/16 of all at a time
 
 # (keys [env], observation [env, obs], goal [env, goal], *context) -> action [env, act] in [-1, 1]
 Act = Callable[..., Array]
 
 
 def reset(task: Task, key: Key[Array, ""], environments: int, goal_set: GoalSet) -> State:
-    """So many environments at the start of an episode, each with its own state and goal."""
+    """Returns environments at the start of an episode, each with its own state and goal."""
     keys = jax.random.split(key, environments)
     return jax.vmap(lambda k: task.reset(k, goal_set))(keys)
 
 
 def random_policy(task: Task) -> Act:
-    """Actions drawn evenly, whatever is seen."""
+    """Returns a policy whose actions are uniformly random in [-1, 1], whatever the observation."""
 
-    def draw(key: Array) -> Array:
+    def draw_action(key: Array) -> Array:
         return jax.random.uniform(key, (task.action_size,), minval=-1, maxval=1)
 
-    return lambda keys, *_: jax.vmap(draw)(keys)
+    return lambda keys, *_: jax.vmap(draw_action)(keys)
 
 
 def rollout(
@@ -42,26 +42,27 @@ def rollout(
     goal_set: GoalSet,
     *context: Array,
 ) -> tuple[State, Trajectory]:
-    """`length` control steps of every environment; an episode that ends restarts with a new state and goal.
+    """Returns the environments after `length` control steps, and what happened in each step.
 
-    So does, alone, an environment whose state is no longer finite, as MJX's humanoids become now and then. Every
-    environment has its own random numbers, so that what happens does not depend on which device simulates it.
+    An environment whose episode ends restarts with a new state and goal. So does an environment whose state is no
+    longer finite, which happens at times to MJX's humanoids; the others are not affected. Every environment has its own
+    random numbers, so that results do not depend on which device simulates it.
 
     Args:
         task: what is simulated.
         act: the policy.
         states: batched over environments, `[env, ...]`.
-        key: randomness of policy and restarts.
+        key: of the policy's and the restarts' random numbers.
         length: control steps.
-        goal_set: which goals restarted episodes get.
-        context: what `act` is given besides, each with a leading axis of environments.
+        goal_set: from which restarted episodes draw their goals.
+        context: further arguments of `act`, each with a leading axis of environments.
     """
     environments = states.steps.shape[0]
 
     def play(states: State, keys: Array, *context: Array) -> tuple[State, Trajectory]:
         def step(states: State, time: Array) -> tuple[State, Trajectory]:
-            now = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, time)))(keys)
-            return _step(task, act, states, now[:, 0], now[:, 1], goal_set, context)
+            step_keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, time)))(keys)
+            return _step(task, act, states, step_keys[:, 0], step_keys[:, 1], goal_set, context)
 
         return jax.lax.scan(step, states, jnp.arange(length))
 
@@ -79,10 +80,10 @@ def _step(
     context: tuple[Array, ...],
 ) -> tuple[State, Trajectory]:
     sense_keys = jax.vmap(lambda key: jax.random.fold_in(key, SENSE))(act_keys)
-    sensed = jax.vmap(task.sense)(states, sense_keys)
-    action = act(act_keys, sensed, states.goal, *context)
+    observation = jax.vmap(task.sense)(states, sense_keys)
+    action = act(act_keys, observation, states.goal, *context)
     stepped = jax.vmap(task.step)(states, action)
-    broken = ~_finite(stepped)
+    broken = ~_is_finite(stepped)
     terminated = stepped.terminated | broken
     distance = task.distance(stepped.observation, stepped.goal)
     record = Trajectory(
@@ -98,8 +99,8 @@ def _step(
     return _restart(task, stepped, done, reset_keys, goal_set), record
 
 
-def _finite(states: State) -> Bool[Array, "env"]:
-    """Which environments have finite numbers alone."""
+def _is_finite(states: State) -> Bool[Array, "env"]:
+    """Returns in which environments all numbers are finite."""
     rows = [*states.physics, states.observation]
     return jnp.stack([jnp.isfinite(x).all(axis=-1) for x in rows]).all(axis=0)
 
@@ -107,49 +108,55 @@ def _finite(states: State) -> Bool[Array, "env"]:
 def _restart(
     task: Task, states: State, done: Bool[Array, "env"], keys: Key[Array, "env"], goal_set: GoalSet
 ) -> State:
-    """Starts a new episode in the environments that are done.
+    """Returns the environments with a new episode in those that are done.
 
-    A few at a time, until none is left: mostly none is done, and where episodes end early a few are.
+    A few are restarted at a time until none is left: in most steps none is done, and where episodes end early a few are.
     """
     environments = done.shape[0]
-    few = -(-environments // RESTART_SHARE)
+    few = -(-environments // RESTART_PARTS)
 
-    def go_on(carry: tuple[State, Array]) -> Array:
+    def any_done(carry: tuple[State, Array]) -> Array:
         return carry[1].any()
 
-    def some(carry: tuple[State, Array]) -> tuple[State, Array]:
+    def restart_few(carry: tuple[State, Array]) -> tuple[State, Array]:
         states, done = carry
-        # Where fewer than `few` are done, the rest points beyond the arrays and is dropped.
-        (which,) = jnp.nonzero(done, size=few, fill_value=environments)
-        fresh = jax.vmap(lambda k: task.reset(k, goal_set))(keys[which])
-        states = jax.tree.map(lambda old, new: old.at[which].set(new, mode="drop"), states, fresh)
-        return states, done.at[which].set(False, mode="drop")
+        # Where fewer than `few` are done, the other indices point beyond the arrays and are dropped.
+        (index,) = jnp.nonzero(done, size=few, fill_value=environments)
+        fresh = jax.vmap(lambda k: task.reset(k, goal_set))(keys[index])
+        states = jax.tree.map(lambda old, new: old.at[index].set(new, mode="drop"), states, fresh)
+        return states, done.at[index].set(False, mode="drop")
 
-    return jax.lax.while_loop(go_on, some, (states, done))[0]
+    return jax.lax.while_loop(any_done, restart_few, (states, done))[0]
 
 
-EVALUATION, NOISE = 1, 2  # tell evaluation's random numbers from others of the same seed
+EVALUATION, NOISE = 1, 2  # folded into keys, for random numbers that training does not use
 
 
 def evaluation_starts(
     task: Task, episodes: int, seed: int, disturbances: Disturbances | None = None
 ) -> State:
-    """The initial states and goals of an evaluation: the same for every policy, either engine and all disturbances."""
-    # Cut along the environments, or whole on each device.
-    place = sharded_if_divisible(episodes)
-    starts = jax.jit(reset, static_argnums=(0, 2, 3), out_shardings=place)
-    # Training splits the bare key of its seed.
+    """Returns initial states and goals of an evaluation, the same for every policy, engine and disturbance.
+
+    Args:
+        task: what is played.
+        episodes: how many.
+        seed: of states, goals and disturbances.
+        disturbances: ranges from which each episode draws its disturbance; by default there is none.
+    """
+    sharding = sharded_if_divisible(episodes)
+    starts = jax.jit(reset, static_argnums=(0, 2, 3), out_shardings=sharding)
+    # Training splits the key of the seed itself.
     key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
     states = starts(task, key, episodes, task.evaluation_goals)
     if disturbances is None:
         return states
-    disturbed = jax.jit(_disturbed, static_argnums=(0, 3), out_shardings=place)
-    return states._replace(disturbed=disturbed(task, disturbances.model_dump(), key, episodes))
+    draw = jax.jit(_draw_disturbances, static_argnums=(0, 3), out_shardings=sharding)
+    return states._replace(disturbed=draw(task, disturbances.model_dump(), key, episodes))
 
 
-def _disturbed(
+def _draw_disturbances(
     task: Task, ranges: Mapping[str, Any], key: Key[Array, ""], episodes: int
 ) -> Disturbed:
-    """As `reset` of a disturbed task would draw it with this key."""
+    """Returns the disturbances that `reset` of a disturbed task draws with this key."""
     keys = jax.random.split(key, episodes)
     return jax.vmap(lambda k: task.disturb(ranges, k))(keys)

@@ -4,14 +4,13 @@ from teachers.tasks.base import Task
 from teachers.tasks.declaration import Camera, Field, GoalSet, Physics, State, namespace, slices
 from teachers.tasks.disturbance import CONDITIONS, RANDOMIZED, Disturbances, Disturbed
 from teachers.tasks.engines import Engine
-from teachers.tasks.load import REMEDY, absolute_reference
+from teachers.tasks.load import absolute_reference
 from teachers.tasks.modelling import add_motor
 from teachers.tasks.registry import TASKS, get_task, reopen_task, task_names
 
 __all__ = [
     "CONDITIONS",
     "RANDOMIZED",
-    "REMEDY",
     "TASKS",
     "Camera",
     "Disturbances",

@@ -1,4 +1,4 @@
-"""Tasks by name: those of this project, of installed packages, and of files of the user's own."""
+"""Finds tasks by name or file: those of this project, of installed packages, and of the user's files."""
 
 import difflib
 from collections.abc import Mapping
@@ -33,9 +33,9 @@ from teachers.tasks.humanoid import (
     HumanoidUMaze,
 )
 from teachers.tasks.load import (
-    FORM,
-    REMEDY,
-    installed_tasks,
+    NAME_FILE_HINT,
+    REFERENCE_FORMAT,
+    find_installed_tasks,
     is_file_reference,
     load_file,
     load_installed,
@@ -78,7 +78,7 @@ TASKS: dict[str, type[Task]] = {
 
 
 def get_task(reference: str) -> Task:
-    """The task of this name or in this file, built once a process.
+    """Returns the task of this name or in this file; a process builds each task once.
 
     Args:
         reference: a name of `TASKS`; the name of an entry point of group `crl_distill.tasks` of an installed
@@ -88,61 +88,61 @@ def get_task(reference: str) -> Task:
         InputError: there is no such task, or it cannot be built.
     """
     if is_file_reference(reference):
-        return _unambiguous(load_file(reference))
-    return _named(reference)
+        return _require_unique_name(load_file(reference))
+    return _build_named(reference)
 
 
 def reopen_task(name: str, source: str) -> Task:
-    """The task that an artefact names. Its file runs only if the user has named that very file before.
+    """Returns the task that an artefact names; its file runs only if the user has named that very file before.
 
     Args:
         name: the task's name.
-        source: the file and class that it comes from; empty where its name says it all.
+        source: the file and class that it comes from; empty where the name is enough.
 
     Raises:
         InputError: there is no such task, its file is not one that the user has named, or it cannot be built.
     """
     if not source:
-        return _named(name)
+        return _build_named(name)
     try:
-        return _unambiguous(reload_file(source))
+        return _require_unique_name(reload_file(source))
     except InputError as error:
         raise InputError(f"task {name!r}: {error}") from None
 
 
 def task_names() -> list[str]:
-    """The names that `get_task` takes: ours, then those of installed packages."""
-    return [*TASKS, *(name for name in sorted(installed_tasks()) if name not in TASKS)]
+    """Returns the names that `get_task` takes: those of this project, then those of installed packages."""
+    return [*TASKS, *(name for name in sorted(find_installed_tasks()) if name not in TASKS)]
 
 
 @cache
-def _named(name: str) -> Task:
+def _build_named(name: str) -> Task:
     if name in TASKS:
         return TASKS[name]()
     names = task_names()
     if name in names:
         return load_installed(name)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(names)}"
-    raise InputError(f"unknown task {name!r}; {hint} (your own: {FORM})")
+    similar = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {similar[0]!r}?" if similar else f"choose one of: {', '.join(names)}"
+    raise InputError(f"unknown task {name!r}; {hint} (a task of your own: {REFERENCE_FORMAT})")
 
 
-def _unambiguous(task: Task) -> Task:
+def _require_unique_name(task: Task) -> Task:
     if task.name in task_names():
         raise InputError(
-            f"{task.source}: name = {task.name!r} is the name of another task; choose one of its own, or give "
+            f"{task.source}: name = {task.name!r} is the name of another task; choose another, or give "
             "that name alone for the task that has it"
         )
     return task
 
 
 def open_task(metadata: Metadata, task: Task | None, source: str) -> tuple[Task, Metadata]:
-    """The task of an artefact, and its description with the place where the task was found.
+    """Returns the task of an artefact, and the artefact's metadata with the file that the task came from.
 
     Args:
-        metadata: the artefact's.
-        task: to use in place of the one that it names.
-        source: where the artefact is.
+        metadata: of the artefact.
+        task: to use instead of the one that it names.
+        source: the path of the artefact, for messages.
 
     Raises:
         InputError: its task cannot be opened (see `teachers.tasks.reopen_task`), or `task` is not that task.
@@ -154,16 +154,16 @@ def open_task(metadata: Metadata, task: Task | None, source: str) -> tuple[Task,
             raise InputError(f"{source}: {error}") from None
     if task.name != metadata.task:
         raise InputError(
-            f"{source} is of task {metadata.task!r}, not {task.name!r}; {REMEDY}, whose `name` is "
+            f"{source} is of task {metadata.task!r}, not {task.name!r}; {NAME_FILE_HINT}, whose `name` is "
             f"{metadata.task!r}"
         )
     if metadata.sizes and metadata.sizes != task.sizes:
         raise InputError(
-            f"{source} was made for {_counted(metadata.sizes)}, but task {task.name!r} has "
-            f"{_counted(task.sizes)}; give the file as it was with --task, or train again"
+            f"{source} was made for {_format_sizes(metadata.sizes)}, but task {task.name!r} has "
+            f"{_format_sizes(task.sizes)}; give the file as it was with --task, or train again"
         )
     return task, metadata.model_copy(update={"task_source": task.source or metadata.task_source})
 
 
-def _counted(sizes: Mapping[str, int]) -> str:
+def _format_sizes(sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {size}" for name, size in sizes.items())

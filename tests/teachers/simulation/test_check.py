@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from examples.cart import Cart
 
-from teachers.simulation.check import _Check, check_task
+from teachers.simulation.check import check_task
+from teachers.simulation.problem_report import ProblemReport
+from teachers.simulation.static_checks import check_declaration
 from teachers.tasks import Field
 from teachers.tasks.registry import TASKS, get_task
 
@@ -80,9 +82,10 @@ def test_an_actions_limits_may_fall() -> None:
 
 @pytest.mark.parametrize("name", list(TASKS))
 def test_nothing_is_found_in_what_the_tasks_of_the_suite_declare(name) -> None:
-    check = _Check(get_task(name))
-    check.declaration()
-    assert check.problems == []
+    task = get_task(name)
+    report = ProblemReport(task)
+    check_declaration(task, report)
+    assert report.problems == []
 
 
 class Sizes(Cart):

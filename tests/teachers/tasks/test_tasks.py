@@ -15,7 +15,7 @@ import pytest
 
 from teachers import teacher_config
 from teachers.runs.errors import InputError
-from teachers.simulation.c_twin import twins
+from teachers.simulation.c_twin import make_twins
 from teachers.simulation.rollout import random_policy, reset, rollout
 from teachers.tasks import slices
 from teachers.tasks.reacher import Reacher
@@ -239,7 +239,7 @@ def test_resets_draw_new_states_and_goals(task) -> None:
     keys = jax.random.split(jax.random.key(5), 32)
     qpos = jax.vmap(task.sample_state)(keys)[0]
     assert len(np.unique(np.asarray(qpos), axis=0)) == 32
-    robot = twins(task, _first(task, jax.random.key(0), 1))[0]
+    robot = make_twins(task, _first(task, jax.random.key(0), 1))[0]
     observation = jnp.asarray(robot.observation)
     for goal_set in task.goal_sets:
         goals = jax.vmap(task.sample_goal, (0, None, None))(keys, observation, goal_set)
@@ -250,7 +250,7 @@ def test_resets_draw_new_states_and_goals(task) -> None:
 def test_a_random_robot_in_c_stays_sound(task) -> None:
     states = _first(task, jax.random.key(3), 2)
     random = np.random.default_rng(0)
-    for robot in twins(task, states):
+    for robot in make_twins(task, states):
         assert not task.terminated(robot.observation)
         for _ in range(100):
             robot.step(random.uniform(-1, 1, task.action_size).astype(np.float32))
@@ -290,7 +290,7 @@ def test_mjx_and_mujoco_c_agree_on_the_same_actions(played) -> None:
     task, states, trajectories, _, held = played
     steps, bound = TOLERANCE[task.name]
     for trajectory in (trajectories[0], held):
-        robots = twins(task, jax.tree.map(lambda leaf: leaf[:TWINS], states))
+        robots = make_twins(task, jax.tree.map(lambda leaf: leaf[:TWINS], states))
         observed = []
         for actions in np.asarray(trajectory.action)[:steps, :TWINS]:
             observed.append(np.stack([robot.observation for robot in robots]))
@@ -345,7 +345,7 @@ def test_a_task_must_declare_as_many_actions_as_it_has_actuators() -> None:
 def _goals(name, count):
     """Goals of many starts of the training set."""
     task = get_task(name)
-    robot = twins(task, _first(task, jax.random.key(0), 1))[0]
+    robot = make_twins(task, _first(task, jax.random.key(0), 1))[0]
     observation = jnp.asarray(robot.observation)
     sample = jax.jit(jax.vmap(lambda key: task.sample_goal(key, observation, "train")))
     return sample(jax.random.split(jax.random.key(1), count))
