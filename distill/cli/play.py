@@ -101,8 +101,8 @@ def play_command(
     from teachers.measures import measure_outcomes
     from teachers.runs.outputs import require_new_file
     from teachers.simulation.animate import animate
+    from teachers.simulation.image_files import ANIMATIONS
     from teachers.simulation.play import play_in_c
-    from teachers.simulation.render import ANIMATIONS
     from teachers.simulation.trajectory import distance_until_termination
     from teachers.simulation.viewer import RealTime, viewer
     from teachers.tasks.disturbance import Disturbances

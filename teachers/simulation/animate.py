@@ -5,7 +5,9 @@ from etils import epath
 
 from teachers.runs.outputs import require_new_file
 from teachers.simulation.c_twin import Twin
-from teachers.simulation.render import Pose, render, write_animation, write_image
+from teachers.simulation.image_files import write_animation, write_image
+from teachers.simulation.render import render
+from teachers.simulation.scene import Pose
 from teachers.simulation.trajectory import Trajectory
 from teachers.tasks import Task
 
@@ -18,12 +20,12 @@ def animate(task: Task, recording: Trajectory, file: epath.PathLike, episodes: i
 
     Args:
         task: what was played.
-        recording: from `play_in_c`.
+        recording: as `play_in_c` returns it.
         file: a `.gif` or `.mp4`.
         episodes: how many to show.
 
     Returns:
-        What drew the pictures: `egl`, `osmesa` or `matplotlib`.
+        The backend that drew the pictures: `egl`, `osmesa` or `matplotlib`.
 
     Raises:
         InputError: the file has another ending, or its folder cannot be written.
@@ -51,7 +53,7 @@ def picture(task: Task, file: epath.PathLike, seed: int = 0) -> str:
         seed: of state and goal.
 
     Returns:
-        What drew it: `egl`, `osmesa` or `matplotlib`.
+        The backend that drew it: `egl`, `osmesa` or `matplotlib`.
 
     Raises:
         InputError: the file has another ending, exists, or cannot be written.

@@ -16,17 +16,19 @@ from teachers.tasks.disturbance import MAX_DELAY, Disturbed, find_pushed_body, s
 class Twin:
     """One environment of a task in MuJoCo C, stepped at the task's control period."""
 
-    def __init__(self, task: Task, disturbed: Disturbed | None = None) -> None:
+    def __init__(self, task: Task, disturbance: Disturbed | None = None) -> None:
         """Builds an environment in the model's initial state.
 
         Args:
             task: what is simulated.
-            disturbed: the disturbance of one environment. Its noise is not part of `observation`; see `sense`.
+            disturbance: of one environment. Its noise is not part of `observation`; see `sense`.
         """
         self.task = task
-        self._disturbed = disturbed
-        self._model = task.model if disturbed is None else scale_model_in_c(task.model, disturbed)
-        self._pushed_body = find_pushed_body(self._model).body if disturbed else 0
+        self._disturbance = disturbance
+        self._model = (
+            task.model if disturbance is None else scale_model_in_c(task.model, disturbance)
+        )
+        self._pushed_body = find_pushed_body(self._model).body if disturbance else 0
         self._data = mujoco.MjData(self._model)
         self._steps = 0
         self._pending: list[np.ndarray] = []
@@ -52,12 +54,12 @@ class Twin:
 
     def step(self, action: Float[np.ndarray, "act"]) -> None:
         """Advances by one control period with `action` in [-1, 1], or with the earlier one that a delay selects."""
-        if (disturbed := self._disturbed) is not None:
+        if (disturbance := self._disturbance) is not None:
             self._pending = [np.array(action), *self._pending[:MAX_DELAY]]
-            action = self._pending[int(disturbed.delay)]
-            is_pushed = self._steps == int(disturbed.push_step)
+            action = self._pending[int(disturbance.delay)]
+            is_pushed = self._steps == int(disturbance.push_step)
             force = self._data.xfrc_applied[self._pushed_body]
-            force[:2] = np.asarray(disturbed.push) if is_pushed else 0.0
+            force[:2] = np.asarray(disturbance.push) if is_pushed else 0.0
         self._data.ctrl[:] = self.task.control(action)
         mujoco.mj_step(self._model, self._data, nstep=self.task.substeps)
         self._steps += 1
@@ -76,9 +78,9 @@ class Twin:
 
     def sense(self, random: np.random.Generator) -> Float[np.ndarray, "obs"]:
         """Returns the observation with the noise of the disturbance, float32."""
-        if self._disturbed is None:
+        if self._disturbance is None:
             return self.observation
-        deviation = float(self._disturbed.noise) * self.task.observation_scale
+        deviation = float(self._disturbance.noise) * self.task.observation_scale
         noise = random.standard_normal(self.task.observation_size)
         return (self.observation + deviation * noise).astype(np.float32)
 

@@ -1,10 +1,10 @@
-"""Draws pictures with MuJoCo's renderer, as a process of its own: `python gl_worker.py REQUEST`.
+"""Draws pictures with MuJoCo's renderer, in a process of its own: `python gl_worker.py REQUEST`.
 
 REQUEST is JSON: `size` (pixels), `lookat`, `distance`, `azimuth` and `elevation` of the camera, `goal` (the goal's
-index among the mocap bodies) and `model_bytes`. Standard input brings so many bytes of a model, answered with one
-byte when all is ready; then, for each picture, joint positions and the goal's place as float64, answered with the
-picture's pixels as uint8. It ends with its input. `MUJOCO_GL` names the GL library. It imports nothing of the
-project, so that it starts fast.
+index among the mocap bodies) and `model_bytes`. Standard input contains that many bytes of a model, answered with one
+byte when all is ready; then, for each picture, joint positions and the goal's position as float64, answered with the
+picture's pixels as uint8. The process ends when its input ends. `MUJOCO_GL` names the GL library. It imports nothing of
+the project, so that it starts fast.
 """
 
 import json
@@ -17,8 +17,8 @@ import numpy as np
 
 
 def main(request: dict[str, Any]) -> None:
-    """Draws what comes in on standard input."""
-    # A GL library may print: what is for standard output goes to standard error from here on.
+    """Draws what standard input asks for."""
+    # A GL library may print: from here on its standard output goes to standard error.
     with open(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
         content = sys.stdin.buffer.read(request["model_bytes"])

@@ -21,7 +21,8 @@ from jaxtyping import Float
 
 from teachers.runs.errors import InputError
 from teachers.simulation.c_twin import Twin
-from teachers.simulation.render import Frame, Pose, Renderer
+from teachers.simulation.render import Renderer
+from teachers.simulation.scene import Frame, Pose
 from teachers.tasks import GoalSet, Task
 from teachers.tasks.registry import get_task, task_names
 
@@ -54,10 +55,10 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
         goal_set: GoalSet | None = None,
         render_size: int = 320,
     ) -> None:
-        """Builds an environment; `reset` starts its first episode.
+        """Builds an environment, whose first episode starts with `reset`.
 
         Args:
-            task: a `Task`, or whatever `get_task` takes: a name, or `path/to/file.py:Class`.
+            task: a `Task`, or what `get_task` takes: a name, or `path/to/file.py:Class`.
             render_mode: `rgb_array`, for `render`.
             goal_set: `train` or `eval`; by default the one that results are measured on.
             render_size: pixels of a picture's edge.
@@ -66,7 +67,7 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
             InputError: there is no such task, render mode or goal set.
         """
         self.task = task if isinstance(task, Task) else get_task(task)
-        self.goal_set = _goal_set(self.task, goal_set)
+        self.goal_set = _choose_goal_set(self.task, goal_set)
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise InputError(f"render_mode = {render_mode!r}; choose 'rgb_array' or None")
         self.render_mode = render_mode
@@ -100,28 +101,28 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
         """
         if unknown := set(options or {}) - {"goal"}:
             raise InputError(f"unknown options {sorted(unknown)}; there is 'goal' alone")
-        given = (options or {}).get("goal")
-        if given is not None:
-            given = _vector(given, self.task.goal_size, "goal")
+        chosen_goal = (options or {}).get("goal")
+        if chosen_goal is not None:
+            chosen_goal = _to_vector(chosen_goal, self.task.goal_size, "goal")
         super().reset(seed=seed)
         key = jax.random.key(int(self.np_random.integers(2**31)))
-        goal = self._twin.restart(key, self.goal_set)
-        self._goal = goal if given is None else given
+        sampled_goal = self._twin.restart(key, self.goal_set)
+        self._goal = sampled_goal if chosen_goal is None else chosen_goal
         self._steps = 0
-        return self._outcome()
+        return self._observe()
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """One control period with `action` `[act]` in [-1, 1], beyond which it is clipped.
+        """Advances by one control period with `action` `[act]`, clipped to [-1, 1].
 
         Raises:
             InputError: the action has another size, or is not finite.
-            ResetNeeded: no episode was started.
+            ResetNeeded: no episode has been started.
         """
         if self._goal is None:
             raise gymnasium.error.ResetNeeded("call `reset` before `step`")
-        self._twin.step(_vector(action, self.task.action_size, "action"))
+        self._twin.step(_to_vector(action, self.task.action_size, "action"))
         self._steps += 1
-        observation, info = self._outcome()
+        observation, info = self._observe()
         goals = observation["achieved_goal"], observation["desired_goal"]
         return (
             observation,
@@ -132,7 +133,7 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
         )
 
     def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
-        """0 where the goals are within the success radius of each other and -1 elsewhere.
+        """Returns 0 where the goals are within the success radius of each other, and -1 elsewhere.
 
         Args:
             achieved_goal: `[*batch, goal]`.
@@ -142,24 +143,24 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
         Returns:
             `[*batch]`, float32.
         """
-        apart = self.task.goal_distance(np.asarray(achieved_goal), np.asarray(desired_goal))
-        near = apart < self.task.success_radius
-        return np.where(near, np.float32(0.0), np.float32(-1.0))[()]
+        distance = self.task.goal_distance(np.asarray(achieved_goal), np.asarray(desired_goal))
+        is_near = distance < self.task.success_radius
+        return np.where(is_near, np.float32(0.0), np.float32(-1.0))[()]
 
     def compute_terminated(
         self, achieved_goal: Any, desired_goal: Any, info: dict[str, Any]
     ) -> bool:
-        """Whether the episode ended early at the step that `info` is from; the goals have no say in it."""
+        """Returns whether the episode ended early at the step of `info`, which does not depend on the goals."""
         return bool(info["is_terminated"])
 
     def compute_truncated(
         self, achieved_goal: Any, desired_goal: Any, info: dict[str, Any]
     ) -> bool:
-        """Whether the episode was over at the step that `info` is from; the goals have no say in it."""
+        """Returns whether the episode was complete at the step of `info`, which does not depend on the goals."""
         return bool(info["steps"] >= self.task.episode_steps)
 
     def render(self) -> Frame | None:
-        """A picture of the present state and goal, uint8 `[height, width, 3]`; None without a render mode."""
+        """Returns a picture of the current state and goal, uint8 `[height, width, 3]`; None without a render mode."""
         if self.render_mode is None:
             gymnasium.logger.warn("render() draws nothing; make it with render_mode='rgb_array'")
             return None
@@ -174,7 +175,7 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
         return self._open_renderer().backend
 
     def close(self) -> None:
-        """Ends the process that draws; `render` would start another."""
+        """Ends the process that draws; `render` starts another one."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
@@ -184,12 +185,12 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
             self._renderer = Renderer(self.task, self._render_size)
         return self._renderer
 
-    def _outcome(self) -> tuple[Observation, dict[str, Any]]:
+    def _observe(self) -> tuple[Observation, dict[str, Any]]:
         assert self._goal is not None
         observation = self._twin.observation
         terminated = bool(self._steps and self.task.terminated(observation))
         within = bool(self.task.distance(observation, self._goal) < self.task.success_radius)
-        seen = {
+        observations = {
             "observation": observation,
             "achieved_goal": np.array(self.task.achieved_goal(observation), np.float32),
             "desired_goal": self._goal.copy(),
@@ -199,10 +200,10 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
             "is_terminated": terminated,
             "steps": self._steps,
         }
-        return seen, info
+        return observations, info
 
 
-def _goal_set(task: Task, goal_set: GoalSet | None) -> GoalSet:
+def _choose_goal_set(task: Task, goal_set: GoalSet | None) -> GoalSet:
     if goal_set is None:
         return task.evaluation_goals
     if goal_set not in task.goal_sets:
@@ -212,8 +213,12 @@ def _goal_set(task: Task, goal_set: GoalSet | None) -> GoalSet:
     return goal_set
 
 
-def _vector(value: Any, size: int, what: str) -> Float[np.ndarray, "n"]:
-    """A copy of `value` as float32 `[size]`."""
+def _to_vector(value: Any, size: int, what: str) -> Float[np.ndarray, "n"]:
+    """Returns a copy of `value` as float32 `[size]`.
+
+    Raises:
+        InputError: it has another size, or is not finite.
+    """
     vector = np.array(value, np.float32)
     if vector.shape != (size,):
         raise InputError(f"{what} has shape {vector.shape}; give ({size},)")
@@ -222,7 +227,7 @@ def _vector(value: Any, size: int, what: str) -> Float[np.ndarray, "n"]:
     return vector
 
 
-# What Gymnasium does not take as an id, a package's careless entry point say, is no task's name either.
+# An entry point may have a name that Gymnasium does not take as an id, and that no task may have.
 for _name in filter(re.compile(r"[\w-]+").fullmatch, task_names()):
     gymnasium.register(
         id=f"{NAMESPACE}/{_name}-v0",

@@ -1,4 +1,4 @@
-"""Plays at the robot's own pace, and shows it in MuJoCo's viewer where there is a display."""
+"""Plays in real time, and shows the robot in MuJoCo's viewer where there is a display."""
 
 import contextlib
 import os
@@ -13,17 +13,17 @@ import numpy as np
 from teachers.runs.errors import InputError
 from teachers.simulation.c_twin import Twin
 from teachers.simulation.play import Watch
-from teachers.simulation.render import goal_marker, scene
+from teachers.simulation.scene import build_scene, find_goal_marker
 from teachers.tasks import Task
 
-CLOSING = 5.0  # s that a window may take to close
+CLOSE_TIMEOUT = 5.0  # s for a window to close
 
 
 class RealTime:
-    """Waits, after each control step, until a robot would do the next.
+    """Waits after each control step until the next one is due on a robot.
 
     Attributes:
-        missed: how many steps were not done when the next was due.
+        missed: how many steps were not finished when the next one was due.
     """
 
     def __init__(
@@ -34,13 +34,13 @@ class RealTime:
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Prepares to wait; the first step begins when it likes.
+        """Prepares to wait; the first step may begin at any time.
 
         Args:
-            task: whose control period is kept.
-            show: what to do with every step first.
-            clock: gives s that only grow.
-            sleep: waits so many s.
+            task: whose control period is used.
+            show: called with each step first.
+            clock: returns a time in s that never decreases.
+            sleep: waits for a time in s.
         """
         self.missed = 0
         self._period, self._show = task.control_period, show
@@ -48,7 +48,7 @@ class RealTime:
         self._due: float | None = None
 
     def __call__(self, robot: Twin, goal: np.ndarray) -> None:
-        """To be called after each step of `robot` towards `goal`."""
+        """Waits after a step of `robot` towards `goal`."""
         if self._show is not None:
             self._show(robot, goal)
         now = self._clock()
@@ -63,7 +63,7 @@ class RealTime:
 
 @contextlib.contextmanager
 def viewer(task: Task) -> Iterator[Watch]:
-    """MuJoCo's viewer in a window of its own: gives a function that shows a robot and its goal in it.
+    """Opens MuJoCo's viewer in a window, and yields a function that shows a robot and its goal in it.
 
     Raises:
         InputError: there is no display, or the window was closed.
@@ -72,15 +72,15 @@ def viewer(task: Task) -> Iterator[Watch]:
         raise InputError("there is no display for a viewer; write an animation with --video")
     import mujoco.viewer
 
-    model = scene(task)
+    model = build_scene(task)
     data = mujoco.MjData(model)
-    marker = goal_marker(model)
-    before = set(threading.enumerate())
+    marker = find_goal_marker(model)
+    threads_before = set(threading.enumerate())
     try:
         window: Any = mujoco.viewer.launch_passive(
             model, data, show_left_ui=False, show_right_ui=False
         )
-    except Exception as error:  # of GLFW, of macOS without mjpython
+    except Exception as error:  # from GLFW, or from macOS without mjpython
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"the viewer cannot be opened ({reason}); write an animation with --video"
@@ -101,5 +101,5 @@ def viewer(task: Task) -> Iterator[Watch]:
         yield show
     finally:
         window.close()
-        for thread in set(threading.enumerate()) - before:
-            thread.join(CLOSING)  # left alone it crashes when Python ends
+        for thread in set(threading.enumerate()) - threads_before:
+            thread.join(CLOSE_TIMEOUT)  # a thread that is still running crashes when Python ends

@@ -23,7 +23,7 @@ def assert_found(task, *problems: str) -> None:
     assert len(found) == len(problems), found
 
 
-def test_nothing_is_found_in_a_good_task() -> None:
+def test_check_task_of_good_task_finds_nothing() -> None:
     assert check_task(Cart()) == []
 
 
@@ -38,7 +38,7 @@ class Undeclared(Cart):
         return spec
 
 
-def test_declaration_and_what_mjx_does_not_take() -> None:
+def test_check_task_finds_wrong_declaration_and_unsupported_model() -> None:
     assert_found(
         Undeclared(),
         "action field 'force': unit is empty",
@@ -58,7 +58,7 @@ class Types(Cart):
     goal_sets = None
 
 
-def test_what_is_of_another_type() -> None:
+def test_check_task_finds_attributes_of_wrong_type() -> None:
     assert_found(
         Types(),
         "success_radius: None",
@@ -76,12 +76,12 @@ class Gripper(Cart):
         return super().control(-action)
 
 
-def test_an_actions_limits_may_fall() -> None:
+def test_check_task_accepts_falling_action_limits() -> None:
     assert check_task(Gripper()) == []
 
 
 @pytest.mark.parametrize("name", list(TASKS))
-def test_nothing_is_found_in_what_the_tasks_of_the_suite_declare(name) -> None:
+def test_check_declaration_of_shipped_tasks_finds_nothing(name) -> None:
     task = get_task(name)
     report = ProblemReport(task)
     check_declaration(task, report)
@@ -132,11 +132,11 @@ class Raises(Cart):
         (Raises, ["observe: raises AttributeError"]),
     ],
 )  # fmt: skip
-def test_what_jax_cannot_use(task, problems) -> None:
+def test_check_task_finds_functions_that_jax_cannot_use(task, problems) -> None:
     assert_found(task(), *problems)
 
 
-def test_a_fault_is_located_in_the_file_of_the_task() -> None:
+def test_check_task_locates_error_in_task_file() -> None:
     (line,) = check_task(Raises())
     assert __file__ in line
 
@@ -182,7 +182,7 @@ class Remembers(Cart):
         ]),
     ],
 )  # fmt: skip
-def test_goals_are_functions_of_observations(task, problems) -> None:
+def test_check_task_finds_goals_that_are_no_function_of_observation(task, problems) -> None:
     assert_found(task(), *problems)
 
 
@@ -218,7 +218,7 @@ class Idle(Cart):
         return observation[..., 0] < 0.2
 
 
-def test_resets_actions_and_scales() -> None:
+def test_check_task_finds_wrong_resets_actions_and_scales() -> None:
     assert_found(
         Idle(),
         "train goals: all 64 resets draw the same, [0.1]",
@@ -241,7 +241,7 @@ class TwoEngines(Cart):
         return 1000 * super().sample_goal(key, observation, goal_set)
 
 
-def test_engines_that_differ_and_goals_in_another_unit() -> None:
+def test_check_task_finds_differing_engines_and_goal_units() -> None:
     assert_found(
         TwoEngines(),
         "goal field 'position': train goals lie",
@@ -255,5 +255,5 @@ class Divides(Cart):
         return super().observe(data) / (data.time * 0)
 
 
-def test_numbers_that_are_not_finite() -> None:
+def test_check_task_finds_numbers_that_are_not_finite() -> None:
     assert_found(Divides(), "observation field 'position': is not finite at a reset")

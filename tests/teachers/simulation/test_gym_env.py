@@ -36,7 +36,7 @@ def play(env, steps, seed=0):
 @pytest.mark.filterwarnings("ignore:.*A Box observation space m.*imum value is -?infinity")
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", TASKS)
-def test_gymnasiums_own_checker_is_content(name) -> None:
+def test_task_env_passes_gymnasium_checker(name) -> None:
     env = gymnasium.make(f"crl-distill/{name}-v0")
     check_env(env.unwrapped, skip_render_check=True)
     sizes = {key: box.shape for key, box in env.observation_space.items()}
@@ -52,13 +52,13 @@ def test_gymnasiums_own_checker_is_content(name) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*A Box observation space m.*imum value is -?infinity")
 @pytest.mark.filterwarnings("error")
-def test_gymnasiums_own_checker_is_content_with_the_pictures() -> None:
+def test_task_env_with_render_mode_passes_gymnasium_checker() -> None:
     env = gymnasium.make("crl-distill/reacher-v0", render_mode="rgb_array", render_size=32)
     check_env(env.unwrapped)
     env.close()
 
 
-def test_an_id_can_name_the_module_that_registers_it() -> None:
+def test_gymnasium_make_imports_module_named_in_id() -> None:
     code = """
 import gymnasium
 env = gymnasium.make("export.gym_env:crl-distill/point_u_maze-v0")
@@ -68,7 +68,7 @@ print(env.reset(seed=0)[0]["desired_goal"].shape)
     assert done.stdout.strip() == "(2,)", done.stderr
 
 
-def test_episodes_start_as_the_task_says() -> None:
+def test_reset_starts_as_task_reset() -> None:
     env = TaskEnv("reacher", goal_set="train")
     observation, info = env.reset(seed=3)
     key = jax.random.key(int(np.random.default_rng(3).integers(2**31)))
@@ -79,7 +79,7 @@ def test_episodes_start_as_the_task_says() -> None:
     assert not info["is_terminated"]
 
 
-def test_goals_are_those_of_the_goal_set() -> None:
+def test_reset_draws_from_goal_set() -> None:
     def goals(**options):
         env = TaskEnv("point_u_maze", **options)
         return np.stack([env.reset(seed=i)[0]["desired_goal"] for i in range(40)])
@@ -89,7 +89,7 @@ def test_goals_are_those_of_the_goal_set() -> None:
     assert goals(goal_set="train")[:, 1].max() > 0.5
 
 
-def test_a_seed_decides_all_later_episodes() -> None:
+def test_reset_seed_determines_later_episodes() -> None:
     one, other = TaskEnv("reacher"), TaskEnv("reacher")
     np.testing.assert_array_equal(play(one, 10, seed=1), play(other, 10, seed=1))
     for env in (one, other):
@@ -98,7 +98,7 @@ def test_a_seed_decides_all_later_episodes() -> None:
     assert not np.allclose(play(one, 10, seed=2), play(other, 10, seed=1))
 
 
-def test_a_given_goal_is_used_and_leaves_later_episodes_as_they_were() -> None:
+def test_reset_with_goal_keeps_later_episodes() -> None:
     env = TaskEnv("reacher")
     free = [env.reset(seed=0)[0], env.reset()[0]]
     given = [env.reset(seed=0, options={"goal": [0.1, 0.05]})[0], env.reset()[0]]
@@ -107,7 +107,7 @@ def test_a_given_goal_is_used_and_leaves_later_episodes_as_they_were() -> None:
     np.testing.assert_array_equal(given[1]["desired_goal"], free[1]["desired_goal"])
 
 
-def test_rewards_are_zero_within_the_radius_for_any_leading_axes() -> None:
+def test_compute_reward_accepts_leading_axes() -> None:
     env = TaskEnv("reacher")
     goal = np.zeros((2, 3, 2), np.float32)
     achieved = goal.copy()
@@ -119,7 +119,7 @@ def test_rewards_are_zero_within_the_radius_for_any_leading_axes() -> None:
     assert env.compute_reward(achieved[0, 0], goal[0, 0], {}) == 0.0
 
 
-def test_a_step_says_what_compute_says_and_success_is_the_tasks() -> None:
+def test_step_agrees_with_compute_functions_and_task_success() -> None:
     env = TaskEnv("reacher")
     start = env.reset(seed=0)[0]
     tip = start["achieved_goal"]
@@ -140,7 +140,7 @@ def test_a_step_says_what_compute_says_and_success_is_the_tasks() -> None:
     assert 0 < sum(successes) < 100
 
 
-def test_tasks_of_the_users_own_end_early_and_then_do_not_count_as_a_success() -> None:
+def test_step_terminated_is_no_success() -> None:
     env = TaskEnv(FallingReacher())
     for seed in range(20):
         observation, _ = env.reset(seed=seed)
@@ -157,7 +157,7 @@ def test_tasks_of_the_users_own_end_early_and_then_do_not_count_as_a_success() -
     pytest.fail("no episode ended early")
 
 
-def test_actions_beyond_the_range_are_clipped() -> None:
+def test_step_clips_actions() -> None:
     one, other = TaskEnv("reacher"), TaskEnv("reacher")
     for env in (one, other):
         env.reset(seed=0)
@@ -165,7 +165,7 @@ def test_actions_beyond_the_range_are_clipped() -> None:
     np.testing.assert_array_equal(far[0]["observation"], near[0]["observation"])
 
 
-def test_wrong_input_is_refused() -> None:
+def test_task_env_refuses_wrong_input() -> None:
     with pytest.raises(InputError, match="no goal set 'eval'; choose one of: train"):
         TaskEnv("reacher", goal_set="eval")
     with pytest.raises(InputError, match="did you mean 'reacher'"):
@@ -187,7 +187,7 @@ def test_wrong_input_is_refused() -> None:
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
-def test_environments_side_by_side_start_again_by_themselves(mode) -> None:
+def test_task_env_autoresets_in_vector_env(mode) -> None:
     envs = gymnasium.vector.SyncVectorEnv(
         [lambda: TaskEnv(ShortReacher())] * 3, autoreset_mode=mode
     )
@@ -209,7 +209,7 @@ def test_environments_side_by_side_start_again_by_themselves(mode) -> None:
     envs.close()
 
 
-def test_make_vec_gives_each_environment_its_own_episode() -> None:
+def test_make_vec_gives_environments_different_episodes() -> None:
     envs = gymnasium.make_vec("crl-distill/reacher-v0", num_envs=4)
     observation, info = envs.reset(seed=0)
     alone = gymnasium.make("crl-distill/reacher-v0").reset(seed=2)[0]
@@ -223,7 +223,7 @@ def test_make_vec_gives_each_environment_its_own_episode() -> None:
     envs.close()
 
 
-def test_an_exported_policy_plays(export_folder) -> None:
+def test_task_env_plays_exported_policy(export_folder) -> None:
     policy = Policy(export_folder / "policy.onnx", normalized=True)
     env = gymnasium.make("crl-distill/reacher-v0")
     observation, info = env.reset(seed=0)
@@ -234,7 +234,7 @@ def test_an_exported_policy_plays(export_folder) -> None:
     assert info["steps"] == env.unwrapped.task.episode_steps
 
 
-def test_every_step_can_be_drawn_by_one_process(monkeypatch) -> None:
+def test_render_draws_every_step_in_one_process(monkeypatch) -> None:
     opened = []
     monkeypatch.setattr(
         "teachers.simulation.gym_env.Renderer",
@@ -252,7 +252,7 @@ def test_every_step_can_be_drawn_by_one_process(monkeypatch) -> None:
     env.close()
 
 
-def test_without_a_render_mode_nothing_is_drawn() -> None:
+def test_render_without_render_mode_returns_none() -> None:
     env = TaskEnv("reacher")
     env.reset()
     with pytest.warns(UserWarning, match="render_mode='rgb_array'"):

@@ -15,13 +15,13 @@ from teachers.tasks.reacher import LINKS, TORQUE
 from teachers.tasks.registry import get_task
 
 
-def test_mjx_and_mujoco_c_play_the_same_episodes(student_run, export_folder) -> None:
+def test_play_in_c_has_outcomes_of_mjx(student_run, export_folder) -> None:
     in_mjx = open_policy(student_run).evaluate(8, 3, ignore_progress)
     in_c = open_policy(export_folder / "policy.onnx").evaluate(8, 3, ignore_progress)
     np.testing.assert_allclose(in_c.time_at_goal, in_mjx.time_at_goal, atol=0.021)
 
 
-def test_both_engines_are_disturbed_alike(student_run, export_folder) -> None:
+def test_play_in_c_is_disturbed_as_mjx(student_run, export_folder) -> None:
     student, act = load_student(student_run), open_policy(export_folder / "policy.onnx").act
     some = Disturbances(delay=(0, 3), mass=(0.7, 1.3), friction=(0.5, 1.5), push=2.0)
     calm = play_in_c(student.task, act, 8, 3)
@@ -33,7 +33,7 @@ def test_both_engines_are_disturbed_alike(student_run, export_folder) -> None:
     np.testing.assert_allclose(in_c.time_at_goal, in_mjx.time_at_goal, atol=0.031)
 
 
-def test_what_is_sensed_is_as_noisy_as_asked(export_folder) -> None:
+def test_play_in_c_adds_sensor_noise(export_folder) -> None:
     task, act = get_task("reacher"), open_policy(export_folder / "policy.onnx").act
     calm = play_in_c(task, act, 64, 0)
     noise = play_in_c(task, act, 64, 0, disturbances=Disturbances(noise=0.5)).observation[0]
@@ -41,7 +41,7 @@ def test_what_is_sensed_is_as_noisy_as_asked(export_folder) -> None:
     assert 0.45 < found < 0.55
 
 
-def test_a_controller_written_by_hand_reaches_its_goals() -> None:
+def test_play_in_c_with_handwritten_controller_reaches_goals() -> None:
     def pull(
         observation, goal
     ):  # the tip by a spring, through the transposed Jacobian, with damping
@@ -61,7 +61,7 @@ def test_a_controller_written_by_hand_reaches_its_goals() -> None:
     assert measure_outcomes(task, distance_until_termination(at_rest)).success_at_end.mean() < 0.2
 
 
-def test_many_episodes_are_played_in_parts_that_make_no_difference(
+def test_play_in_c_does_not_depend_on_batches(
     export_folder, monkeypatch
 ) -> None:
     task, policy = get_task("reacher"), open_policy(export_folder / "policy.onnx").act
@@ -75,7 +75,7 @@ def test_many_episodes_are_played_in_parts_that_make_no_difference(
     assert seen == sorted(seen)
 
 
-def test_recordings_start_at_the_evaluations_states(export_folder) -> None:
+def test_play_in_c_starts_are_determined_by_seed(export_folder) -> None:
     task = get_task("reacher")
     policy = open_policy(export_folder / "policy.onnx").act
     first, again, other = (play_in_c(task, policy, 3, seed) for seed in (0, 0, 1))
@@ -88,7 +88,7 @@ def test_recordings_start_at_the_evaluations_states(export_folder) -> None:
 
 
 @pytest.mark.parametrize(("episodes", "frames"), [(1, 50), (2, 100)])
-def test_an_animation_shows_episodes_at_their_true_speed(
+def test_animate_shows_episodes_in_real_time(
     export_folder, tmp_path, episodes, frames
 ) -> None:
     import imageio.v3 as imageio

@@ -25,7 +25,7 @@ def played():
     return task, *play(jax.random.key(0))
 
 
-def test_step_index_counts_up_and_restarts_after_the_end(played) -> None:
+def test_rollout_step_index_restarts_with_episode(played) -> None:
     task, _, _, trajectory = played
     steps, terminated = np.asarray(trajectory.steps), np.asarray(trajectory.terminated)
     assert terminated.any()
@@ -35,7 +35,7 @@ def test_step_index_counts_up_and_restarts_after_the_end(played) -> None:
     np.testing.assert_array_equal(steps[1:], expected)
 
 
-def test_a_restart_draws_a_new_goal_and_a_new_state(played) -> None:
+def test_rollout_restart_draws_new_goal_and_state(played) -> None:
     _, states, _, trajectory = played
     steps, goals = np.asarray(trajectory.steps), np.asarray(trajectory.goal)
     starts = steps == 0
@@ -47,14 +47,14 @@ def test_a_restart_draws_a_new_goal_and_a_new_state(played) -> None:
     np.testing.assert_array_equal(goals[0], states.goal)
 
 
-def test_the_goal_stays_within_an_episode(played) -> None:
+def test_rollout_goal_is_constant_within_episode(played) -> None:
     _, _, _, trajectory = played
     goals, steps = np.asarray(trajectory.goal), np.asarray(trajectory.steps)
     same = steps[1:] > 0
     np.testing.assert_array_equal(goals[1:][same], goals[:-1][same])
 
 
-def test_distance_is_measured_after_the_step_against_that_episodes_goal(played) -> None:
+def test_rollout_distance_is_after_step_to_goal_of_episode(played) -> None:
     _, _, _, trajectory = played
     tip = np.asarray(trajectory.observation)[1:, :, 6:8]  # before the next step
     goal = np.asarray(trajectory.goal)[:-1]
@@ -64,7 +64,7 @@ def test_distance_is_measured_after_the_step_against_that_episodes_goal(played) 
     np.testing.assert_allclose(measured[goes_on], expected[goes_on], rtol=1e-5)
 
 
-def test_environments_that_go_on_are_not_disturbed_by_a_restart(played) -> None:
+def test_rollout_restart_leaves_other_environments_unchanged(played) -> None:
     _, _, _, trajectory = played
     angle = np.arctan2(trajectory.observation[..., 2], trajectory.observation[..., 0])
     jump = np.abs(np.angle(np.exp(1j * np.diff(angle, axis=0))))
@@ -72,7 +72,7 @@ def test_environments_that_go_on_are_not_disturbed_by_a_restart(played) -> None:
     assert jump[goes_on].max() < 0.6  # at most some 30 rad/s over 20 ms
 
 
-def test_reset_gives_every_environment_its_own_start() -> None:
+def test_reset_gives_environments_different_starts() -> None:
     states = jax.jit(lambda key: reset(Reacher(), key, 32, "train"))(jax.random.key(0))
     assert len(np.unique(states.goal, axis=0)) == 32
     assert len(np.unique(states.physics.qpos, axis=0)) == 32
@@ -87,7 +87,7 @@ class BreakingReacher(Reacher):
         return after._replace(qpos=jnp.where(after.qpos[0] > 1.0, jnp.nan, after.qpos))
 
 
-def test_a_broken_environment_restarts_alone() -> None:
+def test_rollout_restarts_only_broken_environment() -> None:
     task = BreakingReacher()
 
     @jax.jit
@@ -129,6 +129,6 @@ for seed in range(6):
 
 
 @pytest.mark.slow
-def test_many_humanoids_on_several_cores_do_not_come_to_a_standstill() -> None:
+def test_rollout_of_humanoids_on_several_cores_does_not_deadlock() -> None:
     # XLA's thread pool had them wait for each other for ever: see the flags in teachers/tasks/base.py.
     subprocess.run([sys.executable, "-c", STANDSTILL], timeout=400, check=True)

@@ -11,7 +11,7 @@ from export import play_in_c
 from export.artefacts import open_policy
 from teachers import InputError
 from teachers.simulation.c_twin import Twin
-from teachers.simulation.render import goal_marker, scene
+from teachers.simulation.scene import build_scene, find_goal_marker
 from teachers.simulation.viewer import RealTime, viewer
 from teachers.tasks.registry import get_task
 
@@ -42,7 +42,7 @@ class Window(SimpleNamespace):
         return contextlib.nullcontext()
 
     def sync(self) -> None:
-        marker = goal_marker(self.model)
+        marker = find_goal_marker(self.model)
         self.seen.append((self.data.qpos.copy(), self.data.mocap_pos[marker].copy()))
 
     def close(self) -> None:
@@ -63,7 +63,7 @@ def window(monkeypatch) -> list[Window]:
     return opened
 
 
-def test_steps_are_a_control_period_apart_and_late_ones_are_counted() -> None:
+def test_real_time_keeps_control_period_and_counts_missed_steps() -> None:
     task, clock = get_task("reacher"), Clock()
     busy, begun = [0.001, 0.001, 0.05, 0.001, 0.001], []
     pace = RealTime(task, clock=clock, sleep=clock.sleep)
@@ -75,7 +75,7 @@ def test_steps_are_a_control_period_apart_and_late_ones_are_counted() -> None:
     np.testing.assert_allclose(np.diff(begun), [0.001, 0.02, 0.05, 0.02], atol=1e-9)
 
 
-def test_the_viewer_shows_what_is_played(export_folder, window) -> None:
+def test_viewer_shows_played_episodes(export_folder, window) -> None:
     task = get_task("reacher")
     act = open_policy(export_folder / "policy.onnx").act
     with viewer(task) as show:
@@ -85,12 +85,12 @@ def test_the_viewer_shows_what_is_played(export_folder, window) -> None:
     assert len(qpos) == 2 * task.episode_steps
     np.testing.assert_array_equal(qpos[: task.episode_steps - 1], recording.qpos[1:, 0])
     np.testing.assert_allclose(goals[-1], task.goal_position(recording.goal[-1, 1]))
-    assert window[0].model.nq == scene(task).nq
+    assert window[0].model.nq == build_scene(task).nq
     alone = play_in_c(task, act, 2, 0)
     np.testing.assert_allclose(recording.distance, alone.distance, atol=1e-5)
 
 
-def test_a_closed_window_and_no_display_are_refused(export_folder, window, monkeypatch) -> None:
+def test_viewer_refuses_closed_window_and_missing_display(export_folder, window, monkeypatch) -> None:
     task = get_task("reacher")
     with viewer(task) as show:
         window[0].close()
@@ -102,7 +102,7 @@ def test_a_closed_window_and_no_display_are_refused(export_folder, window, monke
     assert_refused(refused, "there is no display for a viewer; write an animation with --video")
 
 
-def test_the_command_plays_in_real_time(export_folder) -> None:
+def test_play_command_counts_missed_steps_in_real_time(export_folder) -> None:
     played = run_json("play", export_folder / "policy.onnx", "--episodes", 1, "--real-time")
     assert isinstance(played["missed"], int)
     assert "missed" not in run_json("play", export_folder / "policy.onnx", "--episodes", 1)

@@ -83,7 +83,7 @@ def assert_apart(task, one, other, bound):
     assert np.abs((one - other) / task.observation_scale).max() > bound
 
 
-def test_a_disturbed_task_starts_the_same_episodes() -> None:
+def test_disturbed_by_keeps_starts() -> None:
     task = get_task("reacher")
     plain, disturbed = started(task, ENVS), started(task.disturbed_by(RANDOMIZED), ENVS)
     assert plain.disturbed == ()
@@ -96,7 +96,7 @@ def test_a_disturbed_task_starts_the_same_episodes() -> None:
     assert task.disturbances is None
 
 
-def test_draws_fill_their_ranges_and_differ_between_environments() -> None:
+def test_draw_disturbance_fills_ranges() -> None:
     task = get_task("reacher")
     found = drawn(task, CONDITIONS["all"], 500)
     assert isinstance(found, Disturbed)
@@ -116,7 +116,7 @@ def test_draws_fill_their_ranges_and_differ_between_environments() -> None:
     assert not found.pending.any()
 
 
-def test_without_disturbance_all_is_as_it_was(stepped) -> None:
+def test_step_with_neutral_disturbance_is_undisturbed_step(stepped) -> None:
     task, starts, actions, step = stepped
     neutral = disturbed(task, starts, CONDITIONS["clean"])
     plain = observed(step, starts, actions)
@@ -125,7 +125,7 @@ def test_without_disturbance_all_is_as_it_was(stepped) -> None:
 
 
 @pytest.mark.parametrize("delay", range(MAX_DELAY + 1))
-def test_a_delay_shifts_the_actions_by_so_many_steps(stepped, delay) -> None:
+def test_step_with_delay_shifts_actions(stepped, delay) -> None:
     task, starts, actions, step = stepped
     late = disturbed(task, starts, Disturbances(delay=(delay, delay)))
     shifted = np.concatenate([np.zeros_like(actions[:delay]), actions])[:STEPS]
@@ -135,7 +135,7 @@ def test_a_delay_shifts_the_actions_by_so_many_steps(stepped, delay) -> None:
         assert_apart(task, seen, observed(step, starts, actions), 1e-2)
 
 
-def test_each_environment_has_its_own_delay() -> None:
+def test_apply_delay_differs_between_environments() -> None:
     queue = drawn(get_task("reacher"), RANDOMIZED, 2)
     queue = queue._replace(delay=jnp.array([1, 3]), pending=jnp.zeros((2, MAX_DELAY, 1)))
     taken = []
@@ -146,7 +146,7 @@ def test_each_environment_has_its_own_delay() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.5])
-def test_a_mass_factor_does_what_it_does_in_mujoco_c(stepped, factor) -> None:
+def test_step_with_mass_factor_agrees_with_mujoco_c(stepped, factor) -> None:
     task, starts, actions, step = stepped
 
     def change(model):
@@ -160,7 +160,7 @@ def test_a_mass_factor_does_what_it_does_in_mujoco_c(stepped, factor) -> None:
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.5])
-def test_a_friction_factor_does_what_it_does_in_mujoco_c(stepped, factor) -> None:
+def test_step_with_friction_factor_agrees_with_mujoco_c(stepped, factor) -> None:
     task, starts, actions, step = stepped
 
     def change(model):
@@ -172,7 +172,7 @@ def test_a_friction_factor_does_what_it_does_in_mujoco_c(stepped, factor) -> Non
     assert_apart(task, seen, observed(step, starts, actions), 0.05)
 
 
-def test_every_constant_of_the_model_that_follows_from_mass_is_changed() -> None:
+def test_scale_model_agrees_with_set_const() -> None:
     task = get_task("point_u_maze")
     spec = task.build()
     # Besides walls, a body with friction of every kind, a tendon and a pair of its own.
@@ -210,7 +210,7 @@ def test_every_constant_of_the_model_that_follows_from_mass_is_changed() -> None
 
 
 @pytest.mark.parametrize("stepped", ["point_u_maze"], indirect=True)  # an arm is held
-def test_a_push_changes_the_speed_by_so_much_in_its_step_alone(stepped) -> None:
+def test_step_with_push_changes_speed_in_its_step_only(stepped) -> None:
     task, starts, actions, step = stepped
     # In the middle of the corridor, and without damping, which would take some of the speed.
     middle = jnp.tile(jnp.asarray(task.maze.start, jnp.float32), (ENVS, 1))
@@ -233,14 +233,14 @@ def test_a_push_changes_the_speed_by_so_much_in_its_step_alone(stepped) -> None:
     ("name", "body", "mass"),
     [("point_u_maze", "point", 0.3), ("ant_push", "torso", 0.911), ("ant_ball", "torso", 0.911)],
 )
-def test_the_robot_is_pushed_and_not_what_lies_about(name, body, mass) -> None:
+def test_find_pushed_body_excludes_loose_objects(name, body, mass) -> None:
     model = get_task(name).model
     robot = find_pushed_body(model)
     assert model.body(robot.body).name == body
     assert robot.mass == pytest.approx(mass, abs=1e-3)
 
 
-def test_noise_is_a_share_of_each_fields_scale() -> None:
+def test_sense_adds_noise_in_field_scales() -> None:
     task = get_task("reacher")
     clean = jax.tree.map(lambda leaf: leaf[0], started(task, ENVS))
     noise = jax.tree.map(lambda leaf: leaf[0], drawn(task, Disturbances(noise=0.1)))
@@ -266,7 +266,7 @@ def played():
     return play(jax.random.key(0))
 
 
-def test_policies_are_given_noise_and_trajectories_are_not(played) -> None:
+def test_rollout_gives_noise_to_policy_only(played) -> None:
     _, _, trajectory = played
     noise = np.asarray(trajectory.action - trajectory.observation[..., 4:6])
     assert noise.std() == pytest.approx(0.05 * 5.0, rel=0.05)
@@ -275,7 +275,7 @@ def test_policies_are_given_noise_and_trajectories_are_not(played) -> None:
     np.testing.assert_allclose(np.hypot(clean[..., :2], clean[..., 2:4]), 1.0, rtol=1e-5)
 
 
-def test_every_episode_is_disturbed_by_something_else(played) -> None:
+def test_rollout_draws_disturbance_for_each_episode(played) -> None:
     starts, states, trajectory = played
     began = np.asarray(trajectory.steps)[1:] == 0
     assert began.any(axis=0).all()
@@ -296,18 +296,18 @@ def test_every_episode_is_disturbed_by_something_else(played) -> None:
         ({"wind": 1.0}, "Extra inputs are not permitted"),
     ],
 )
-def test_ranges_are_checked(wrong, message) -> None:
+def test_disturbances_refuse_wrong_ranges(wrong, message) -> None:
     with pytest.raises(ValidationError, match=message):
         Disturbances.model_validate(wrong)
 
 
-def test_ranges_are_read_from_text_and_lists() -> None:
+def test_disturbances_read_text_and_lists() -> None:
     expected = Disturbances(delay=(0, 2), mass=(0.9, 1.1))
     assert Disturbances.model_validate({"delay": "0,2", "mass": "0.9, 1.1"}) == expected
     assert Disturbances.model_validate_json(expected.model_dump_json()) == expected
 
 
-def test_warp_is_refused_with_a_remedy(monkeypatch) -> None:
+def test_disturbed_by_refuses_warp(monkeypatch) -> None:
     task = get_task("reacher")
     with pytest.raises(InputError, match="use physics 'jax'"):
         task.disturbed_by(RANDOMIZED).simulated_by("warp", 4)

@@ -30,7 +30,7 @@ def write(folder, text: str = MINE, name: str = "mine.py"):
     return folder / name
 
 
-def test_a_file_gives_one_task_however_its_path_is_written(tmp_path, monkeypatch) -> None:
+def test_load_file_builds_one_task_for_all_spellings_of_path(tmp_path, monkeypatch) -> None:
     file = write(tmp_path)
     task = get_task(f"{file}:Mine")
     assert task.name == "mine"
@@ -41,7 +41,7 @@ def test_a_file_gives_one_task_however_its_path_is_written(tmp_path, monkeypatch
     assert get_task("reacher").source == ""
 
 
-def test_files_of_one_name_and_their_siblings_do_not_meet(tmp_path) -> None:
+def test_load_file_separates_files_and_imports_of_same_name(tmp_path) -> None:
     made = []
     for i in (1, 2):
         folder = tmp_path / f"robot{i}"
@@ -53,7 +53,7 @@ def test_files_of_one_name_and_their_siblings_do_not_meet(tmp_path) -> None:
     assert type(made[0]).__module__ != type(made[1]).__module__
 
 
-def test_a_file_runs_once_for_all_its_classes(tmp_path) -> None:
+def test_load_file_runs_file_once_for_all_classes(tmp_path) -> None:
     text = f"{MINE}    runs = []\nMine.runs.append(1)\nclass Other(Mine):\n    name = 'other'\n"
     file = write(tmp_path, text)
     assert get_task(f"{file}:Other").runs is get_task(f"{file}:Mine").runs == [1]
@@ -80,7 +80,7 @@ def test_a_file_runs_once_for_all_its_classes(tmp_path) -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_file_is_said_in_one_line(tmp_path, text, words) -> None:
+def test_load_file_describes_errors_in_one_line(tmp_path, text, words) -> None:
     file = tmp_path / "mine.py" if text is None else write(tmp_path, text)
     with pytest.raises(InputError) as caught:
         get_task(f"{file}:Mine")
@@ -92,12 +92,12 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(tmp_path, text, words) ->
 
 
 @pytest.mark.parametrize("reference", ["mine.py", "mine.py:", "mine.py:a b", "a\0.py:Mine"])
-def test_a_reference_without_class_is_refused(reference) -> None:
+def test_absolute_reference_refuses_reference_without_class(reference) -> None:
     with pytest.raises(InputError, match=r"write it as FILE\.py:Class"):
         get_task(reference)
 
 
-def test_a_file_that_failed_may_be_mended(tmp_path) -> None:
+def test_load_file_runs_corrected_file_again(tmp_path) -> None:
     file = write(tmp_path, "1 / 0")
     with pytest.raises(InputError):
         get_task(f"{file}:Mine")
@@ -105,7 +105,7 @@ def test_a_file_that_failed_may_be_mended(tmp_path) -> None:
     assert get_task(f"{file}:Mine").name == "mine"
 
 
-def test_the_configuration_names_the_file_absolutely_and_loads_nothing(
+def test_teacher_config_makes_reference_absolute_and_loads_nothing(
     tmp_path, monkeypatch
 ) -> None:
     file = write(tmp_path)
@@ -134,14 +134,14 @@ def tripwire(folder):
     return write(folder, f"{MINE}open({str(folder / 'ran')!r}, 'w').close()\n")
 
 
-def test_an_artefact_may_name_a_file_that_the_user_has_named(tmp_path, monkeypatch) -> None:
+def test_reopen_task_runs_file_that_user_has_named(tmp_path, monkeypatch) -> None:
     source = get_task(f"{write(tmp_path)}:Mine").source
     forget(monkeypatch)
     assert reopen_task("mine", source) is get_task(source)
 
 
 @pytest.mark.parametrize("change", ["never named", "changed", "moved"])
-def test_an_artefact_may_not_name_any_other_file(tmp_path, monkeypatch, change) -> None:
+def test_reopen_task_refuses_other_files(tmp_path, monkeypatch, change) -> None:
     file = tripwire(tmp_path)
     if change != "never named":
         get_task(f"{file}:Mine")
@@ -158,7 +158,7 @@ def test_an_artefact_may_not_name_any_other_file(tmp_path, monkeypatch, change) 
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_name_in_an_artefact_is_never_taken_for_a_file(tmp_path) -> None:
+def test_reopen_task_does_not_take_name_for_file(tmp_path) -> None:
     file = tripwire(tmp_path)
     with pytest.raises(InputError, match="unknown task"):
         reopen_task(f"{file}:Mine", "")
@@ -169,7 +169,7 @@ def test_the_name_in_an_artefact_is_never_taken_for_a_file(tmp_path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_without_a_cache_files_load_and_artefacts_ask(tmp_path, monkeypatch) -> None:
+def test_load_file_works_without_cache_and_reopen_task_refuses(tmp_path, monkeypatch) -> None:
     (tmp_path / "flat").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "flat"))
     source = get_task(f"{write(tmp_path)}:Mine").source
@@ -191,7 +191,7 @@ def install(monkeypatch, **values: str) -> None:
     monkeypatch.setattr(load, "entry_points", entry_points)
 
 
-def test_an_installed_package_offers_tasks_by_name(monkeypatch) -> None:
+def test_get_task_finds_installed_task(monkeypatch) -> None:
     install(monkeypatch, cart="examples.cart:Cart")
     task = get_task("cart")
     assert task is get_task("cart") is reopen_task("cart", "")
@@ -213,14 +213,14 @@ def test_an_installed_package_offers_tasks_by_name(monkeypatch) -> None:
         ({"trolley": "a:A", "trolley_": "b:B"}, "offered by a:A and by b:B"),
     ],
 )
-def test_a_package_that_offers_no_task_is_named(monkeypatch, values, words) -> None:
+def test_load_installed_describes_errors_in_one_line(monkeypatch, values, words) -> None:
     install(monkeypatch, **values)
     with pytest.raises(InputError, match=words) as caught:
         get_task("trolley")
     assert "\n" not in str(caught.value)
 
 
-def test_names_are_told_apart(monkeypatch, tmp_path) -> None:
+def test_get_task_prefers_shipped_names_and_refuses_duplicates(monkeypatch, tmp_path) -> None:
     install(monkeypatch, reacher="examples.cart:Cart", mine="examples.cart:Cart")
     assert type(get_task("reacher")).__name__ == "Reacher"
     with pytest.raises(InputError, match="'mine' is the name of another task"):

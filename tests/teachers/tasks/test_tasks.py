@@ -127,7 +127,7 @@ def played(request):
     return task, states, random[1:], finals, play(held, jax.random.key(0))[1]
 
 
-def test_figures_are_those_of_the_suite(task) -> None:
+def test_task_figures_match_suite(task) -> None:
     *figures, period, goal_sets = FIGURES[task.name]
     found = [task.observation_size, task.goal_size, task.action_size, task.episode_steps]
     assert figures == [*found, task.success_radius, task.hard_radius]
@@ -135,7 +135,7 @@ def test_figures_are_those_of_the_suite(task) -> None:
     assert task.goal_sets == goal_sets
 
 
-def test_the_suite_is_complete() -> None:
+def test_tasks_are_complete() -> None:
     assert set(TASKS) == set(FIGURES)
 
 
@@ -150,7 +150,7 @@ def test_the_suite_is_complete() -> None:
         ("point_big_maze", [-2.75, -2.75], [2.75, 2.75], False),
     ],
 )
-def test_goals_fill_their_region(name, low, high, of_distance) -> None:
+def test_sample_goal_fills_region(name, low, high, of_distance) -> None:
     goals = np.asarray(_goals(name, 2000))
     values = np.linalg.norm(goals[:, :2], axis=-1) if of_distance else goals
     margin = 0.02 * (np.max(high) - np.min(low)) + 1e-4
@@ -169,7 +169,7 @@ def test_goals_fill_their_region(name, low, high, of_distance) -> None:
         ("arm_binpick_hard", 0.15),
     ],
 )
-def test_arms_goals_lie_in_squares_of_the_suites_width(name, half_width) -> None:
+def test_sample_goal_of_arms_fills_squares_of_suite(name, half_width) -> None:
     extent = np.ptp(np.asarray(_goals(name, 2000)), axis=0)
     np.testing.assert_allclose(extent[:2], 2 * half_width, rtol=0.03)
 
@@ -178,7 +178,7 @@ def test_arms_goals_lie_in_squares_of_the_suites_width(name, half_width) -> None
     ("name", "low", "high"),
     [("ant", 0.2, 1.0), ("ant_push", 0.2, 1.0), ("humanoid_u_maze", 1.0, 2.0)],
 )
-def test_episodes_end_where_the_torso_leaves_its_healthy_height(name, low, high) -> None:
+def test_terminated_where_torso_leaves_healthy_height(name, low, high) -> None:
     task = get_task(name)
     heights = np.array([low - 0.01, low + 0.01, high - 0.01, high + 0.01], np.float32)
     observation = np.zeros((4, task.observation_size), np.float32)
@@ -187,12 +187,12 @@ def test_episodes_end_where_the_torso_leaves_its_healthy_height(name, low, high)
 
 
 @pytest.mark.parametrize("name", [n for n in FIGURES if not n.startswith(("ant", "humanoid"))])
-def test_other_episodes_do_not_end_early(name) -> None:
+def test_terminated_is_false_for_other_tasks(name) -> None:
     task = get_task(name)
     assert not task.terminated(np.full((1, task.observation_size), 9.0, np.float32)).any()
 
 
-def test_declared_sizes_are_those_of_the_arrays(task) -> None:
+def test_reset_arrays_have_declared_sizes(task) -> None:
     states = jax.eval_shape(lambda key: reset(task, key, 3, "train"), jax.random.key(0))
     assert states.observation.shape == (3, task.observation_size)
     assert states.goal.shape == (3, task.goal_size)
@@ -201,7 +201,7 @@ def test_declared_sizes_are_those_of_the_arrays(task) -> None:
     assert task.achieved_goal(np.zeros((3, task.observation_size))).shape == (3, task.goal_size)
 
 
-def test_fields_cover_their_array_without_gap(task) -> None:
+def test_slices_cover_arrays_without_gap(task) -> None:
     for fields in (task.observation, task.goal, task.action):
         places = list(slices(fields).values())
         assert places[0].start == 0
@@ -210,7 +210,7 @@ def test_fields_cover_their_array_without_gap(task) -> None:
         assert all(field.unit and field.meaning and field.scale > 0 for field in fields)
 
 
-def test_actions_are_clipped_and_scaled_to_the_declared_limits(task) -> None:
+def test_control_clips_and_scales_to_declared_limits(task) -> None:
     low, high = (np.array([getattr(f, end) for f in task.action]) for end in ("low", "high"))
     size = task.action_size
     for action, expected in ((-7.0, low), (1.0, high), (0.0, (low + high) / 2)):
@@ -225,7 +225,7 @@ def test_actions_are_clipped_and_scaled_to_the_declared_limits(task) -> None:
     assert (task.model.actuator_ctrlrange[:, 0] <= task.control(-np.ones(size)) + 1e-6).all()
 
 
-def test_success_is_distance_to_the_goal_below_the_radius(task) -> None:
+def test_distance_compared_with_success_radius(task) -> None:
     goal = np.zeros((2, task.goal_size), np.float32)
     observation = np.zeros((2, task.observation_size), np.float32)
     achieved = np.asarray(task.achieved_goal(np.arange(task.observation_size)))
@@ -235,7 +235,7 @@ def test_success_is_distance_to_the_goal_below_the_radius(task) -> None:
     )
 
 
-def test_resets_draw_new_states_and_goals(task) -> None:
+def test_sample_state_and_sample_goal_differ_between_keys(task) -> None:
     keys = jax.random.split(jax.random.key(5), 32)
     qpos = jax.vmap(task.sample_state)(keys)[0]
     assert len(np.unique(np.asarray(qpos), axis=0)) == 32
@@ -247,7 +247,7 @@ def test_resets_draw_new_states_and_goals(task) -> None:
             assert len(np.unique(np.asarray(goals), axis=0)) == 32
 
 
-def test_a_random_robot_in_c_stays_sound(task) -> None:
+def test_twin_under_random_actions_stays_finite(task) -> None:
     states = _first(task, jax.random.key(3), 2)
     random = np.random.default_rng(0)
     for robot in make_twins(task, states):
@@ -260,15 +260,15 @@ def test_a_random_robot_in_c_stays_sound(task) -> None:
 
 
 @pytest.mark.parametrize("name", list(CONTACTS))
-def test_contacts_are_as_stated(name) -> None:
+def test_contacts_match_table(name) -> None:
     assert get_task(name).contacts == CONTACTS[name]
 
 
-def test_defaults_for_training_are_valid(task) -> None:
+def test_training_defaults_are_valid(task) -> None:
     assert teacher_config(task.name).task == task.name
 
 
-def test_simulation_stays_finite_and_its_speeds_bounded(played) -> None:
+def test_rollout_stays_finite_with_bounded_speeds(played) -> None:
     _, _, trajectories, finals, held = played
     # The goal that asks for held actions is no number.
     held = held._replace(goal=held.action, distance=held.action)
@@ -277,7 +277,7 @@ def test_simulation_stays_finite_and_its_speeds_bounded(played) -> None:
     assert np.abs(finals.physics.qvel).max() < SPEED_LIMIT
 
 
-def test_scale_is_the_usual_magnitude_of_each_field(played) -> None:
+def test_observation_scale_is_magnitude_of_fields(played) -> None:
     task, _, trajectories, _, _ = played
     observed = np.concatenate([np.asarray(t.observation) for t in trajectories])
     for name, place in slices(task.observation).items():
@@ -286,7 +286,7 @@ def test_scale_is_the_usual_magnitude_of_each_field(played) -> None:
         assert 0.01 * scale < size < 5 * scale, name
 
 
-def test_mjx_and_mujoco_c_agree_on_the_same_actions(played) -> None:
+def test_step_agrees_with_mujoco_c(played) -> None:
     task, states, trajectories, _, held = played
     steps, bound = TOLERANCE[task.name]
     for trajectory in (trajectories[0], held):
@@ -306,7 +306,7 @@ def test_mjx_and_mujoco_c_agree_on_the_same_actions(played) -> None:
         assert moved.max() > 0.1  # the agreement is not that of two things at rest
 
 
-def test_warp_is_refused_with_a_remedy_where_it_is_not_installed(monkeypatch) -> None:
+def test_simulated_by_refuses_warp_where_not_installed(monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"pip install 'crl-distill\[warp\]'"):
         get_task("reacher").simulated_by("warp", 4)
@@ -315,7 +315,7 @@ def test_warp_is_refused_with_a_remedy_where_it_is_not_installed(monkeypatch) ->
 
 @pytest.mark.slow  # for its kernels, which are compiled at their first use
 @pytest.mark.parametrize("name", ["reacher", "cheetah"])
-def test_warp_computes_what_jax_does(name) -> None:
+def test_simulated_by_warp_agrees_with_jax(name) -> None:
     pytest.importorskip("warp", reason="needs the extra `warp`")
     task = get_task(name)
     states = jax.jit(lambda key: reset(task, key, 8, "train"))(jax.random.key(0))
@@ -329,12 +329,12 @@ def test_warp_computes_what_jax_does(name) -> None:
     assert difference.max() < 1e-3
 
 
-def test_unknown_task_is_refused_with_a_hint() -> None:
+def test_get_task_refuses_unknown_name_with_hint() -> None:
     with pytest.raises(InputError, match="choose one of: reacher"):
         get_task("xyzzy")
 
 
-def test_a_task_must_declare_as_many_actions_as_it_has_actuators() -> None:
+def test_task_refuses_action_that_does_not_match_actuators() -> None:
     class Wrong(Reacher):
         action = Reacher.action[:1]
 
