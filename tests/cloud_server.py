@@ -1,7 +1,7 @@
-"""A stand-in for Google Cloud Storage: the part of its JSON interface that TensorStore, gcsfs and Orbax use.
+"""A local server in place of Google Cloud Storage, with the part of its JSON API that TensorStore, gcsfs and Orbax use.
 
-It keeps objects in memory. As there, folders do not exist: what has no object below it is not there; an object appears
-whole or not at all, and `ifGenerationMatch` refuses to replace another than the one that was read.
+It stores objects in memory. As in the real service, a folder exists only while an object lies below it, an object appears
+completely or not at all, and `ifGenerationMatch` refuses to replace an object that was changed since it was read.
 """
 
 import base64
@@ -18,17 +18,21 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import google_crc32c
 
-PAGE = 50  # objects of a listing at most, fewer than there, so that pages are turned
-MOMENT = "2026-01-01T00:00:00.000Z"
+PAGE = 50  # most objects in a page of a listing; the real service allows more, so that tests would see one page
+TIMESTAMP = "2026-01-01T00:00:00.000Z"
 
 
 @dataclass
-class Stored:
+class StoredObject:
+    """Content of an object, and the number that changes whenever it is written."""
+
     content: bytes
     generation: int
 
 
 class RefusedError(Exception):
+    """The error with which the server answers a request."""
+
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status, self.message = status, message
@@ -36,19 +40,21 @@ class RefusedError(Exception):
 
 @dataclass
 class Cloud:
-    """What the stand-in knows.
+    """The state of the server.
 
     Attributes:
-        url: for TENSORSTORE_GCS_HTTP_URL and STORAGE_EMULATOR_HOST.
-        buckets: by name, their objects by name.
-        uploads: the names of objects that come in several requests, and what has come.
+        url: the server's address.
+        buckets: the objects of each bucket, by name.
+        uploads: bucket, name and received bytes of objects that arrive in several requests.
         requests: method and path of each request so far.
-        failing: a status to answer everything with, or 0.
-        written: called with the name of each object before it is; may refuse.
+        failing: status of the error that answers every request; 0 for none.
+        written: called with the name of each object before it is written; may raise RefusedError.
+        generation: number of objects written so far.
+        lock: held while a request is answered.
     """
 
     url: str
-    buckets: dict[str, dict[str, Stored]] = field(default_factory=lambda: {"lab": {}})
+    buckets: dict[str, dict[str, StoredObject]] = field(default_factory=lambda: {"lab": {}})
     uploads: list[tuple[str, str, bytearray]] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     failing: int = 0
@@ -59,15 +65,17 @@ class Cloud:
     def names(self, prefix: str = "") -> list[str]:
         return sorted(name for name in self.buckets["lab"] if name.startswith(prefix))
 
-    def put(self, name: str, content: bytes, bucket: str = "lab") -> Stored:
+    def put(self, name: str, content: bytes, bucket: str = "lab") -> StoredObject:
         self.generation += 1
-        self.buckets[bucket][name] = Stored(content, self.generation)
+        self.buckets[bucket][name] = StoredObject(content, self.generation)
         return self.buckets[bucket][name]
 
 
 class Handler(BaseHTTPRequestHandler):
+    """Answers the requests of a `Cloud`."""
+
     protocol_version = "HTTP/1.1"
-    # Headers and body in one packet: apart, each answer waits 40 ms for an acknowledgement.
+    # Headers and body are sent in one packet; in two, each answer would wait 40 ms for an acknowledgement.
     wbufsize = -1
     cloud: Cloud
 
@@ -88,10 +96,10 @@ class Handler(BaseHTTPRequestHandler):
                     if found and self.command == method:
                         answer(self, **{key: unquote(v) for key, v in found.groupdict().items()})
                         return
-                raise RefusedError(501, f"the stand-in lacks {self.command} {self.path}")
+                raise RefusedError(501, f"this server lacks {self.command} {self.path}")
         except RefusedError as error:
-            described = {"code": error.status, "message": error.message}
-            self._send(error.status, json.dumps({"error": described}).encode())
+            details = {"code": error.status, "message": error.message}
+            self._send(error.status, json.dumps({"error": details}).encode())
 
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _handle  # noqa: N815
 
@@ -120,12 +128,12 @@ class Handler(BaseHTTPRequestHandler):
     def _json(self, value: Any) -> None:
         self._send(200, json.dumps(value).encode())
 
-    def objects(self, bucket: str) -> dict[str, Stored]:
+    def objects(self, bucket: str) -> dict[str, StoredObject]:
         if bucket not in self.cloud.buckets:
             raise RefusedError(404, "The specified bucket does not exist.")
         return self.cloud.buckets[bucket]
 
-    def existing(self, bucket: str, name: str) -> Stored:
+    def get_object(self, bucket: str, name: str) -> StoredObject:
         found = self.objects(bucket).get(name)
         if found is None:
             raise RefusedError(404, f"No such object: {bucket}/{name}")
@@ -139,10 +147,10 @@ class Handler(BaseHTTPRequestHandler):
                 412, "At least one of the pre-conditions you specified did not hold."
             )
         self.cloud.written(name)
-        self._json(described(bucket, name, self.cloud.put(name, content, bucket)))
+        self._json(describe(bucket, name, self.cloud.put(name, content, bucket)))
 
 
-def described(bucket: str, name: str, stored: Stored) -> dict[str, Any]:
+def describe(bucket: str, name: str, stored: StoredObject) -> dict[str, Any]:
     checksum = google_crc32c.value(stored.content).to_bytes(4, "big")
     return {
         "kind": "storage#object",
@@ -156,23 +164,23 @@ def described(bucket: str, name: str, stored: Stored) -> dict[str, Any]:
         "crc32c": base64.b64encode(checksum).decode(),
         "contentType": "application/octet-stream",
         "storageClass": "STANDARD",
-        "timeCreated": MOMENT,
-        "updated": MOMENT,
+        "timeCreated": TIMESTAMP,
+        "updated": TIMESTAMP,
     }
 
 
-def bucket_info(request: Handler, bucket: str) -> None:
+def get_bucket(request: Handler, bucket: str) -> None:
     request.objects(bucket)
     request._json({"kind": "storage#bucket", "id": bucket, "name": bucket, "location": "EU"})
 
 
-def make_bucket(request: Handler) -> None:
+def create_bucket(request: Handler) -> None:
     name = json.loads(request.body)["name"]
     request.cloud.buckets[name] = {}
     request._json({"kind": "storage#bucket", "id": name, "name": name})
 
 
-def listing(request: Handler, bucket: str) -> None:
+def list_objects(request: Handler, bucket: str) -> None:
     query, objects = request.query, request.objects(bucket)
     prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
     found: dict[str, bool] = {}  # names, and whether they are folders
@@ -186,7 +194,7 @@ def listing(request: Handler, bucket: str) -> None:
     left = sorted(each for each in found if each > query.get("pageToken", ""))
     page = left[: min(PAGE, int(query.get("maxResults", PAGE)))]
     answer: dict[str, Any] = {"kind": "storage#objects"}
-    if items := [described(bucket, each, objects[each]) for each in page if not found[each]]:
+    if items := [describe(bucket, each, objects[each]) for each in page if not found[each]]:
         answer["items"] = items
     if folders := [each for each in page if found[each]]:
         answer["prefixes"] = folders
@@ -195,14 +203,14 @@ def listing(request: Handler, bucket: str) -> None:
     request._json(answer)
 
 
-def read(request: Handler, bucket: str, name: str) -> None:
-    stored = request.existing(bucket, name)
+def read_object(request: Handler, bucket: str, name: str) -> None:
+    stored = request.get_object(bucket, name)
     if request.query.get("ifGenerationNotMatch") == str(stored.generation):
         raise RefusedError(304, "Not Modified")
     if request.query.get("ifGenerationMatch", str(stored.generation)) != str(stored.generation):
         raise RefusedError(412, "At least one of the pre-conditions you specified did not hold.")
     if request.query.get("alt") != "media":
-        request._json(described(bucket, name, stored))
+        request._json(describe(bucket, name, stored))
         return
     headers = {
         "x-goog-generation": str(stored.generation),
@@ -222,7 +230,7 @@ def read(request: Handler, bucket: str, name: str) -> None:
     request._send(206, content[begin:end], headers)
 
 
-def upload(request: Handler, bucket: str) -> None:
+def start_upload(request: Handler, bucket: str) -> None:
     kind = request.query["uploadType"]
     if kind == "media":
         request.write(bucket, request.query["name"], request.body)
@@ -242,66 +250,66 @@ def upload(request: Handler, bucket: str) -> None:
         request._send(200, b"", {"Location": f"{request.cloud.url}/continue?upload={number}"})
 
 
-def go_on(request: Handler) -> None:
-    bucket, name, so_far = request.cloud.uploads[int(request.query["upload"])]
+def continue_upload(request: Handler) -> None:
+    bucket, name, received = request.cloud.uploads[int(request.query["upload"])]
     asked = re.fullmatch(
         r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", request.headers.get("Content-Range", "")
     )
     if asked and asked[1]:
-        del so_far[int(asked[1]) :]
-    so_far += request.body
-    if asked and (asked[2] == "*" or int(asked[2]) != len(so_far)):
-        request._send(308, b"", {"Range": f"bytes=0-{len(so_far) - 1}"} if so_far else {})
+        del received[int(asked[1]) :]
+    received += request.body
+    if asked and (asked[2] == "*" or int(asked[2]) != len(received)):
+        request._send(308, b"", {"Range": f"bytes=0-{len(received) - 1}"} if received else {})
     else:
-        request.write(bucket, name, bytes(so_far))
+        request.write(bucket, name, bytes(received))
 
 
-def remove(request: Handler, bucket: str, name: str) -> None:
-    stored = request.existing(bucket, name)
+def delete_object(request: Handler, bucket: str, name: str) -> None:
+    stored = request.get_object(bucket, name)
     if request.query.get("ifGenerationMatch", str(stored.generation)) != str(stored.generation):
         raise RefusedError(412, "At least one of the pre-conditions you specified did not hold.")
     del request.cloud.buckets[bucket][name]
     request._send(204)
 
 
-def copy(request: Handler, bucket: str, name: str, to: str, target: str) -> None:
-    made = request.cloud.put(target, request.existing(bucket, name).content, to)
-    request._json({"done": True, "resource": described(to, target, made)})
+def copy_object(request: Handler, bucket: str, name: str, to: str, target: str) -> None:
+    made = request.cloud.put(target, request.get_object(bucket, name).content, to)
+    request._json({"done": True, "resource": describe(to, target, made)})
 
 
-def move(request: Handler, bucket: str, name: str, target: str) -> None:
-    stored = request.existing(bucket, name)
+def move_object(request: Handler, bucket: str, name: str, target: str) -> None:
+    stored = request.get_object(bucket, name)
     del request.cloud.buckets[bucket][name]
-    request._json(described(bucket, target, request.cloud.put(target, stored.content, bucket)))
+    request._json(describe(bucket, target, request.cloud.put(target, stored.content, bucket)))
 
 
 BUCKET = r"/storage/v1/b/(?P<bucket>[^/]+)"
 OBJECT = BUCKET + r"/o/(?P<name>[^/]+)"
 ROUTES: list[tuple[str, str, Any]] = [
-    ("GET", BUCKET, bucket_info),
-    ("POST", r"/storage/v1/b", make_bucket),
-    ("GET", BUCKET + r"/o/?", listing),
-    ("GET", rf"(?:/download)?{OBJECT}", read),
-    ("POST", rf"/upload{BUCKET}/o", upload),
-    ("POST", r"/continue", go_on),
-    ("PUT", r"/continue", go_on),
-    ("DELETE", OBJECT, remove),
-    ("POST", OBJECT + r"/rewriteTo/b/(?P<to>[^/]+)/o/(?P<target>[^/]+)", copy),
-    ("POST", OBJECT + r"/moveTo/o/(?P<target>[^/]+)", move),
+    ("GET", BUCKET, get_bucket),
+    ("POST", r"/storage/v1/b", create_bucket),
+    ("GET", BUCKET + r"/o/?", list_objects),
+    ("GET", rf"(?:/download)?{OBJECT}", read_object),
+    ("POST", rf"/upload{BUCKET}/o", start_upload),
+    ("POST", r"/continue", continue_upload),
+    ("PUT", r"/continue", continue_upload),
+    ("DELETE", OBJECT, delete_object),
+    ("POST", OBJECT + r"/rewriteTo/b/(?P<to>[^/]+)/o/(?P<target>[^/]+)", copy_object),
+    ("POST", OBJECT + r"/moveTo/o/(?P<target>[^/]+)", move_object),
 ]
 
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128  # TensorStore asks for many objects at once
+    request_queue_size = 128  # TensorStore requests many objects at once
 
     def handle_error(self, *_: Any) -> None:
-        """A client that was killed, or closes what it does not need: the thread has nothing to say on stderr."""
+        """Prints nothing when a client was killed or closes a connection early."""
 
 
 @contextmanager
-def served_cloud() -> Iterator[Cloud]:
-    """A stand-in with one empty bucket, `lab`."""
+def serve_cloud() -> Iterator[Cloud]:
+    """Runs a server with one empty bucket, `lab`, during the block."""
     server = Server(("127.0.0.1", 0), Handler)
     cloud = Cloud(f"http://127.0.0.1:{server.server_address[1]}")
     server.RequestHandlerClass = type("Served", (Handler,), {"cloud": cloud})
@@ -316,13 +324,13 @@ def served_cloud() -> Iterator[Cloud]:
 
 
 def environment(cloud: Cloud) -> dict[str, str]:
-    """What leads the clients to the stand-in; some read it when they are imported."""
+    """Returns the environment variables that direct the clients to the server; some read them at import."""
     return {
         "TENSORSTORE_GCS_HTTP_URL": cloud.url,
         "STORAGE_EMULATOR_HOST": cloud.url,
-        "GOOGLE_AUTH_TOKEN_FOR_TESTING": "nobody",  # TensorStore's: it does not look for credentials
+        "GOOGLE_AUTH_TOKEN_FOR_TESTING": "nobody",  # keeps TensorStore from looking for credentials
         "NO_GCE_CHECK": "true",
         "GOOGLE_CLOUD_PROJECT": "lab",
-        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # asks by gRPC of which kind a bucket is
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # would ask for the kind of a bucket by gRPC
         "NO_PROXY": "127.0.0.1,localhost",
     }

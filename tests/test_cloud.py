@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from commands import assert_refused, run, run_json, sets
 from etils import epath
-from metrics import without_clock
+from metrics import drop_timings
 from tiny import DISTILL, TEACHER
 
 from distill import demo
@@ -26,7 +26,7 @@ from teachers.runs.run_log import read_metrics
 
 pytest.importorskip("gcsfs", reason="needs gcsfs: pip install 'crl-distill[cloud]'")
 
-from cloud_server import Cloud, RefusedError, environment, served_cloud
+from cloud_server import Cloud, RefusedError, environment, serve_cloud
 
 RUNS = "gs://lab/my runs/ü"  # characters that have to be quoted in URLs
 MAIN = "from distill.cli import main; main()"
@@ -35,7 +35,7 @@ TRAIN = ["train-teacher", "reacher", *sets({k: v for k, v in TEACHER.items() if 
 
 @pytest.fixture(scope="module")
 def cloud():
-    with pytest.MonkeyPatch.context() as patch, served_cloud() as served:
+    with pytest.MonkeyPatch.context() as patch, serve_cloud() as served:
         for name, value in environment(served).items():
             patch.setenv(name, value)
         yield served
@@ -64,8 +64,8 @@ def restored_cloud(cloud: Cloud):
     _bucket_exists.cache_clear()
 
 
-def metrics_without_clock(run) -> list[dict]:
-    return without_clock(read_metrics(run))
+def read_comparable_metrics(run) -> list[dict]:
+    return drop_timings(read_metrics(run))
 
 
 def assert_same_params(one, other) -> None:
@@ -74,7 +74,7 @@ def assert_same_params(one, other) -> None:
 
 
 def test_train_teacher_is_the_same_in_cloud(teacher, teacher_run, cloud) -> None:
-    assert metrics_without_clock(teacher) == metrics_without_clock(teacher_run)
+    assert read_comparable_metrics(teacher) == read_comparable_metrics(teacher_run)
     assert checkpoint_steps(teacher) == checkpoint_steps(teacher_run)
     assert_same_params(load_teacher(teacher), load_teacher(teacher_run))
     top = {name.removeprefix("my runs/ü/teacher/").split("/")[0] for name in cloud.names()}
@@ -90,7 +90,7 @@ def test_train_teacher_is_the_same_in_cloud(teacher, teacher_run, cloud) -> None
 def test_commands_work_in_cloud_from_export_to_play(
     student, student_run, teacher, tmp_path
 ) -> None:
-    assert metrics_without_clock(student) == metrics_without_clock(student_run)
+    assert read_comparable_metrics(student) == read_comparable_metrics(student_run)
     exported = run_json("export", student, "--out", f"{RUNS}/export")
     assert exported["parity_max_abs"] < 1e-4
     assert_refused(run("export", student, "--out", f"{RUNS}/export"), "already holds files")
@@ -141,7 +141,7 @@ def test_train_teacher_resumes_in_cloud_after_kill_during_save(
     assert resumed.exit_code == 0
     assert "160 in gs://" in resumed.stderr
     assert "was not finished" in resumed.stderr
-    assert metrics_without_clock(out) == metrics_without_clock(teacher_run)
+    assert read_comparable_metrics(out) == read_comparable_metrics(teacher_run)
     assert checkpoint_steps(out) == [80, 160]
     assert_same_params(load_teacher(out), load_teacher(teacher_run))
 

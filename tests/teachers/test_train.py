@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from metrics import without_clock
+from metrics import drop_timings
 from tensorboardX.proto.event_pb2 import Event
 from tiny import TEACHER
 
@@ -51,7 +51,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(teacher_run, tmp_path) -> Non
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:  # as a killed run may leave it
         file.write(json.dumps({"step": 120, "critic_loss": 1.0}) + "\n" + '{"step": 1')
     resumed = train_teacher(settings(), tmp_path / "run", resume=True)
-    assert without_clock(read_metrics(tmp_path / "run")) == without_clock(read_metrics(teacher_run))
+    assert drop_timings(read_metrics(tmp_path / "run")) == drop_timings(read_metrics(teacher_run))
     jax.tree.map(np.testing.assert_array_equal, resumed.params, load_teacher(teacher_run).params)
     assert resumed.metadata.metrics["steps"] == 160
 
@@ -76,7 +76,7 @@ def test_resuming_a_run_without_checkpoint_begins(teacher_run, tmp_path, killed)
         (run / "config.toml.tmp").write_text("")
     train_teacher(settings(steps=80), run, resume=True)
     ours, others = read_metrics(run), read_metrics(teacher_run)[:2]
-    assert without_clock(ours) == without_clock(others)
+    assert drop_timings(ours) == drop_timings(others)
     assert [entry.name for entry in (run / "checkpoints").iterdir()] == ["80"]
 
 
@@ -100,7 +100,7 @@ def test_a_damaged_last_checkpoint_is_trained_again(teacher_run, tmp_path) -> No
     shutil.rmtree(run / "checkpoints" / "160" / "replay")
     with pytest.warns(CheckpointWarning, match="checkpoint 160"):
         train_teacher(settings(), run, resume=True)
-    assert without_clock(read_metrics(run)) == without_clock(read_metrics(teacher_run))
+    assert drop_timings(read_metrics(run)) == drop_timings(read_metrics(teacher_run))
 
 
 def test_a_run_without_the_state_to_resume_from_says_so(teacher_run, tmp_path) -> None:
@@ -130,7 +130,7 @@ def test_a_full_disk_ends_a_run_and_leaves_its_checkpoints(
     monkeypatch.undo()
     assert checkpoint_steps(tmp_path / "run") == [80]
     train_teacher(settings(), tmp_path / "run", resume=True)
-    assert without_clock(read_metrics(tmp_path / "run")) == without_clock(read_metrics(teacher_run))
+    assert drop_timings(read_metrics(tmp_path / "run")) == drop_timings(read_metrics(teacher_run))
 
 
 @pytest.mark.parametrize("item", ["training", "replay"])
@@ -151,7 +151,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
     assert "looking for the one before it" in said[0]
     assert "200.orbax-checkpoint-tmp" in said[1]
     assert "going on from 80" in said[1]
-    assert without_clock(read_metrics(run))[:4] == without_clock(read_metrics(teacher_run))
+    assert drop_timings(read_metrics(run))[:4] == drop_timings(read_metrics(teacher_run))
     assert (run / "checkpoints" / "160.damaged").is_dir()
     assert checkpoint_steps(run)[-1] == 200
 
@@ -204,7 +204,7 @@ def test_sigterm_saves_first(teacher_run, tmp_path) -> None:
         )
     assert checkpoint_steps(tmp_path / "run") == [80]
     train_teacher(settings(), tmp_path / "run", resume=True)
-    assert without_clock(read_metrics(tmp_path / "run")) == without_clock(read_metrics(teacher_run))
+    assert drop_timings(read_metrics(tmp_path / "run")) == drop_timings(read_metrics(teacher_run))
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
@@ -224,7 +224,7 @@ def test_an_interrupted_run_keeps_its_last_checkpoint_and_resumes(teacher_run, t
         train_teacher(settings(), tmp_path / "run", progress=interrupt)
     assert load_teacher(tmp_path / "run").metadata.metrics["steps"] == 80
     train_teacher(settings(), tmp_path / "run", resume=True)
-    assert without_clock(read_metrics(tmp_path / "run")) == without_clock(read_metrics(teacher_run))
+    assert drop_timings(read_metrics(tmp_path / "run")) == drop_timings(read_metrics(teacher_run))
 
 
 def test_an_interrupted_run_without_checkpoint_leaves_nothing(tmp_path) -> None:
@@ -282,12 +282,12 @@ def test_seeds_resume_at_the_newest_checkpoint_that_all_have(tmp_path) -> None:
         if run == runs[1]:
             shutil.rmtree(run / "checkpoints" / "160")
     train.train_seeds(settings(), runs, resume=True)
-    assert without_clock(read_metrics(runs[1])) == without_clock(finished)
+    assert drop_timings(read_metrics(runs[1])) == drop_timings(finished)
     longer = settings(steps=200)
     train.train_seeds(longer, runs, resume=True)
     again = read_metrics(runs[1])
     assert [row["step"] for row in again] == [40, 80, 120, 160, 200]
-    assert without_clock(again)[:3] == without_clock(finished)[:3]
+    assert drop_timings(again)[:3] == drop_timings(finished)[:3]
     assert load_teacher(runs[0]).metadata.metrics["steps"] == 200
 
 
