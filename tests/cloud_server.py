@@ -1,7 +1,7 @@
 """A local server in place of Google Cloud Storage, with the part of its JSON API that TensorStore, gcsfs and Orbax use.
 
-It stores objects in memory. As in the real service, a folder exists only while an object lies below it, an object appears
-completely or not at all, and `ifGenerationMatch` refuses to replace an object that was changed since it was read.
+It stores objects in memory. As in the real service, a folder exists only while an object lies below it, an object
+appears completely or not at all, and `ifGenerationMatch` refuses to replace an object of another generation.
 """
 
 import base64

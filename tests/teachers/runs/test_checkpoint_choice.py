@@ -31,7 +31,7 @@ def delete(file, generator) -> None:
 def test_read_newest_sound_passes_over_damaged_checkpoint(
     teacher_run, tmp_path, damage, frozen_heap, caplog
 ) -> None:
-    """With any file of the newest damaged, what is read equals what was saved in that checkpoint or in the one before."""
+    """Whichever file of it is damaged, what is read was saved in that checkpoint or in the one before."""
     shapes = load_teacher(teacher_run).networks.shapes
 
     def read(folder, step):

@@ -32,20 +32,24 @@ import jax, jax.numpy as jnp, numpy as np
 from teachers.process import use_compilation_cache
 use_compilation_cache()
 from distill import distill_config, distill_teacher
-from teachers import InputError, evaluate_agent, load_teacher, teacher_config, train_teacher
-from teachers import train
+from teachers import InputError, evaluate_agent, load_teacher, teacher_config, train, train_teacher
 from teachers.runs import devices
 from teachers.runs.fingerprint import fingerprint
 
-out, resumed, student, settings, small = sys.argv[1:]
+out, resumed, student, settings, student_settings = sys.argv[1:]
 config = teacher_config("reacher", overrides=json.loads(settings))
+six_environments = config.rollout.model_copy(update={"environments": 6})
 shards = {}
 save = train.CheckpointWriter.save
 
 def record_shards(self, step, metadata, items):
     if "training" in items:
-        arrays = items["training"].environments.observation, items["replay"].observation, jax.tree.leaves(items["params"])[0]
-        for name, array in zip(("environments", "replay", "params"), arrays):
+        arrays = {
+            "environments": items["training"].environments.observation,
+            "replay": items["replay"].observation,
+            "params": jax.tree.leaves(items["params"])[0],
+        }
+        for name, array in arrays.items():
             shards[name] = [list(shard.data.shape) for shard in array.addressable_shards], list(array.shape)
     save(self, step, metadata, items)
 
@@ -53,10 +57,11 @@ train.CheckpointWriter.save = record_shards
 teacher = train_teacher(config, out)
 train_teacher(config, resumed, resume=True)
 try:
-    train_teacher(config.model_copy(update={"rollout": config.rollout.model_copy(update={"environments": 6})}), out + "x")
+    train_teacher(config.model_copy(update={"rollout": six_environments}), out + "x")
 except InputError as error:
     refused = str(error)
-distilled = distill_teacher(teacher, distill_config(overrides=json.loads(small)), student, force=True)
+student_config = distill_config(overrides=json.loads(student_settings))
+distilled = distill_teacher(teacher, student_config, student, force=True)
 print(json.dumps({
     "devices": jax.device_count(),
     "shards": shards,
