@@ -12,7 +12,7 @@ WEB := 1.30.0
 OLDEST := 'onnxruntime==1.15.0; python_version < "3.12"' 'onnxruntime==1.17.0; python_version == "3.12"' \
 	'onnxruntime==1.20.0; python_version == "3.13"' 'onnxruntime; python_version > "3.13"' 'numpy<2; python_version < "3.13"'
 
-.PHONY: setup demo web oldest test test-slow check format docs reference bench lock clean-cache clean
+.PHONY: setup demo web oldest test test-end-to-end test-slow check format docs reference bench lock clean-cache clean
 
 setup: $(READY)
 
@@ -43,6 +43,11 @@ $(VENV)/oldest/.ready: Makefile | setup
 test: setup oldest
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
+# Those of the slow tests that run every component once.
+test-end-to-end: setup
+	$(BIN)/python -m pytest -m end_to_end
+
+# For releases: about an hour.
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
