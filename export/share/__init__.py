@@ -1,1 +1,1 @@
-"""Runs to share: archives and repositories of the Hugging Face hub, checked file by file."""
+"""Shares runs as archives and on the Hugging Face hub, and verifies every file of what it gets."""

@@ -1,4 +1,4 @@
-"""A run as one file to give away: a zip archive that is verified before anything of it is written."""
+"""Shares a run as one file: a zip archive that is verified before any of its files is written."""
 
 import stat
 import zipfile
@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from export.share.bundle import bundle, changed
+from export.share.bundle import changed_file_error, make_bundle
 from export.share.manifest import (
-    LARGEST,
-    NAME,
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
     Entry,
     Manifest,
     copy_verified,
-    damaged,
+    damaged_file_error,
     parse_manifest,
 )
 from teachers.runs.checkpoint_choice import CheckpointChoice
@@ -31,10 +31,10 @@ from teachers.runs.outputs import (
 )
 from teachers.runs.paths import absolute_path, require_reachable, translate_storage_errors
 
-ENDING = ".zip"
+SUFFIX = ".zip"
 
-# Zip files name no finer error than these for bytes that are not what they should be.
-_BROKEN = (
+# What Python raises for a zip file with damaged bytes.
+_ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     EOFError,
@@ -43,15 +43,9 @@ _BROKEN = (
     ValueError,
     OverflowError,
 )
-_WORTHWHILE = 0.95  # of its size, beyond which a file is stored as it is
-_BEGINNING = (
-    1980,
-    1,
-    1,
-    0,
-    0,
-    0,
-)  # the zip format's first moment: packing again gives the same bytes
+_MAX_RATIO = 0.95  # of compressed to original size; files that compress less are stored as they are
+# Every file has the first date of the zip format, so that packing a run again gives the same bytes.
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def pack(
@@ -61,79 +55,79 @@ def pack(
     full: bool = False,
     checkpoint: CheckpointChoice = "newest",
 ) -> dict[str, Any]:
-    """Writes a run into one new file.
+    """Writes a run into a new archive.
 
     Args:
         run: the run's folder.
         file: the archive to write, whose name ends in `.zip`.
-        full: everything in the folder, with the state to resume from, in place of policy and critic alone.
-        checkpoint: whose policy and critic; see `load_teacher`.
+        full: pack all files of the folder, with the state to resume from, rather than the policy and critic alone.
+        checkpoint: the checkpoint of the policy and critic; see `load_teacher`.
 
     Returns:
-        `out`, and the manifest's summary.
+        The archive's path, under `out`, and the manifest's summary.
 
     Raises:
-        InputError: `run` is not the folder of a run or holds a link, or `file` is taken or cannot be written.
+        InputError: `run` is not the folder of a run or holds a link, or `file` exists or cannot be written.
     """
     out = absolute_path(file)
-    require_new_file(out, ENDING)
-    made = bundle(run, full=full, checkpoint=checkpoint)
+    require_new_file(out, SUFFIX)
+    bundle = make_bundle(run, full=full, checkpoint=checkpoint)
     with (
         create_atomically(out) as partial,
         local_draft(partial) as draft,
         zipfile.ZipFile(draft, "w") as archive,
     ):
-        archive.writestr(_entry(NAME, zipfile.ZIP_DEFLATED), made.manifest.to_json())
-        for entry in made.manifest.files:
-            with made.open(entry.path) as source:
-                info = _entry(entry.path, _compression(source.read(2**16)))
+        archive.writestr(_member_info(MANIFEST, zipfile.ZIP_DEFLATED), bundle.manifest.to_json())
+        for entry in bundle.manifest.files:
+            with bundle.open(entry.path) as source:
+                info = _member_info(entry.path, _choose_compression(source.read(2**16)))
             info.file_size = entry.size
-            with made.open(entry.path) as source, archive.open(info, "w") as sink:
+            with bundle.open(entry.path) as source, archive.open(info, "w") as sink:
                 try:
-                    copy_verified(source.read, entry, str(made.run), sink.write)
+                    copy_verified(source.read, entry, str(bundle.run), sink.write)
                 except InputError:
-                    raise changed(made, entry) from None
-    return {"out": str(file), **made.manifest.summary()}
+                    raise changed_file_error(bundle, entry) from None
+    return {"out": str(file), **bundle.manifest.summary()}
 
 
 def unpack(file: epath.PathLike, out: epath.PathLike) -> dict[str, Any]:
-    """Verifies an archive and writes its run into a new folder. Nothing of it is run.
+    """Verifies an archive and writes its run into a new folder, without running anything from it.
 
     Args:
         file: the archive.
         out: the run's new folder.
 
     Returns:
-        `out`, and the manifest's summary.
+        The folder's path, under `out`, and the manifest's summary.
 
     Raises:
-        InputError: the archive is damaged, hostile or of a newer format, or `out` is taken or cannot be
-            written; in all cases nothing is left behind.
+        InputError: the archive is damaged, hostile or of a newer format, or `out` exists or cannot be written. In all
+            cases nothing is left behind.
     """
     folder = absolute_path(out)
     require_unused(folder)
-    with _opened(file) as (archive, manifest):
+    with _open_archive(file) as (archive, manifest):
         require_space(folder, manifest.size)
         for entry in manifest.files:
-            with _member(archive, entry, file) as read:
+            with _open_member(archive, entry, file) as read:
                 copy_verified(read, entry, str(file))
         with create_atomically(folder) as partial:
             for entry in manifest.files:
                 target = partial / entry.path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with _member(archive, entry, file) as read, target.open("wb") as sink:
+                with _open_member(archive, entry, file) as read, target.open("wb") as sink:
                     copy_verified(read, entry, str(file), sink.write)
             mark_checkpoints_finished(partial)
     return {"out": str(out), **manifest.summary()}
 
 
 def describe_archive(file: epath.PathLike) -> dict[str, Any]:
-    """The summary of an archive's manifest; its files are not read.
+    """Returns the summary of an archive's manifest, without reading the other files.
 
     Raises:
-        InputError: it is no archive of ours, or of a newer format.
+        InputError: `file` is not an archive of crl-distill, or has a newer format.
     """
-    with _opened(file) as (_, manifest):
+    with _open_archive(file) as (_, manifest):
         return manifest.summary()
 
 
@@ -143,8 +137,8 @@ class _Archive(NamedTuple):
 
 
 @contextmanager
-def _opened(file: epath.PathLike) -> Iterator[_Archive]:
-    """Opens an archive whose table of contents is just what its manifest lists."""
+def _open_archive(file: epath.PathLike) -> Iterator[_Archive]:
+    """Opens an archive whose members are those of its manifest."""
     path = absolute_path(file)
     require_reachable(path)
     with translate_storage_errors(path):
@@ -153,67 +147,75 @@ def _opened(file: epath.PathLike) -> Iterator[_Archive]:
         raise InputError(f"{file} does not exist; give a file that crl-distill share pack wrote")
     if is_folder:
         raise InputError(f"{file} is a folder; give a file that crl-distill share pack wrote")
-    with path.open("rb") as raw:
+    with path.open("rb") as stream:
         try:
-            reader = zipfile.ZipFile(raw)
-        except (*_BROKEN, OSError):
+            reader = zipfile.ZipFile(stream)
+        except (*_ZIP_ERRORS, OSError):
             raise InputError(
                 f"{file} is damaged or no zip archive; give a file that crl-distill share pack wrote"
             ) from None
         with reader:
-            yield _Archive(reader, _manifest(reader, str(file)))
+            manifest = _read_manifest(reader, str(file))
+            _require_listed_members(reader, manifest, str(file))
+            yield _Archive(reader, manifest)
 
 
-def _manifest(reader: zipfile.ZipFile, source: str) -> Manifest:
+def _read_manifest(reader: zipfile.ZipFile, source: str) -> Manifest:
     infos = {info.filename: info for info in reader.infolist()}
-    if NAME not in infos:
+    if MANIFEST not in infos:
         raise InputError(f"{source} holds no run of crl-distill; give what crl-distill share wrote")
-    if infos[NAME].file_size > LARGEST:
-        raise damaged(source, NAME, "is too large")
+    if infos[MANIFEST].file_size > MAX_MANIFEST_BYTES:
+        raise damaged_file_error(source, MANIFEST, "is too large")
     try:
-        with reader.open(infos[NAME]) as member:
-            raw = member.read(LARGEST + 1)
-    except (*_BROKEN, OSError):
-        raise damaged(source, NAME, "cannot be read") from None
-    manifest = parse_manifest(raw, source)
+        with reader.open(infos[MANIFEST]) as member:
+            content = member.read(MAX_MANIFEST_BYTES + 1)
+    except (*_ZIP_ERRORS, OSError):
+        raise damaged_file_error(source, MANIFEST, "cannot be read") from None
+    return parse_manifest(content, source)
 
+
+def _require_listed_members(reader: zipfile.ZipFile, manifest: Manifest, source: str) -> None:
+    """Raises an error unless the archive's table of contents lists the manifest's files, as regular files, and no more."""
     listed = {entry.path: entry for entry in manifest.files}
-    seen: set[str] = set()
+    names: set[str] = set()
     for info in reader.infolist():
-        if info.filename in seen:
-            raise damaged(source, info.filename, "occurs twice")
-        seen.add(info.filename)
-        if info.orig_filename != info.filename:  # Python has cut it off at a NUL
-            raise damaged(source, info.orig_filename, "holds a control character")
-        if info.filename == NAME:
+        if info.filename in names:
+            raise damaged_file_error(source, info.filename, "occurs twice")
+        names.add(info.filename)
+        if info.orig_filename != info.filename:  # Python cuts a name off at a NUL
+            raise damaged_file_error(source, info.orig_filename, "holds a control character")
+        if info.filename == MANIFEST:
             continue
         if info.filename not in listed:
-            raise damaged(source, info.filename, "is not in its manifest")
+            raise damaged_file_error(source, info.filename, "is not in its manifest")
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
-            raise damaged(source, info.filename, "is a link or a special file")
+            raise damaged_file_error(source, info.filename, "is a link or a special file")
         if info.flag_bits & 0x1:
-            raise damaged(source, info.filename, "is encrypted")
+            raise damaged_file_error(source, info.filename, "is encrypted")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise damaged(source, info.filename, "is compressed in a way that we do not use")
+            raise damaged_file_error(
+                source, info.filename, "is compressed in a way that crl-distill does not use"
+            )
         if info.file_size != listed[info.filename].size:
-            raise damaged(source, info.filename, "is not of the size that its manifest says")
-    missing = listed.keys() - seen
+            raise damaged_file_error(
+                source, info.filename, "is not of the size that its manifest says"
+            )
+    missing = listed.keys() - names
     if missing:
-        raise damaged(source, min(missing), "is missing")
-    return manifest
+        raise damaged_file_error(source, min(missing), "is missing")
 
 
 @contextmanager
-def _member(
+def _open_member(
     archive: zipfile.ZipFile, entry: Entry, file: epath.PathLike
 ) -> Iterator[Callable[[int], bytes]]:
-    """Opens a file of the archive; what is yielded reads so many bytes of it."""
-    with _readable(entry, file):
+    """Opens a file of the archive, and yields the function that reads its next bytes."""
+    with _explain_read_errors(entry, file):
         member = archive.open(entry.path)
 
     def read(size: int) -> bytes:
-        with _readable(entry, file):
+        with _explain_read_errors(entry, file):
             return member.read(size)
 
     with member:
@@ -221,22 +223,23 @@ def _member(
 
 
 @contextmanager
-def _readable(entry: Entry, file: epath.PathLike) -> Iterator[None]:
+def _explain_read_errors(entry: Entry, file: epath.PathLike) -> Iterator[None]:
     try:
         yield
-    except (*_BROKEN, OSError):
-        raise damaged(str(file), entry.path, "cannot be read") from None
+    except (*_ZIP_ERRORS, OSError):
+        raise damaged_file_error(str(file), entry.path, "cannot be read") from None
 
 
-def _entry(path: str, compression: int) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(path, _BEGINNING)
+def _member_info(path: str, compression: int) -> zipfile.ZipInfo:
+    """Returns the description of an archive's member, which is the same on every machine."""
+    info = zipfile.ZipInfo(path, _ZIP_EPOCH)
     info.compress_type = compression
-    info.create_system = 3  # Unix, wherever it is written
+    info.create_system = 3  # Unix
     info.external_attr = (stat.S_IFREG | 0o644) << 16
     return info
 
 
-def _compression(beginning: bytes) -> int:
-    """How to store a file that begins so; arrays in checkpoints are compressed already."""
-    useful = len(zlib.compress(beginning)) < _WORTHWHILE * len(beginning)
-    return zipfile.ZIP_DEFLATED if useful else zipfile.ZIP_STORED
+def _choose_compression(beginning: bytes) -> int:
+    """Returns how to store a file that begins with these bytes; the arrays of checkpoints are compressed already."""
+    is_compressible = len(zlib.compress(beginning)) < _MAX_RATIO * len(beginning)
+    return zipfile.ZIP_DEFLATED if is_compressible else zipfile.ZIP_STORED

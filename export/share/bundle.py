@@ -1,4 +1,4 @@
-"""Which files of a run are shared, and their manifest."""
+"""Chooses the files of a run that are shared, and makes their manifest."""
 
 import os
 import stat
@@ -9,8 +9,15 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from export.artefacts import load_agent
-from export.share.card import model_card
-from export.share.manifest import CARD, NAME, Entry, Manifest, describe, require_safe
+from export.share.card import render_run_card
+from export.share.manifest import (
+    CARD,
+    MANIFEST,
+    Entry,
+    Manifest,
+    describe_file,
+    require_safe_paths,
+)
 from teachers.runs.checkpoint_choice import CheckpointChoice, read_newest_sound
 from teachers.runs.checkpoints import DamagedError, read_metadata
 from teachers.runs.errors import InputError
@@ -18,7 +25,8 @@ from teachers.runs.layout import CHECKPOINTS
 from teachers.runs.metadata import Metadata, library_versions
 from teachers.runs.paths import is_local
 
-ITEMS = ("metadata", "checksums", "params")  # of a checkpoint: all that a policy and a critic need
+# The parts of a checkpoint that a policy and a critic need.
+CHECKPOINT_ITEMS = ("metadata", "checksums", "params")
 
 
 class Bundle(NamedTuple):
@@ -27,7 +35,7 @@ class Bundle(NamedTuple):
     Attributes:
         run: the run's folder.
         card: the content of its model card.
-        manifest: all files, the card among them.
+        manifest: all files, with the card among them.
     """
 
     run: epath.Path
@@ -35,37 +43,38 @@ class Bundle(NamedTuple):
     manifest: Manifest
 
     def open(self, path: str) -> Any:
-        """Opens one of the manifest's files, to read its bytes."""
+        """Opens one of the manifest's files for reading its bytes."""
         return BytesIO(self.card) if path == CARD else (self.run / path).open("rb")
 
 
-def bundle(
+def make_bundle(
     run: epath.PathLike,
     *,
     full: bool = False,
     repo: str | None = None,
     checkpoint: CheckpointChoice = "newest",
 ) -> Bundle:
-    """Collects what is to be shared of a run.
+    """Collects the files of a run that are to be shared.
 
     Args:
         run: the run's folder.
-        full: everything in it but hidden files at its top, in place of the newest policy and critic alone.
-        repo: the repository that the model card is to name.
-        checkpoint: whose policy and critic; a damaged newest one is passed over with a warning.
+        full: share all files but those hidden at the top of the folder, rather than the policy and critic alone.
+        repo: the repository that the model card names.
+        checkpoint: the checkpoint of the policy and critic. If it is `newest` and the newest is damaged, an earlier one
+            is taken, with a warning.
 
     Raises:
-        InputError: `run` is not the folder of a run, or holds a link or a name that cannot be shared.
+        InputError: `run` is not the folder of a run, or holds a link or a file name that cannot be shared.
     """
     folder = epath.Path(run)
-    step, metadata = read_newest_sound(folder, lambda step: _sound(folder, step), checkpoint)
-    card = _own_card(folder) or model_card(metadata, step, repo).encode()
-    entries = [describe(CARD, BytesIO(card).read)]
-    paths = sorted("/".join(parts) for parts in _selected(folder, (), step, full))
-    require_safe([CARD, NAME, *paths], str(folder))
+    step, metadata = read_newest_sound(folder, lambda step: _read_intact(folder, step), checkpoint)
+    card = _read_card(folder) or render_run_card(metadata, step, repo).encode()
+    entries = [describe_file(CARD, BytesIO(card).read)]
+    paths = sorted("/".join(parts) for parts in _select_files(folder, (), step, full))
+    require_safe_paths([CARD, MANIFEST, *paths], str(folder))
     for path in paths:
         with (folder / path).open("rb") as file:
-            entries.append(describe(path, file.read))
+            entries.append(describe_file(path, file.read))
     return Bundle(
         folder,
         card,
@@ -80,75 +89,79 @@ def bundle(
     )
 
 
-def _sound(run: epath.Path, step: int) -> tuple[int, Metadata]:
-    """A checkpoint's step and description, if it is as it was saved.
+def changed_file_error(bundle: Bundle, entry: Entry) -> InputError:
+    """Returns the error for a file that has changed since the manifest was made."""
+    return InputError(
+        f"{bundle.run}: {entry.path!r} changed meanwhile; share the run again when its training has stopped"
+    )
+
+
+def _read_intact(run: epath.Path, step: int) -> tuple[int, Metadata]:
+    """Returns a checkpoint's step and metadata.
 
     Raises:
-        DamagedError: it is not.
+        DamagedError: the checkpoint is not as it was saved.
     """
     metadata = read_metadata(run, step)
     try:
         load_agent(run, None, step)
     except DamagedError:
         raise
-    except InputError:  # a task of somebody's own, that this machine lacks
+    except (
+        InputError
+    ):  # this machine may lack a task of the user's own, which sharing does not need
         pass
     return step, metadata
 
 
-def changed(made: Bundle, entry: Entry) -> InputError:
-    """The error for a file that is no longer as it was when the manifest was made."""
-    return InputError(
-        f"{made.run}: {entry.path!r} changed meanwhile; share the run again when its training rests"
-    )
-
-
-def _own_card(run: epath.Path) -> bytes | None:
-    """The card of a run that was shared before, or that its owner wrote."""
+def _read_card(run: epath.Path) -> bytes | None:
+    """Returns the run's own model card: of a run that was shared before, or written by its owner; None without one."""
     card = run / CARD
     if not card.exists():
         return None
-    _require_plain(card)
+    _require_regular(card)
     return card.read_bytes()
 
 
-def _selected(
-    run: epath.Path, above: tuple[str, ...], step: int, full: bool
+def _select_files(
+    run: epath.Path, folder: tuple[str, ...], step: int, full: bool
 ) -> Iterator[tuple[str, ...]]:
-    """The parts of the paths of all files to share below a folder of the run.
+    """Yields the paths, as tuples of parts, of all files to share in a folder of the run and below.
 
     Raises:
         InputError: there is a link or a special file among them.
     """
-    for entry in run.joinpath(*above).iterdir():
-        parts = (*above, entry.name)
+    for entry in run.joinpath(*folder).iterdir():
+        parts = (*folder, entry.name)
         is_folder = entry.is_dir()
-        if not _shared(parts, is_folder, step, full):
+        if not _is_shared(parts, is_folder, step, full):
             continue
-        _require_plain(entry)
+        _require_regular(entry)
         if is_folder:
-            yield from _selected(run, parts, step, full)
+            yield from _select_files(run, parts, step, full)
         else:
             yield parts
 
 
-def _shared(parts: tuple[str, ...], is_folder: bool, step: int, full: bool) -> bool:
+def _is_shared(parts: tuple[str, ...], is_folder: bool, step: int, full: bool) -> bool:
+    """Returns whether a file or folder of the run is shared."""
     top = parts[0]
-    if top.startswith(".") or parts in ((CARD,), (NAME,)):  # both are written anew
+    # The card and the manifest are written anew.
+    if top.startswith(".") or parts in ((CARD,), (MANIFEST,)):
         return False
     if top == CHECKPOINTS:
         if len(parts) == 1:
             return is_folder
-        if not parts[1].isdecimal():  # one that Orbax has not finished
+        if not parts[1].isdecimal():  # a checkpoint that Orbax has not finished
             return False
         if full:
             return True
-        newest = int(parts[1]) == step
-        return newest and (len(parts) != 3 or not is_folder or parts[2] in ITEMS)
+        is_chosen = int(parts[1]) == step
+        return is_chosen and (len(parts) != 3 or not is_folder or parts[2] in CHECKPOINT_ITEMS)
     return full or parts == ("config.toml",)
 
 
-def _require_plain(entry: epath.Path) -> None:
+def _require_regular(entry: epath.Path) -> None:
     if not is_local(entry):
         return
     mode = os.lstat(entry).st_mode

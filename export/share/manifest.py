@@ -1,7 +1,7 @@
-"""What a shared run consists of: each file with its size and checksum, and the version that wrote it.
+"""The manifest of a shared run: its files with their sizes and checksums, and the version that wrote it.
 
-An archive and a repository of the hub both carry this as `manifest.json`, and nothing that it does not list is
-taken from them.
+An archive and a repository on the hub both contain it as `manifest.json`. Files that it does not list are never taken
+from them.
 """
 
 import hashlib
@@ -15,16 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from teachers.runs.errors import InputError
 from teachers.runs.metadata import release_to_install
 
-NAME = "manifest.json"
+MANIFEST = "manifest.json"
 CARD = "README.md"
 FORMAT: Final = "crl-distill run"
 FORMAT_VERSION = 1
-LARGEST = 16 * 2**20  # bytes of a manifest; ours have about 150 for each file
-CHUNK = 2**20
+MAX_MANIFEST_BYTES = 16 * 2**20  # a manifest takes about 150 bytes for each file
+CHUNK_BYTES = 2**20
 
 
 class Entry(BaseModel):
-    """One file.
+    """A file of a shared run.
 
     Attributes:
         path: relative to the run's folder, with `/` between its parts.
@@ -43,14 +43,14 @@ class Manifest(BaseModel):
     """All files of a shared run.
 
     Attributes:
-        format: tells a manifest of ours from others.
-        format_version: of the manifest and of the layout of what it lists.
+        format: distinguishes a manifest of crl-distill from others.
+        format_version: of the manifest and of the layout of the files.
         crl_distill: the version that wrote it.
         kind: teacher or student.
         task: the task's name.
         step: control step of the newest checkpoint.
-        full: whether everything in the run's folder is here, or the policy and critic alone.
-        files: sorted by path; the manifest itself is not among them.
+        full: whether all files of the run's folder are shared, or the policy and critic alone.
+        files: sorted by path, without the manifest itself.
     """
 
     # Later versions may add fields without a new format version.
@@ -67,15 +67,15 @@ class Manifest(BaseModel):
 
     @property
     def size(self) -> int:
-        """Bytes of all files together."""
+        """Returns the number of bytes of all files together."""
         return sum(entry.size for entry in self.files)
 
     def to_json(self) -> bytes:
-        """The content of `manifest.json`."""
+        """Returns the content of `manifest.json`."""
         return (json.dumps(self.model_dump(), indent=1) + "\n").encode()
 
     def summary(self) -> dict[str, Any]:
-        """What it says, with the number of its files and their bytes in place of the list."""
+        """Returns the manifest's values, with the number of files and of bytes in place of the list of files."""
         return {
             **self.model_dump(exclude={"files"}),
             "files": len(self.files),
@@ -83,70 +83,70 @@ class Manifest(BaseModel):
         }
 
 
-def parse_manifest(raw: bytes, source: str) -> Manifest:
-    """Checks a manifest that was read from `source`, and every path in it.
+def parse_manifest(content: bytes, source: str) -> Manifest:
+    """Returns the manifest in the content of a `manifest.json`, after checking it and every path in it.
 
     Args:
-        raw: the content of `manifest.json`.
-        source: named in errors.
+        content: all bytes of the file.
+        source: name of the archive or repository, for error messages.
 
     Raises:
-        InputError: it is not one of ours, of a newer format, or names a file outside the run's folder.
+        InputError: the content is not a manifest of crl-distill, has a newer format, or names a file outside the run's
+            folder.
     """
     try:
-        found = json.loads(raw)
+        values = json.loads(content)
     except (ValueError, RecursionError):
-        raise damaged(source, NAME, "is not JSON") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise damaged_file_error(source, MANIFEST, "is not JSON") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise InputError(
             f"{source} holds no run of crl-distill; give what crl-distill share wrote"
         ) from None
-    version = found.get("format_version")
+    version = values.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise InputError(
             f"{source} has archive format {version}, newer than this crl-distill reads ({FORMAT_VERSION}); "
-            f"install {release_to_install(found.get('crl_distill'))}"
+            f"install {release_to_install(values.get('crl_distill'))}"
         )
     try:
-        manifest = Manifest.model_validate(found)
+        manifest = Manifest.model_validate(values)
     except ValidationError as error:
         key = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise damaged(source, NAME, f"has no valid {key}") from None
+        raise damaged_file_error(source, MANIFEST, f"has no valid {key}") from None
     if not (manifest.task.isprintable() and manifest.crl_distill.isprintable()):
-        raise damaged(source, NAME, "holds control characters")
-    require_safe([NAME, *(entry.path for entry in manifest.files)], source)
+        raise damaged_file_error(source, MANIFEST, "holds control characters")
+    require_safe_paths([MANIFEST, *(entry.path for entry in manifest.files)], source)
     return manifest
 
 
-def require_safe(paths: list[str], source: str) -> None:
-    """Refuses paths that leave the folder, or that some file system takes for another path of the list.
+def require_safe_paths(paths: list[str], source: str) -> None:
+    """Raises an error if a path leaves the run's folder, or if two paths are the same file on some file system.
 
     Args:
         paths: relative to the run's folder.
-        source: named in errors.
+        source: name of the archive, repository or run, for error messages.
 
     Raises:
-        InputError: which path, and what is wrong with it.
+        InputError: a path is not safe; the message names it and its problem.
     """
     files: set[str] = set()
     folders: set[str] = set()
     for path in paths:
-        problem = _problem(path)
+        problem = _find_problem(path)
         if problem:
-            raise InputError(f"{source}: {path[:200]!r} {problem}; it is refused as a whole")
+            raise InputError(f"{source}: {path[:200]!r} {problem}; nothing was written")
         key = path.casefold()
         if key in files:
-            raise InputError(f"{source}: {path!r} occurs twice; it is refused as a whole")
+            raise InputError(f"{source}: {path!r} occurs twice; nothing was written")
         files.add(key)
         parts = key.split("/")
         folders.update("/".join(parts[:end]) for end in range(1, len(parts)))
     for path in files & folders:
-        raise InputError(
-            f"{source}: {path!r} is both a file and a folder; it is refused as a whole"
-        )
+        raise InputError(f"{source}: {path!r} is both a file and a folder; nothing was written")
 
 
-def _problem(path: str) -> str | None:
+def _find_problem(path: str) -> str | None:
+    """Returns what makes a path unsafe; None for a safe path."""
     parts = path.split("/")
     if path.startswith("/"):
         return "is an absolute path"
@@ -156,25 +156,33 @@ def _problem(path: str) -> str | None:
         return "has an empty part or is a folder"
     if not path.isprintable() or "\\" in path or ":" in path:
         return "holds a backslash, a colon or a control character"
-    if any(part[-1] in ". " for part in parts):  # which Windows leaves out; '.' is among them
+    # Windows leaves out a dot or a space at the end of a name. This refuses the name "." as well.
+    if any(part[-1] in ". " for part in parts):
         return "has a part that ends in a dot or a space"
     if unicodedata.normalize("NFC", path) != path:
         return "is not in Unicode's normal form"
     return None
 
 
-def damaged(source: str, path: str, what: str) -> InputError:
-    """The error for a shared run that is not as it was written."""
-    return InputError(f"{source}: {path!r} {what}; it is damaged or not ours, get it again")
+def damaged_file_error(source: str, path: str, problem: str) -> InputError:
+    """Returns the error for a file of a shared run that is not as it was written."""
+    return InputError(
+        f"{source}: {path!r} {problem}; it is damaged or not from crl-distill, get it again"
+    )
 
 
-def describe(path: str, read: Callable[[int], bytes]) -> Entry:
-    """Size and checksum of a file, from the function that reads so many bytes of it."""
-    digest, size = hashlib.sha256(), 0
-    while chunk := read(CHUNK):
-        digest.update(chunk)
+def describe_file(path: str, read: Callable[[int], bytes]) -> Entry:
+    """Returns the size and checksum of a file.
+
+    Args:
+        path: relative to the run's folder.
+        read: returns the next bytes of the file, at most as many as its argument says.
+    """
+    checksum, size = hashlib.sha256(), 0
+    while chunk := read(CHUNK_BYTES):
+        checksum.update(chunk)
         size += len(chunk)
-    return Entry(path=path, size=size, sha256=digest.hexdigest())
+    return Entry(path=path, size=size, sha256=checksum.hexdigest())
 
 
 def copy_verified(
@@ -183,26 +191,26 @@ def copy_verified(
     source: str,
     write: Callable[[bytes], object] | None = None,
 ) -> None:
-    """Copies a file in pieces, and never more of it than it should have.
+    """Copies a file in chunks and verifies it; stops where the file becomes longer than it should be.
 
     Args:
-        read: gives so many bytes of the file.
-        entry: what it should be.
-        source: named in errors.
-        write: takes the pieces; without it the file is only verified.
+        read: returns the next bytes of the file, at most as many as its argument says.
+        entry: the size and checksum that the file should have.
+        source: name of the archive, repository or run, for error messages.
+        write: takes the chunks; without it the file is verified alone.
 
     Raises:
-        InputError: its size or checksum is another.
+        InputError: the size or the checksum is another.
     """
-    digest, size = hashlib.sha256(), 0
-    while chunk := read(CHUNK):
+    checksum, size = hashlib.sha256(), 0
+    while chunk := read(CHUNK_BYTES):
         size += len(chunk)
         if size > entry.size:
             break
-        digest.update(chunk)
+        checksum.update(chunk)
         if write:
             write(chunk)
     if size != entry.size:
-        raise damaged(source, entry.path, f"is not of its {entry.size:,} bytes")
-    if digest.hexdigest() != entry.sha256:
-        raise damaged(source, entry.path, "does not have its checksum")
+        raise damaged_file_error(source, entry.path, f"is not of its {entry.size:,} bytes")
+    if checksum.hexdigest() != entry.sha256:
+        raise damaged_file_error(source, entry.path, "does not have its checksum")
