@@ -1,31 +1,24 @@
-"""What an exported file promises: its inputs and outputs, field by field, and where it comes from.
+"""The contract of an exported file: its inputs and outputs, field by field, how it was checked, and its lineage.
 
-Every key of `Contract` is JSON under `crl_distill.KEY` in the ONNX file's metadata properties. `contract.schema.json`
-beside this file is the same as a JSON schema.
+Every key of `Contract` is stored as JSON under `crl_distill.KEY` in the ONNX file's metadata properties.
+`contract.schema.json` beside this module is the same contract as a JSON schema.
 """
 
 import json
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, NotRequired
+from typing import Literal, NotRequired
 
 import numpy as np
-import onnx
-from pydantic import ConfigDict, field_validator, model_validator
-from pydantic import Field as Described
+from pydantic import ConfigDict, Field, field_validator, model_validator
 from typing_extensions import TypedDict
 
-from export.runtime import CONTRACT_VERSION, PREFIX
-from students.networks import ENCODER
-from teachers.agent import Agent, describe_teacher
 from teachers.runs.configuration import Config
-from teachers.runs.metadata import Metadata, library_versions, parameter_digest
-from teachers.tasks import Field, Task, slices
+from teachers.runs.metadata import Metadata
 
 Role = Literal["policy", "critic", "combined"]
 Units = Literal["task", "normalized"]
 Precision = Literal["float32", "float16", "int8"]
-SeenIn = Literal["training", "export"]
+RangeSource = Literal["training", "export"]
 
 INPUTS: Mapping[Role, tuple[str, ...]] = {
     "policy": ("observation", "goal"),
@@ -42,12 +35,10 @@ NETWORKS: Mapping[Role, tuple[str, ...]] = {
     "critic": ("phi", "psi"),
     "combined": ("actor", "phi", "psi"),
 }
-VALUE = {"name": "value", "size": 1, "start": 0, "stop": 1, "unit": "1"}
-MEANING = "-||phi(s, a) - psi(g)||, at most 0: the nearer to 0, the sooner the goal is reached"
 
 
 class Place(Config):
-    """One named slice `[start, stop)` of an array."""
+    """A field of an array, which takes the numbers at the indices `[start, stop)`."""
 
     name: str
     size: int
@@ -55,49 +46,47 @@ class Place(Config):
     stop: int
     unit: str
     meaning: str
-    scale: float = Described(
+    scale: float = Field(
         1.0, description="usual magnitude in `unit`; the file divides observations and goals by it"
     )
-    low: float | None = Described(
+    low: float | None = Field(
         None, description="physical limit; of an action, what -1 stands for"
     )
-    high: float | None = Described(
-        None, description="physical limit; of an action, what 1 stands for"
-    )
-    seen_low: tuple[float, ...] | None = Described(
+    high: float | None = Field(None, description="physical limit; of an action, what 1 stands for")
+    seen_low: tuple[float, ...] | None = Field(
         None, description="smallest values in training, one for each number of the field"
     )
-    seen_high: tuple[float, ...] | None = Described(
+    seen_high: tuple[float, ...] | None = Field(
         None, description="largest values in training, one for each number of the field"
     )
 
     @model_validator(mode="after")
-    def _is_whole(self) -> "Place":
-        seen = [len(ends) for ends in (self.seen_low, self.seen_high) if ends is not None]
+    def _require_consistent_sizes(self) -> "Place":
+        lengths = [len(ends) for ends in (self.seen_low, self.seen_high) if ends is not None]
         if self.size < 1 or self.start < 0 or self.stop - self.start != self.size:
-            raise ValueError(f"field {self.name!r} is not {self.size} numbers")
-        if seen not in ([], [self.size, self.size]):
-            raise ValueError(f"field {self.name!r} has not {self.size} ranges")
-        lows, highs = np.array(self.seen_low or ()), np.array(self.seen_high or ())
-        most = np.finfo(np.float32).max
-        if not ((-most <= lows) & (lows <= highs) & (highs <= most)).all():
-            raise ValueError(f"field {self.name!r} has ranges that are none")
+            raise ValueError(f"the indices of field {self.name!r} are not {self.size} numbers")
+        if lengths not in ([], [self.size, self.size]):
+            raise ValueError(f"field {self.name!r} has not {self.size} observed ranges")
+        lower, upper = np.array(self.seen_low or ()), np.array(self.seen_high or ())
+        largest = np.finfo(np.float32).max
+        if not ((-largest <= lower) & (lower <= upper) & (upper <= largest)).all():
+            raise ValueError(f"field {self.name!r} has an observed range that is not finite or not in order")
         return self
 
 
 class Network(TypedDict):
-    """Its shape, and the number of its parameters."""
+    """A network's shape and number of parameters."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
     parameters: int
     width: NotRequired[int]
-    depth: NotRequired[int]  # of a teacher's
-    layers: NotRequired[int]  # of a student's
+    depth: NotRequired[int]  # a teacher's network has one
+    layers: NotRequired[int]  # a student's network has them
 
 
 class Origin(TypedDict):
-    """What was exported."""
+    """A checkpoint from which the file was exported or distilled."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -105,7 +94,7 @@ class Origin(TypedDict):
 
 
 class Teacher(Origin):
-    """Who taught it, or what was exported."""
+    """The teacher that was distilled, or that was exported itself."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -116,7 +105,7 @@ class Teacher(Origin):
 
 
 class Lineage(TypedDict, total=False):
-    """Where a file comes from."""
+    """The checkpoints from which a file comes."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -125,56 +114,63 @@ class Lineage(TypedDict, total=False):
 
 
 class Parity(Config):
-    """How far the file's outputs were from JAX's."""
+    """The difference between the file's outputs and JAX's on the same inputs."""
 
-    max_abs: float = Described(
-        description="largest absolute difference, actions in [-1, 1]", allow_inf_nan=False
+    max_abs: float = Field(
+        description="largest absolute difference, with actions in [-1, 1]", allow_inf_nan=False
     )
-    inputs: int = Described(description="observations compared, of episodes in MuJoCo C")
-    seed: int = Described(description="of these episodes")
+    inputs: int = Field(description="number of observations, from episodes in MuJoCo C")
+    seed: int = Field(description="seed of these episodes")
 
 
 class Reachability(Config):
-    """From a value to the probability that the goal is reached in time: 1 / (1 + exp(-(scale * value + offset)))."""
+    """The probability that the goal is reached in time, as a function of the value.
+
+    It is 1 / (1 + exp(-(scale * value + offset))).
+    """
 
     scale: float
     offset: float
-    auroc: float | None = Described(
-        description="of the value against what happened; None where all or no goals were reached"
+    auroc: float | None = Field(
+        description="of the value as a predictor of success; None where all or no goals were reached"
     )
-    horizon: float = Described(description="s within which the goal is reached")
-    episodes: int = Described(description="in MuJoCo C, on which it was fitted")
+    horizon: float = Field(description="seconds within which the goal is to be reached")
+    episodes: int = Field(description="number of episodes in MuJoCo C that it was fitted to")
 
 
 class Contract(Metadata):
-    """Everything that an exported file says of itself; see `teachers.runs.metadata.Metadata` for the first keys."""
+    """The description inside an exported file; its first keys are those of `teachers.runs.metadata.Metadata`."""
 
     networks: dict[str, Network]
     lineage: Lineage  # type: ignore[assignment]
-    contract_version: int = Described(ge=1)
+    contract_version: int = Field(ge=1)
     kind: Literal["onnx"]
-    role: Role = Described(description="what the file computes")
-    inputs: dict[str, tuple[Place, ...]] = Described(description="fields of each input")
-    outputs: dict[str, tuple[Place, ...]] = Described(description="fields of each output")
-    action_units: Units = Described(
+    role: Role = Field(description="what the file computes")
+    inputs: dict[str, tuple[Place, ...]] = Field(description="fields of each input")
+    outputs: dict[str, tuple[Place, ...]] = Field(description="fields of each output")
+    action_units: Units = Field(
         description="task: actions are in the units of their fields; normalized: in [-1, 1]"
     )
-    control_period: float = Described(gt=0, description="seconds between two actions")
-    episode_steps: int = Described(ge=1, description="control steps of an episode in training")
-    success_radius: float = Described(gt=0, description="in the goal's unit")
-    embedding_size: int = Described(ge=1, description="of the critic")
+    control_period: float = Field(gt=0, description="seconds between two actions")
+    episode_steps: int = Field(ge=1, description="control steps of an episode in training")
+    success_radius: float = Field(
+        gt=0, description="distance within which a goal counts as reached, in the goal's unit"
+    )
+    embedding_size: int = Field(ge=1, description="size of the critic's embeddings")
     opset: int
-    precision: Precision = Described(description="of weights and arithmetic")
-    operators: tuple[str, ...] = Described(description="types of all nodes, sorted")
-    seen_in: SeenIn = Described(
+    precision: Precision = Field(description="precision of weights and arithmetic")
+    operators: tuple[str, ...] = Field(description="operators of all nodes, sorted")
+    seen_in: RangeSource = Field(
         description="where the ranges of the inputs come from: training, or episodes played at export"
     )
     parity: Parity | None
-    reachability: Reachability | None = Described(description="of files with a value")
+    reachability: Reachability | None = Field(description="calibration of the value, if there is one")
 
     @field_validator("inputs", "outputs")
     @classmethod
-    def _have_fields(cls, arrays: dict[str, tuple[Place, ...]]) -> dict[str, tuple[Place, ...]]:
+    def _require_adjacent_fields(
+        cls, arrays: dict[str, tuple[Place, ...]]
+    ) -> dict[str, tuple[Place, ...]]:
         for name, fields in arrays.items():
             ends = [0, *(field.stop for field in fields)]
             if not fields or [field.start for field in fields] != ends[:-1]:
@@ -182,6 +178,7 @@ class Contract(Metadata):
         return arrays
 
 
+<<<<<<< HEAD
 class Ranges(NamedTuple):
     """The smallest and the largest of every number of an array, `[n]` each."""
 
@@ -329,3 +326,9 @@ def describe_task(task: Task) -> dict[str, Any]:
         "goal_sets": list(task.goal_sets),
         "training": dict(task.training),
     }
+=======
+def contract_schema() -> str:
+    """Returns the JSON schema of the contract, which `contract.schema.json` holds."""
+    schema = Contract.model_json_schema(mode="serialization")
+    return json.dumps(schema, indent=1, sort_keys=True) + "\n"
+>>>>>>> ab96fa7 (Export: admission in three rooms, the contract's types apart from its making, sections of model cards in one module)

@@ -1,86 +1,88 @@
-"""The model card beside exported files: which number goes where, for those who wire them to a robot."""
+"""The model card beside exported files, which tells robot engineers the meaning of every number."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from export.contract import Contract, Place, Role
-from export.share import card
-from export.share.card import (
+from export.card_sections import (
     figures_section,
-    limits_of,
+    format_limits,
+    front_matter,
     lineage_section,
     markdown_table,
     networks_section,
     versions_section,
 )
+from export.contract import Contract, Place, Role
 
-EXPORTED = {
-    "success_at_end": "success at end, these files in MuJoCo C",
-    "time_at_goal": "time at goal, likewise",
-    "retention": "time at goal over that of JAX, same episodes",
+EXPORT_FIGURES = {
+    "success_at_end": "success at end of these files in MuJoCo C",
+    "time_at_goal": "time at goal of these files in MuJoCo C",
+    "retention": "time at goal / that of JAX on the same episodes",
     "critic_spearman": "rank correlation of values with JAX's",
 }
 
 
-def onnx_card(described: Mapping[Role, Contract], *, front_matter: bool = True) -> str:
-    """Describes the files of one export.
+def render_onnx_card(
+    contracts: Mapping[Role, Contract], *, include_front_matter: bool = True
+) -> str:
+    """Returns the model card of the files of one export.
 
     Args:
-        described: the contract of each file, by role.
-        front_matter: whether it begins with the hub's YAML.
+        contracts: the contract of each file, by role.
+        include_front_matter: begin with the YAML that the hub reads.
 
     Returns:
         Markdown.
     """
-    first = next(iter(described.values()))
-    files = ", ".join(f"`{role}.onnx`" for role in described)
-    lines = [
-        f"---\n{card.front_matter(first)}\n---" if front_matter else "",
+    first = next(iter(contracts.values()))
+    files = ", ".join(f"`{role}.onnx`" for role in contracts)
+    sections = [
+        front_matter(first) if include_front_matter else "",
         f"# {first.task}: a policy for ONNX Runtime",
         f"{files}: made with crl-distill, to be run on a robot at {1 / first.control_period:g} Hz. "
         f"Each file needs nothing beside it; inputs and outputs are float32 `[batch, n]`.",
-        *(_arrays(role, entries) for role, entries in described.items()),
-        _promises(described),
+        *(_arrays_section(role, contract) for role, contract in contracts.items()),
+        _contract_section(contracts),
         networks_section(first),
         figures_section(first),
         lineage_section(first),
-        _usage(described),
+        _usage_section(contracts),
         versions_section(first.versions),
     ]
-    return "\n\n".join(line for line in lines if line) + "\n"
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _arrays(role: Role, entries: Contract) -> str:
-    named = {**entries.inputs, **entries.outputs}
+def _arrays_section(role: Role, contract: Contract) -> str:
+    is_normalized = contract.action_units == "normalized"
     rows = [
         (
             f"`{name}`",
-            _indices(place),
+            _format_indices(place),
             place.name,
-            place.unit if name != "action" or entries.action_units == "task" else "[-1, 1] for",
-            limits_of(place.model_dump()),
-            _seen(place),
+            f"[-1, 1] for limits in {place.unit}" if name == "action" and is_normalized else place.unit,
+            format_limits(place.model_dump()),
+            _format_observed_range(place),
             place.meaning,
         )
-        for name, fields in named.items()
+        for name, fields in {**contract.inputs, **contract.outputs}.items()
         for place in fields
     ]
-    names = ("array", "index", "field", "unit", "limits", "seen", "meaning")
-    return f"## {role}.onnx\n\n" + markdown_table(names, rows)
+    header = ("array", "index", "field", "unit", "limits", "observed range", "meaning")
+    return f"## {role}.onnx\n\n" + markdown_table(header, rows)
 
 
-def _indices(place: Place) -> str:
+def _format_indices(place: Place) -> str:
     return str(place.start) if place.size == 1 else f"{place.start} to {place.stop - 1}"
 
 
-def _seen(place: Place) -> str:
+def _format_observed_range(place: Place) -> str:
     if not place.seen_low or not place.seen_high:
         return "-"
     return f"{min(place.seen_low):.3g} to {max(place.seen_high):.3g}"
 
 
-def _promises(described: Mapping[Role, Contract]) -> str:
-    first = next(iter(described.values()))
+def _contract_section(contracts: Mapping[Role, Contract]) -> str:
+    first = next(iter(contracts.values()))
     units = {
         "task": "actions in the units of their fields, within their limits",
         "normalized": "actions in [-1, 1], which stand for their fields' limits",
@@ -90,19 +92,22 @@ def _promises(described: Mapping[Role, Contract]) -> str:
         ("actions", units[first.action_units]),
         ("success radius", f"{first.success_radius:g} {first.inputs['goal'][0].unit}"),
         ("opset, precision", f"{first.opset}, {first.precision}"),
-        *((f"operators of {role}", ", ".join(each.operators)) for role, each in described.items()),
+        *((f"operators of {role}", ", ".join(each.operators)) for role, each in contracts.items()),
         *(
             (f"largest difference from JAX, {role}", f"{each.parity.max_abs:.2g}")
-            for role, each in described.items()
+            for role, each in contracts.items()
             if each.parity
         ),
-        *((name, _number(first.metrics.get(f"exported_{key}"))) for key, name in EXPORTED.items()),
+        *(
+            (title, _format_figure(first.metrics.get(f"exported_{name}")))
+            for name, title in EXPORT_FIGURES.items()
+        ),
         *(
             (
                 f"reachability, {role}",
-                f"within {each.reachability.horizon:g} s; AUROC {_number(each.reachability.auroc)}",
+                f"within {each.reachability.horizon:g} s; AUROC {_format_figure(each.reachability.auroc)}",
             )
-            for role, each in described.items()
+            for role, each in contracts.items()
             if each.reachability
         ),
         ("embedding size", first.embedding_size),
@@ -111,15 +116,13 @@ def _promises(described: Mapping[Role, Contract]) -> str:
     return "## What the files promise\n\n" + markdown_table(("what", "value"), rows)
 
 
-def _number(value: Any) -> str:
+def _format_figure(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, int | float) else "-"
 
 
-def _usage(described: Mapping[Role, Contract]) -> str:
-    opening = (
-        'Policy("combined.onnx")'
-        if "combined" in described
-        else 'Policy("policy.onnx", critic="critic.onnx")'
+def _usage_section(contracts: Mapping[Role, Contract]) -> str:
+    arguments = (
+        '"combined.onnx"' if "combined" in contracts else '"policy.onnx", critic="critic.onnx"'
     )
     return f"""## Use
 
@@ -128,11 +131,11 @@ With `runtime.py` of crl-distill, which needs numpy and onnxruntime alone:
 ```python
 from runtime import Policy
 
-policy = {opening}
+policy = Policy({arguments})
 action = policy(observation, goal)
-chance = policy.reachability(observation, goal)
+probability = policy.reachability(observation, goal)
 ```
 
 ```sh
-crl-distill verify {next(iter(described))}.onnx
+crl-distill verify {next(iter(contracts))}.onnx
 ```"""

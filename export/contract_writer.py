@@ -1,0 +1,138 @@
+"""Makes the contract of an exported file, and writes it into the file's metadata."""
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+
+from export.contract import (
+    INPUTS,
+    NETWORKS,
+    OUTPUTS,
+    Contract,
+    Parity,
+    Place,
+    RangeSource,
+    Reachability,
+    Role,
+    Units,
+)
+from export.graph import operator_types, graph_precision
+from export.runtime import CONTRACT_VERSION, PREFIX
+from students.networks import ENCODER
+from teachers.agent import Agent, describe_teacher
+from teachers.runs.metadata import library_versions, parameter_digest
+from teachers.tasks import Field
+from teachers.tasks.describe import describe_fields
+
+VALUE = Place(
+    name="value",
+    size=1,
+    start=0,
+    stop=1,
+    unit="1",
+    meaning="-||phi(s, a) - psi(g)||, at most 0: the nearer to 0, the sooner the goal is reached",
+)
+
+
+class ObservedRange(NamedTuple):
+    """The smallest and the largest value of each number of an array, `[n]` each."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+
+def make_contract(
+    agent: Agent,
+    role: Role,
+    model: onnx.ModelProto,
+    *,
+    units: Units,
+    observed_ranges: Mapping[str, ObservedRange],
+    range_source: RangeSource,
+    parity: Parity | None = None,
+    reachability: Reachability | None = None,
+    metrics: Mapping[str, Any] = MappingProxyType({}),
+) -> Contract:
+    """Returns the contract of an exported file.
+
+    Args:
+        agent: the student or teacher that was exported.
+        role: which of its functions the file computes.
+        model: the file's graph.
+        units: units of the actions that go in and out.
+        observed_ranges: ranges of `observation` and `goal`.
+        range_source: where the ranges come from.
+        parity: the file's difference from JAX, if it was measured.
+        reachability: the calibration of the file's values, if it gives any.
+        metrics: figures to add to the agent's own.
+    """
+    task, metadata = agent.task, agent.metadata
+    networks = list(NETWORKS[role])
+    if ENCODER in metadata.networks:  # the heads in this file read it
+        networks.append(ENCODER)
+    lineage = {name: value for name, value in metadata.lineage.items() if name != "seen"}
+    if metadata.kind == "teacher":
+        lineage["teacher"] = describe_teacher(agent)
+    else:
+        lineage["student"] = {"digest": parameter_digest(agent.params)}
+    outputs = {"action": place_fields(task.action), "value": (VALUE,)}
+    return Contract(
+        contract_version=CONTRACT_VERSION,
+        kind="onnx",
+        task=metadata.task,
+        task_source=metadata.task_source,
+        sizes=task.sizes,
+        networks={name: metadata.networks[name] for name in networks},
+        config=metadata.config,
+        metrics={**metadata.metrics, **metrics},
+        lineage=lineage,
+        versions=library_versions(),
+        role=role,
+        inputs={
+            name: place_fields(getattr(task, name), observed_ranges.get(name))
+            for name in INPUTS[role]
+        },
+        outputs={name: outputs[name] for name in OUTPUTS[role]},
+        action_units=units,
+        control_period=task.control_period,
+        episode_steps=task.episode_steps,
+        success_radius=task.success_radius,
+        embedding_size=metadata.config["embedding"],
+        opset=model.opset_import[0].version,
+        precision=graph_precision(model),
+        operators=operator_types(model),
+        seen_in=range_source,
+        parity=parity,
+        reachability=reachability,
+    )
+
+
+def place_fields(
+    fields: tuple[Field, ...], observed_range: ObservedRange | None = None
+) -> tuple[Place, ...]:
+    """Returns the fields of an array in order, each with its indices and, if it is given, its observed range."""
+    rows = describe_fields(fields)
+    if observed_range is None:
+        return tuple(Place(**row) for row in rows)
+    low, high = observed_range
+    return tuple(
+        Place(
+            **row,
+            seen_low=low[row["start"] : row["stop"]].tolist(),
+            seen_high=high[row["start"] : row["stop"]].tolist(),
+        )
+        for row in rows
+    )
+
+
+def attach_contract(model: onnx.ModelProto, contract: Contract) -> None:
+    """Writes a contract into a model, in place of all metadata that the model has."""
+    del model.metadata_props[:]
+    values = contract.model_dump(mode="json")
+    onnx.helper.set_model_props(
+        model, {f"{PREFIX}{key}": json.dumps(value) for key, value in values.items()}
+    )
