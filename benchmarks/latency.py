@@ -19,9 +19,10 @@ import numpy as np
 from common import make_parser, network_sizes, report
 
 from export.c_source import export_c
-from export.contract import Precision, attach, contract
+from export.contract import Precision
+from export.contract_writer import attach_contract, make_contract
 from export.convert import convert
-from export.precision import reduced
+from export.precision import reduce_precision
 from export.runtime import Policy
 from students import student_networks
 from students.artefact import Student
@@ -146,9 +147,11 @@ def draw_inputs(agent: Agent) -> dict[str, np.ndarray]:
 
 def write_onnx(agent: Agent, precision: Precision, file: Path) -> Path:
     """Exports the agent's policy in this precision, and returns the file."""
-    model = reduced(convert(agent, "policy"), precision, draw_inputs(agent))
-    entries = contract(agent, "policy", model, units="task", seen={}, seen_in="export")
-    attach(model, entries)
+    model = reduce_precision(convert(agent, "policy"), precision, draw_inputs(agent))
+    contract = make_contract(
+        agent, "policy", model, units="task", observed_ranges={}, range_source="export"
+    )
+    attach_contract(model, contract)
     file.write_bytes(model.SerializeToString())
     return file
 

@@ -15,7 +15,7 @@ from distill.methods import METHODS
 from distill.retention import measure_retention
 from distill.run import distill_teacher, require_able
 from distill.scratch import ScratchConfig, train_from_scratch
-from export.latency import agent_latency
+from export.latency import measure_agent_latency
 from students.artefact import Student, load_finished_student
 from students.networks import parameters_used_by
 from teachers.agent import Agent, Teacher, describe_teacher
@@ -181,7 +181,9 @@ class _Bench:
             "steps": metadata.metrics["steps"],
             "seconds": metadata.metrics.get("seconds"),
             **summary(self._reference(0)),
-            "latency_us": agent_latency(self._teacher)["p50"] if parameters < MOST else None,
+            "latency_us": measure_agent_latency(self._teacher)["p50"]
+            if parameters < MOST
+            else None,
             "parameters": parameters,
         }
 
@@ -214,7 +216,7 @@ class _Bench:
         }
         same = (layers, width) == DEFAULT
         student = self.student(*(("default", {}) if same else (f"{layers}x{width}", settings)), 0)
-        latency = agent_latency(student)
+        latency = measure_agent_latency(student)
         return {
             **shape,
             "parameters": count_parameters(parameters_used_by("actor", student.params)),

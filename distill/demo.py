@@ -10,7 +10,7 @@ from etils import epath
 
 from distill.config import distill_config
 from distill.run import distill_teacher
-from export.latency import agent_latency, measure_latency
+from export.latency import measure_agent_latency, measure_latency
 from export.runtime import Policy
 from export.write import export_student
 from teachers import evaluate_agent, retention, summary, teacher_config, train_teacher
@@ -101,7 +101,7 @@ def run_demo(
     with _stage(seconds, "latency"):
         with local_copy(out / "policy.onnx") as policy:
             latency = measure_latency(policy)
-        teacher_latency = agent_latency(teacher)
+        teacher_latency = measure_agent_latency(teacher)
     with _stage(seconds, "animate"):
         renderer = animate(get_task(TASK), recording, out / "animation.gif")
 

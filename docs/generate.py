@@ -262,8 +262,8 @@ def json_page() -> str:
 
 def tasks_page() -> str:
     """Returns the page of all tasks and their fields."""
-    from export.contract import describe_task
     from teachers.tasks import TASKS, get_task
+    from teachers.tasks.describe import describe_task
 
     tasks = [describe_task(get_task(name)) for name in TASKS]
     parts = [

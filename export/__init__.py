@@ -1,19 +1,19 @@
-"""Students as ONNX and C files: conversion, the deployment contract, parity, and the runtime of a robot; runs to share.
+"""Students as ONNX and C files, the runtime that a robot needs, and runs as archives and on the Hugging Face hub.
 
-The names below are loaded on first use, so that `export.runtime` can be imported where there is no JAX.
+The public names are loaded on first use, so that `export.runtime` can be imported where JAX is not installed.
 """
 
 from importlib import import_module
 from typing import Any
 
-_HOMES = {
+_MODULES = {
     "export_student": "export.write",
     "export_c": "export.c_source",
     "Form": "export.write",
     "play_in_c": "teachers.simulation.play",
     "animate": "teachers.simulation.animate",
     "picture": "teachers.simulation.animate",
-    "describe_task": "export.contract",
+    "describe_task": "teachers.tasks.describe",
     "measure_latency": "export.latency",
     "open_policy": "export.artefacts",
     "describe_artefact": "export.artefacts",
@@ -28,10 +28,10 @@ _HOMES = {
     "ControlLoop": "export.runtime",
 }
 
-__all__ = list(_HOMES)
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'export' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

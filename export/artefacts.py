@@ -1,4 +1,4 @@
-"""Opens whatever a path holds: a teacher, a student or an exported policy."""
+"""Opens and describes the artefact at a path: a teacher, a student or an exported policy."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,8 +13,8 @@ from students.artefact import load_student
 from teachers.agent import Agent, load_teacher
 from teachers.evaluate import evaluate_agent
 from teachers.measures import Outcomes, measure_outcomes
+from teachers.runs import checkpoints
 from teachers.runs.checkpoint_choice import CheckpointChoice, read_newest_sound
-from teachers.runs.checkpoints import read_metadata as read_run
 from teachers.runs.errors import InputError
 from teachers.runs.metadata import Metadata, parse_metadata
 from teachers.runs.paths import local_copy
@@ -25,15 +25,15 @@ from teachers.tasks import Task
 from teachers.tasks.registry import open_task
 
 
-class OpenedPolicy(NamedTuple):
-    """A policy from any artefact.
+class PolicyArtefact(NamedTuple):
+    """A policy from a run's folder or an ONNX file.
 
     Attributes:
-        metadata: what the artefact says of itself.
-        task: its task.
-        act: batches of observations and goals to actions, for `play_in_c`.
-        evaluate: `(episodes, seed, progress) -> outcomes` where the artefact lives: MJX for checkpoints, MuJoCo C for
-            ONNX files.
+        metadata: the description inside the artefact.
+        task: the policy's task.
+        act: maps batches of observations and goals to actions in [-1, 1], for `play_in_c`.
+        evaluate: maps a number of episodes, a seed and a progress function to outcomes, in MJX for a checkpoint and in
+            MuJoCo C for an ONNX file.
     """
 
     metadata: Metadata
@@ -44,88 +44,92 @@ class OpenedPolicy(NamedTuple):
 
 def open_policy(
     path: epath.PathLike, task: Task | None = None, checkpoint: CheckpointChoice = "newest"
-) -> OpenedPolicy:
-    """Opens a teacher's or student's run folder, or an exported `policy.onnx`.
+) -> PolicyArtefact:
+    """Opens the run's folder of a teacher or student, or an exported `policy.onnx`.
 
     Args:
-        path: of the folder or file.
-        task: its task, to use in place of the one that it names.
-        checkpoint: of a run; see `load_teacher`.
+        path: the folder or file.
+        task: the task to use in place of the one that the artefact names.
+        checkpoint: which checkpoint of a run; see `load_teacher`.
 
     Raises:
-        InputError: the path holds no policy of ours, or its task cannot be opened.
+        InputError: the path holds no policy of crl-distill, or its task cannot be opened.
     """
     path = epath.Path(path)
     if path.suffix == ".onnx":
         return _open_onnx(path, task)
     agent = load_agent(path, task, checkpoint)
-    act = jax.jit(agent.networks.policy)
-    return OpenedPolicy(
+    compute_action = jax.jit(agent.networks.policy)
+    return PolicyArtefact(
         agent.metadata,
         agent.task,
-        lambda observation, goal: np.asarray(act(agent.params, observation, goal)),
-        lambda *settings: evaluate_agent(agent, *settings),
+        lambda observation, goal: np.asarray(compute_action(agent.params, observation, goal)),
+        lambda *arguments: evaluate_agent(agent, *arguments),
     )
 
 
 def load_agent(
     run: epath.PathLike, task: Task | None = None, checkpoint: CheckpointChoice = "newest"
 ) -> Agent:
-    """The teacher or student in a run's folder; arguments and errors as `load_teacher`."""
+    """Returns the teacher or student in the folder of a run; see `load_teacher` for arguments and errors."""
 
     def read(step: int) -> Agent:
-        kind = read_run(run, step).kind
+        kind = checkpoints.read_metadata(run, step).kind
         return (load_teacher if kind == "teacher" else load_student)(run, task, step)
 
     return read_newest_sound(run, read, checkpoint)
 
 
 def describe_artefact(path: epath.PathLike, checkpoint: CheckpointChoice = "newest") -> Metadata:
-    """What a run's folder or an ONNX file says of itself, without opening its networks.
+    """Returns the description inside a run's folder or an ONNX file, without opening the networks.
 
     Args:
-        path: of the folder or file.
-        checkpoint: of a run; see `load_teacher`.
+        path: the folder or file.
+        checkpoint: which checkpoint of a run; see `load_teacher`.
 
     Raises:
-        InputError: the path holds no artefact of ours.
+        InputError: the path holds no artefact of crl-distill.
     """
     path = epath.Path(path)
-    if path.suffix != ".onnx":
-        return read_newest_sound(path, lambda step: read_run(path, step), checkpoint)
-    return _described(path)
+    if path.suffix == ".onnx":
+        return _describe_onnx(path)
+    return read_newest_sound(path, lambda step: checkpoints.read_metadata(path, step), checkpoint)
 
 
-def _open_onnx(path: epath.Path, task: Task | None) -> OpenedPolicy:
-    described = _described(path)
+def _open_onnx(path: epath.Path, task: Task | None) -> PolicyArtefact:
+    description = _describe_onnx(path)
     try:
         with local_copy(path) as copy:
-            policy = Policy(copy, margin=None, normalized=True)  # no robot to protect
+            # In simulation there is no robot to protect, so that inputs may have any values.
+            policy = Policy(copy, margin=None, normalized=True)
     except ValueError as error:
         raise InputError(str(error)) from None
-    opened, metadata = open_task(described, task, str(path))
-    return OpenedPolicy(
+    opened_task, metadata = open_task(description, task, str(path))
+    return PolicyArtefact(
         metadata,
-        opened,
+        opened_task,
         policy,
-        lambda *settings: measure_outcomes(
-            opened, distance_until_termination(play_in_c(opened, policy, *settings))
+        lambda *arguments: measure_outcomes(
+            opened_task, distance_until_termination(play_in_c(opened_task, policy, *arguments))
         ),
     )
 
 
-def _described(path: epath.Path) -> Metadata:
-    """What an ONNX file says of itself, if its graph may be run: a contract, or, of an earlier version, less.
+def _describe_onnx(path: epath.Path) -> Metadata:
+    """Returns the description inside an ONNX file whose graph may be run: its contract.
+
+    Files from before the contract have the keys of `Metadata` alone.
 
     Raises:
-        InputError: it is missing, damaged, or not ours.
+        InputError: the file is missing or damaged, or crl-distill did not export it.
     """
     model = read_model(path)
     try:
-        entries = read_metadata({p.key: p.value for p in model.metadata_props}, str(path))
+        values = read_metadata({p.key: p.value for p in model.metadata_props}, str(path))
     except ValueError as error:
         raise InputError(str(error)) from None
-    if "contract_version" in entries:
+    if "contract_version" in values:
         return read_contract(model, str(path))
-    known = {key: value for key, value in entries.items() if key in Metadata.model_fields}
-    return parse_metadata(known, str(path))
+    return parse_metadata(
+        {key: value for key, value in values.items() if key in Metadata.model_fields}, str(path)
+    )

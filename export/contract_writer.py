@@ -20,7 +20,7 @@ from export.contract import (
     Role,
     Units,
 )
-from export.graph import operator_types, graph_precision
+from export.graph import graph_precision, operator_types
 from export.runtime import CONTRACT_VERSION, PREFIX
 from students.networks import ENCODER
 from teachers.agent import Agent, describe_teacher
@@ -101,7 +101,7 @@ def make_contract(
         control_period=task.control_period,
         episode_steps=task.episode_steps,
         success_radius=task.success_radius,
-        embedding_size=metadata.config["embedding"],
+        embedding_size=agent.config.embedding,
         opset=model.opset_import[0].version,
         precision=graph_precision(model),
         operators=operator_types(model),

@@ -30,7 +30,5 @@ def graph_precision(model: ModelProto) -> Precision:
     """Returns the precision of a model's arithmetic, as its weights and operators show it."""
     if "QuantizeLinear" in operator_types(model):
         return "int8"
-    has_float16 = any(
-        tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer
-    )
+    has_float16 = any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
     return "float16" if has_float16 else "float32"

@@ -59,7 +59,9 @@ def _arrays_section(role: Role, contract: Contract) -> str:
             f"`{name}`",
             _format_indices(place),
             place.name,
-            f"[-1, 1] for limits in {place.unit}" if name == "action" and is_normalized else place.unit,
+            f"[-1, 1] for limits in {place.unit}"
+            if name == "action" and is_normalized
+            else place.unit,
             format_limits(place.model_dump()),
             _format_observed_range(place),
             place.meaning,

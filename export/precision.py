@@ -1,4 +1,4 @@
-"""Exported graphs in fewer bits, by ONNX Runtime's own tools."""
+"""Reduces the precision of exported graphs to float16 or int8, with ONNX Runtime's own tools."""
 
 import logging
 import tempfile
@@ -9,86 +9,91 @@ import numpy as np
 import onnx
 
 from export.contract import Precision
+from export.graph import PRODUCTS
 
-PRODUCTS = ("Gemm", "MatMul")  # where the weights are
 
-
-def reduced(
+def reduce_precision(
     model: onnx.ModelProto, precision: Precision, rows: Mapping[str, np.ndarray]
 ) -> onnx.ModelProto:
-    """A float32 graph with the weights and the arithmetic of another precision; inputs and outputs stay float32.
+    """Returns a float32 graph with its weights and arithmetic in another precision; inputs and outputs stay float32.
+
+    In int8 are the layers of the policy after the first alone. The inputs of the first differ too much in their meaning,
+    and a critic in integers no longer tells which goal is nearer: see benchmarks/RESULTS.md.
 
     Args:
-        model: as `convert` gives it.
-        precision: `float16`; or `int8`, with scales from what the graph computes of `rows`, of the policy's layers after
-            the first. That one's inputs differ too much in what they mean, and a critic in integers no longer tells which
-            goal is nearer: benchmarks/notes/precision.md.
-        rows: for each input of the graph, `[rows, n]` of real rollouts.
+        model: a graph, such as `convert` returns.
+        precision: `float16` or `int8`; with `float32` the graph is returned as it is.
+        rows: inputs of the graph by name, `[rows, n]`, from recorded episodes. The scales of int8 are those of the arrays
+            that the graph computes from them.
     """
     if precision == "float16":
-        return _halved(model)
+        return _to_float16(model)
     if precision == "int8":
-        return _quantized(model, rows)
+        return _quantize_int8(model, rows)
     return model
 
 
-def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
+def _to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.quantization.onnx_model import ONNXModel
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
-    del whole.graph.value_info[:]  # it would cast constants that it leaves as they are
-    found = ONNXModel(
+    original = onnx.ModelProto()
+    original.CopyFrom(model)
+    # With these types the converter would cast constants that it leaves in float32.
+    del original.graph.value_info[:]
+    converted = ONNXModel(
         convert_float_to_float16(
-            whole, keep_io_types=True, node_block_list=_after_squashing(whole.graph)
+            original, keep_io_types=True, node_block_list=_nodes_after_squashing(original.graph)
         )
     )
-    found.topological_sort()  # it appends the casts of inputs
-    del found.model.graph.value_info[:]  # of what is no longer float32
-    _keep_float32(found.model.graph)
-    return found.model
+    converted.topological_sort()  # the converter appends the casts of the inputs at the end
+    del converted.model.graph.value_info[:]  # these say float32 where the graph is float16 now
+    _skip_cast_pairs(converted.model.graph)
+    return converted.model
 
 
-def _after_squashing(graph: onnx.GraphProto) -> list[str]:
-    """Names of the nodes between an action in [-1, 1] and its task units: rounded, they would pass its limits."""
-    return [node.name for node in _before("action", graph, until="Tanh")]
+def _nodes_after_squashing(graph: onnx.GraphProto) -> list[str]:
+    """Returns the names of the nodes that turn an action in [-1, 1] into task units.
+
+    They stay in float32: rounded to float16, an action could exceed its limits.
+    """
+    return [node.name for node in _ancestors("action", graph, until="Tanh")]
 
 
-def _before(name: str, graph: onnx.GraphProto, until: str = "") -> list[onnx.NodeProto]:
-    """The nodes that an array is computed by, and what they take, as far as operators of the type `until`."""
-    made = {name: node for node in graph.node for name in node.output}
-    found, names = {}, [name]
+def _ancestors(name: str, graph: onnx.GraphProto, until: str = "") -> list[onnx.NodeProto]:
+    """Returns the nodes that an array is computed by, going back as far as operators of the type `until`."""
+    producers = {name: node for node in graph.node for name in node.output}
+    ancestors, names = {}, [name]
     while names:
-        node = made.get(names.pop())
-        if node is not None and node.op_type != until and node.name not in found:
-            found[node.name] = node
+        node = producers.get(names.pop())
+        if node is not None and node.op_type != until and node.name not in ancestors:
+            ancestors[node.name] = node
             names += node.input
-    return list(found.values())
+    return list(ancestors.values())
 
 
-def _keep_float32(graph: onnx.GraphProto) -> None:
-    """Leaves out that float32 is rounded to float16 and back on its way from one such node to the next."""
-    made = {name: node for node in graph.node for name in node.output}
+def _skip_cast_pairs(graph: onnx.GraphProto) -> None:
+    """Replaces a cast to float16 and back, between two nodes that stay in float32, by the array itself."""
+    producers = {name: node for node in graph.node for name in node.output}
     for node in graph.node:
-        rounded = made.get(node.input[0]) if node.op_type == "Cast" else None
-        if rounded is not None and rounded.op_type == "Cast":
-            source = made.get(rounded.input[0])
+        first_cast = producers.get(node.input[0]) if node.op_type == "Cast" else None
+        if first_cast is not None and first_cast.op_type == "Cast":
+            source = producers.get(first_cast.input[0])
             if source is not None and source.op_type != "Cast":
-                node.op_type, node.input[0] = "Identity", rounded.input[0]
+                node.op_type, node.input[0] = "Identity", first_cast.input[0]
                 del node.attribute[:]
 
 
 def _later_layers(graph: onnx.GraphProto) -> list[str]:
-    """Names of the matrix products before an action, without those that nothing is multiplied before."""
+    """Returns the names of the policy's matrix products that have another one before them."""
 
-    def products(name: str) -> list[onnx.NodeProto]:
-        return [node for node in _before(name, graph) if node.op_type in PRODUCTS]
+    def products_before(name: str) -> list[onnx.NodeProto]:
+        return [node for node in _ancestors(name, graph) if node.op_type in PRODUCTS]
 
-    return [node.name for node in products("action") if products(node.input[0])]
+    return [node.name for node in products_before("action") if products_before(node.input[0])]
 
 
-def _quantized(model: onnx.ModelProto, rows: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+def _quantize_int8(model: onnx.ModelProto, rows: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -96,7 +101,7 @@ def _quantized(model: onnx.ModelProto, rows: Mapping[str, np.ndarray]) -> onnx.M
         quantize_static,
     )
 
-    class Rows(CalibrationDataReader):
+    class RowsReader(CalibrationDataReader):
         def __init__(self) -> None:
             self._batches: Iterator[dict[str, np.ndarray]] = iter([dict(rows)])
 
@@ -106,16 +111,17 @@ def _quantized(model: onnx.ModelProto, rows: Mapping[str, np.ndarray]) -> onnx.M
     layers = _later_layers(model.graph)
     if not layers:
         return model
-    said = logging.getLogger().level
+    log_level = logging.getLogger().level
     with tempfile.TemporaryDirectory() as folder:
-        whole, small = Path(folder) / "whole.onnx", Path(folder) / "small.onnx"
-        onnx.save(model, whole)
-        logging.getLogger().setLevel(logging.ERROR)  # it advises to optimise graphs of this kind
+        float32_file, int8_file = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, float32_file)
+        # It would advise to optimise the graph first, which is not needed for graphs of this kind.
+        logging.getLogger().setLevel(logging.ERROR)
         try:
             quantize_static(
-                whole,
-                small,
-                Rows(),
+                float32_file,
+                int8_file,
+                RowsReader(),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(PRODUCTS),
                 nodes_to_quantize=layers,
@@ -124,7 +130,7 @@ def _quantized(model: onnx.ModelProto, rows: Mapping[str, np.ndarray]) -> onnx.M
                 per_channel=True,
             )
         finally:
-            logging.getLogger().setLevel(said)
-        found = onnx.load(small)
-    found.ir_version = model.ir_version
-    return found
+            logging.getLogger().setLevel(log_level)
+        quantized = onnx.load(int8_file)
+    quantized.ir_version = model.ir_version
+    return quantized

@@ -1,4 +1,4 @@
-"""An ONNX graph as a function, before it has the metadata that `export.runtime` asks for."""
+"""An ONNX graph as a Python function, for graphs without the metadata that `export.runtime` asks for."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -9,40 +9,40 @@ import onnxruntime
 
 from teachers.runs.errors import InputError
 
-Function = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+GraphFunction = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-def open_session(model: onnx.ModelProto, source: str = "the model") -> Function:
-    """A function from the graph's inputs, by name, to its outputs, by name, on one thread.
+def open_session(model: onnx.ModelProto, source: str = "the model") -> GraphFunction:
+    """Returns a function from a graph's inputs to its outputs, both by name, which computes on one thread.
 
     Args:
         model: the graph.
-        source: what errors call it.
+        source: name of the graph, for error messages.
 
     Raises:
-        InputError: ONNX Runtime refuses the graph; the function raises it too.
+        InputError: ONNX Runtime cannot load the graph. The function raises it where it cannot compute.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # errors are raised
-    with _refusals(source):
+    options.log_severity_level = 4  # errors are raised, so they need not be logged
+    with _explain_runtime_errors(source):
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     names = [output.name for output in session.get_outputs()]
 
-    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        with _refusals(source):
+    def compute(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with _explain_runtime_errors(source):
             return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
-    return run
+    return compute
 
 
 @contextlib.contextmanager
-def _refusals(source: str) -> Iterator[None]:
+def _explain_runtime_errors(source: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # ONNX Runtime's own exceptions share no base class
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"ONNX Runtime refuses {source} ({reason:.200}); export it again"

@@ -1,4 +1,4 @@
-"""Whether an exported file keeps what it promises: one check after the other, each a line."""
+"""Verifies that an exported file does what its contract says, in a sequence of checks."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,11 +11,17 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.ops.op_dequantize_linear import DequantizeLinear_25
 
 from export.admission import read_contract, read_model
-from export.contract import INPUTS, Contract, field_table
+from export.contract import INPUTS, Contract
 from export.latency import measure_latency
+from export.parity import (
+    MIN_EPISODES,
+    TOLERANCE,
+    collect_parity_rows,
+    measure_parity,
+    record_episodes,
+)
 from export.runtime import Policy
 from export.session import open_session
-from export.write import LEAST_EPISODES, TOLERANCE, measure_parity, record, rows_of
 from teachers.agent import Agent
 from teachers.evaluate import evaluate_agent
 from teachers.measures import measure_outcomes, retention, summary
@@ -26,27 +32,27 @@ from teachers.runs.progress import Progress, ignore_progress
 from teachers.simulation.play import play_in_c
 from teachers.simulation.trajectory import distance_until_termination
 from teachers.tasks import Task
+from teachers.tasks.describe import describe_fields
 from teachers.tasks.registry import open_task
 
-LEAST_KEPT = (
-    0.95  # time at goal in MuJoCo C over that in MJX, which the interval's upper end has to reach
-)
-# In fewer bits a file may differ from what it is compared with by so many times what it says of itself.
-SLACK = 3
-ROWS = 256
-CALLS = 20_000
+# The time at goal in MuJoCo C over that in MJX; the upper end of its interval must not be lower.
+MIN_RETENTION = 0.95
+# A float16 or int8 file may differ by this many times the difference that its contract states.
+PARITY_FACTOR = 3
+RANDOM_ROWS = 256
+TIMED_CALLS = 20_000
 
 
 class DequantizeLinear(DequantizeLinear_25):
-    """Of older opsets too, for which the evaluator has none."""
+    """The operator for older opsets, which the reference evaluator lacks."""
 
 
 class Check(NamedTuple):
-    """One promise."""
+    """The result of one check."""
 
     name: str
     ok: bool
-    value: Any  # what was found
+    value: Any  # a measured value, or a line of text
 
 
 def verify(
@@ -58,20 +64,22 @@ def verify(
     seed: int = 1,
     progress: Progress = ignore_progress,
 ) -> Iterator[Check]:
-    """Checks an exported file; what cannot be read ends the checks.
+    """Checks an exported file, until a check shows that it cannot be read.
 
     Args:
-        path: of the `.onnx` file.
-        against: the checkpoint that it was exported from: without it, the file's own figures serve for comparison.
-        task: to use in place of the one that the file names.
-        episodes: of the closed loop.
-        seed: of these, and of what is compared.
+        path: the `.onnx` file.
+        against: the checkpoint that the file was exported from; without it the file is compared with the figures in its
+            contract.
+        task: the task to use in place of the one that the file names.
+        episodes: number of episodes in the closed loop.
+        seed: seed of the episodes and of the inputs that are compared.
         progress: called as the episodes advance.
 
     Yields:
-        `structure`, `contract`, `lineage` (with a checkpoint), `parity_reference` (the onnx reference evaluator),
-        `parity_jax` (with a checkpoint), `determinism`, `closed_loop` (of a policy, in MuJoCo C at the control period),
-        and `latency` (of a policy: microseconds, one thread, batch 1; ok where p99.9 leaves half of the period).
+        `structure`; `contract`; with a checkpoint, `lineage`; `parity_reference`, the difference from the onnx reference
+        evaluator; with a checkpoint, `parity_jax`; `determinism`; and for a policy `closed_loop`, in MuJoCo C at the
+        control period, and `latency` in microseconds, on one thread at batch 1, whose p99.9 must be at most half of the
+        control period.
     """
     try:
         model = read_model(path)
@@ -85,111 +93,117 @@ def verify(
         f"opset {model.opset_import[0].version}, {len(model.graph.node)} operators",
     )
     try:
-        entries = read_contract(model, str(path))
-        opened_task, _ = open_task(entries, task, str(path))
-        _require_fields(entries, opened_task)
+        contract = read_contract(model, str(path))
+        opened_task, _ = open_task(contract, task, str(path))
+        _require_same_task(contract, opened_task)
     except InputError as error:
         yield Check("contract", False, str(error))
         return
     yield Check(
-        "contract", True, f"version {entries.contract_version}, {entries.role} of {entries.task}"
+        "contract", True, f"version {contract.contract_version}, {contract.role} of {contract.task}"
     )
     with local_copy(path) as copy:
-        subject = _Subject(copy, model, entries, opened_task, against, episodes, seed, progress)
-        for name, check in subject.checks().items():
+        checks = _Checks(copy, model, contract, opened_task, against, episodes, seed, progress)
+        for name, check in checks.applicable().items():
             try:
                 yield check()
             except (InputError, ValueError) as error:
                 yield Check(name, False, str(error).splitlines()[0])
 
 
-class _Subject(NamedTuple):
-    """A file whose structure and contract are in order."""
+class _Checks(NamedTuple):
+    """The checks of a file whose structure and contract are in order."""
 
     path: Path
     model: onnx.ModelProto
-    entries: Contract
+    contract: Contract
     task: Task
     against: Agent | None
     episodes: int
     seed: int
     progress: Progress
 
-    def checks(self) -> Mapping[str, Callable[[], Check]]:
-        """Those that apply, in order."""
-        plays, has_checkpoint = self.entries.role != "critic", self.against is not None
+    def applicable(self) -> Mapping[str, Callable[[], Check]]:
+        """Returns the checks that apply to the file, in order."""
+        is_policy, has_checkpoint = self.contract.role != "critic", self.against is not None
         all_checks = {
-            "lineage": self.lineage if has_checkpoint else None,
-            "parity_reference": self.parity_reference,
-            "parity_jax": self.parity_jax if has_checkpoint else None,
-            "determinism": self.determinism,
-            "closed_loop": self.closed_loop if plays else None,
-            "latency": self.latency if plays else None,
+            "lineage": self.check_lineage if has_checkpoint else None,
+            "parity_reference": self.check_parity_with_reference,
+            "parity_jax": self.check_parity_with_jax if has_checkpoint else None,
+            "determinism": self.check_determinism,
+            "closed_loop": self.check_closed_loop if is_policy else None,
+            "latency": self.check_latency if is_policy else None,
         }
         return {name: check for name, check in all_checks.items() if check is not None}
 
-    def lineage(self) -> Check:
+    def check_lineage(self) -> Check:
         agent = self.checkpoint
-        own = parameter_digest(agent.params)
-        lineage: Mapping[str, Any] = self.entries.lineage
+        digest = parameter_digest(agent.params)
+        lineage: Mapping[str, Any] = self.contract.lineage
         kind = "student" if "student" in lineage else "teacher"
-        said = lineage.get(kind, {}).get("digest")
-        value = f"{agent.metadata.kind} {own[:12]}; the file says {kind} {str(said)[:12]}"
-        return Check("lineage", said == own, value)
-
-    def parity_reference(self) -> Check:
-        given = self.inputs()
-        found = open_session(self.model)(given)
-        reference = ReferenceEvaluator(self.model, new_ops=[DequantizeLinear]).run(
-            list(found), given
+        stated_digest = lineage.get(kind, {}).get("digest")
+        value = (
+            f"{agent.metadata.kind} {digest[:12]}; the file says {kind} {str(stated_digest)[:12]}"
         )
-        worst = np.max(
+        return Check("lineage", stated_digest == digest, value)
+
+    def check_parity_with_reference(self) -> Check:
+        inputs = self.draw_inputs()
+        outputs = open_session(self.model)(inputs)
+        evaluator = ReferenceEvaluator(self.model, new_ops=[DequantizeLinear])
+        references = evaluator.run(list(outputs), inputs)
+        difference = np.max(
             [
-                np.abs(self.unitless(name, found[name]) - self.unitless(name, other)).max()
-                for name, other in zip(found, reference, strict=True)
+                np.abs(self.to_unitless(name, output) - self.to_unitless(name, reference)).max()
+                for (name, output), reference in zip(outputs.items(), references, strict=True)
             ]
         )
-        return Check("parity_reference", bool(worst <= self.tolerance), float(worst))
+        return Check("parity_reference", bool(difference <= self.tolerance), float(difference))
 
-    def parity_jax(self) -> Check:
-        agent = self.checkpoint
-        rows = rows_of(agent, record(agent, LEAST_EPISODES, self.seed), self.seed)
-        function, entries = open_session(self.model), self.entries
-        worst = measure_parity(self.task, function, rows, entries.role, entries.action_units)
-        return Check("parity_jax", worst <= self.tolerance, worst)
+    def check_parity_with_jax(self) -> Check:
+        agent, contract = self.checkpoint, self.contract
+        trajectory = record_episodes(agent, MIN_EPISODES, self.seed)
+        rows = collect_parity_rows(agent, trajectory, self.seed)
+        function = open_session(self.model)
+        difference = measure_parity(self.task, function, rows, contract.role, contract.action_units)
+        return Check("parity_jax", difference <= self.tolerance, difference)
 
-    def determinism(self) -> Check:
-        """Whether one row gives the same bits again and again, in two sessions, whatever came between."""
-        given = self.inputs()
+    def check_determinism(self) -> Check:
+        """Checks that a row gives the same bits in two sessions, in another order, and after a batch."""
+        inputs = self.draw_inputs()
         first, second = open_session(self.model), open_session(self.model)
-        ones = [{name: array[i : i + 1] for name, array in given.items()} for i in range(ROWS)]
-        before = [first(one) for one in ones]
-        first(given)
-        after = [second(one) for one in reversed(ones)][::-1]
-        same = all(_equal(*pair) for pair in zip(before, after, strict=True)) and _equal(
-            first(ones[0]), before[0]
-        )
-        return Check("determinism", same, "bitwise" if same else "outputs differ between runs")
+        rows = [
+            {name: array[i : i + 1] for name, array in inputs.items()} for i in range(RANDOM_ROWS)
+        ]
+        outputs = [first(row) for row in rows]
+        first(inputs)
+        repeated = [second(row) for row in reversed(rows)][::-1]
+        is_same = all(
+            _equal_bits(*pair) for pair in zip(outputs, repeated, strict=True)
+        ) and _equal_bits(first(rows[0]), outputs[0])
+        value = "bitwise" if is_same else "outputs differ between runs"
+        return Check("determinism", is_same, value)
 
-    def closed_loop(self) -> Check:
-        """Time at goal in MuJoCo C over that in MJX: of the same episodes, or as the file says."""
-        act = Policy(self.path, margin=None, normalized=True)
-        recording = play_in_c(self.task, act, self.episodes, self.seed, self.progress)
-        played = measure_outcomes(self.task, distance_until_termination(recording))
-        figures = summary(played)
+    def check_closed_loop(self) -> Check:
+        """Checks the time at goal in MuJoCo C against MJX: on the same episodes, or as the contract states it."""
+        policy = Policy(self.path, margin=None, normalized=True)
+        trajectory = play_in_c(self.task, policy, self.episodes, self.seed, self.progress)
+        outcomes = measure_outcomes(self.task, distance_until_termination(trajectory))
+        figures = summary(outcomes)
         if self.against is None:
-            said = self.entries.metrics.get("time_at_goal")
-            high = figures["time_at_goal_ci95"][1]
-            ok = said is None or high >= LEAST_KEPT * said
-            return Check("closed_loop", ok, figures | {"said": said})
+            stated = self.contract.metrics.get("time_at_goal")
+            upper = figures["time_at_goal_ci95"][1]
+            ok = stated is None or upper >= MIN_RETENTION * stated
+            return Check("closed_loop", ok, figures | {"said": stated})
         reference = evaluate_agent(self.against, self.episodes, self.seed, self.progress)
-        kept, interval = retention(played.time_at_goal, reference.time_at_goal)
-        figures |= {"in_mjx": summary(reference), "retention": kept, "retention_ci95": interval}
-        return Check("closed_loop", interval is None or interval[1] >= LEAST_KEPT, figures)
+        ratio, interval = retention(outcomes.time_at_goal, reference.time_at_goal)
+        figures |= {"in_mjx": summary(reference), "retention": ratio, "retention_ci95": interval}
+        return Check("closed_loop", interval is None or interval[1] >= MIN_RETENTION, figures)
 
-    def latency(self) -> Check:
-        found = measure_latency(self.path, CALLS)
-        return Check("latency", found["p99.9"] <= 0.5e6 * self.entries.control_period, found)
+    def check_latency(self) -> Check:
+        latency = measure_latency(self.path, TIMED_CALLS)
+        limit = 0.5e6 * self.contract.control_period
+        return Check("latency", latency["p99.9"] <= limit, latency)
 
     @property
     def checkpoint(self) -> Agent:
@@ -199,21 +213,21 @@ class _Subject(NamedTuple):
 
     @property
     def tolerance(self) -> float:
-        """Actions in [-1, 1], and values."""
-        said = self.entries.parity
-        if self.entries.precision == "float32" or said is None:
+        """Returns the largest difference allowed, for actions in [-1, 1] and for values."""
+        parity = self.contract.parity
+        if self.contract.precision == "float32" or parity is None:
             return TOLERANCE
-        return SLACK * said.max_abs
+        return PARITY_FACTOR * parity.max_abs
 
-    def inputs(self) -> dict[str, np.ndarray]:
-        """Rows that are drawn evenly from what training saw, and from all actions."""
-        random, rows = np.random.default_rng(self.seed), {}
-        for name in INPUTS[self.entries.role]:
-            places = self.entries.inputs[name]
-            size = (ROWS, places[-1].stop)
+    def draw_inputs(self) -> dict[str, np.ndarray]:
+        """Returns inputs drawn uniformly from their observed ranges, and actions from all actions."""
+        random, inputs = np.random.default_rng(self.seed), {}
+        for name in INPUTS[self.contract.role]:
+            places = self.contract.inputs[name]
+            size = (RANDOM_ROWS, places[-1].stop)
             if name == "action":
                 action = random.uniform(-1, 1, size).astype(np.float32)
-                rows[name] = self.physical(action)
+                inputs[name] = self.to_file_units(action)
                 continue
             low, high = (
                 np.concatenate(
@@ -221,43 +235,43 @@ class _Subject(NamedTuple):
                 )
                 for end, sign in (("seen_low", -1), ("seen_high", 1))
             )
-            rows[name] = random.uniform(low, high, size).astype(np.float32)
-        return rows
+            inputs[name] = random.uniform(low, high, size).astype(np.float32)
+        return inputs
 
-    def physical(self, action: np.ndarray) -> np.ndarray:
+    def to_file_units(self, action: np.ndarray) -> np.ndarray:
         return (
-            self.task.to_actuator_units(action) if self.entries.action_units == "task" else action
+            self.task.to_actuator_units(action) if self.contract.action_units == "task" else action
         )
 
-    def unitless(self, name: str, array: np.ndarray) -> np.ndarray:
-        if name == "action" and self.entries.action_units == "task":
-            return self.task.from_actuator_units(array)
-        return array
+    def to_unitless(self, name: str, output: np.ndarray) -> np.ndarray:
+        if name == "action" and self.contract.action_units == "task":
+            return self.task.from_actuator_units(output)
+        return output
 
 
-def _equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
-    return all(np.array_equal(one[name], other[name]) for name in one)
+def _equal_bits(outputs: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> bool:
+    return all(np.array_equal(outputs[name], others[name]) for name in outputs)
 
 
-def _require_fields(entries: Contract, task: Task) -> None:
-    """Refuses a contract that says something else than the task does.
+def _require_same_task(contract: Contract, task: Task) -> None:
+    """Raises an error if a contract and its task differ.
 
     Raises:
         InputError: they differ; the message names the first difference.
     """
-    said_of = {**entries.inputs, **entries.outputs}
-    for name in said_of.keys() - {"value"}:
-        said = [place.model_dump(exclude={"seen_low", "seen_high"}) for place in said_of[name]]
-        rows = field_table(getattr(task, name))
-        if len(said) != len(rows):
-            raise InputError(f"{name} has {len(said)} fields, but the task's has {len(rows)}")
-        for place, row in zip(said, rows, strict=True):
-            for key in row:
-                _require_equal(f"{name} field {row['name']!r} {key}", place[key], row[key])
+    arrays = {**contract.inputs, **contract.outputs}
+    for name in arrays.keys() - {"value"}:
+        stated = [place.model_dump(exclude={"seen_low", "seen_high"}) for place in arrays[name]]
+        fields = describe_fields(getattr(task, name))
+        if len(stated) != len(fields):
+            raise InputError(f"{name} has {len(stated)} fields, but the task's has {len(fields)}")
+        for place, field in zip(stated, fields, strict=True):
+            for key in field:
+                _require_equal(f"{name} field {field['name']!r} {key}", place[key], field[key])
     for key in ("sizes", "control_period", "episode_steps", "success_radius"):
-        _require_equal(key, getattr(entries, key), getattr(task, key))
+        _require_equal(key, getattr(contract, key), getattr(task, key))
 
 
-def _require_equal(name: str, said: Any, own: Any) -> None:
-    if said != own:
-        raise InputError(f"{name} is {said!r} in the file, but {own!r} in the task")
+def _require_equal(name: str, stated: Any, actual: Any) -> None:
+    if stated != actual:
+        raise InputError(f"{name} is {stated!r} in the file, but {actual!r} in the task")

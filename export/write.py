@@ -1,44 +1,42 @@
-"""The files that a robot gets: written, and proved to compute what JAX does."""
+"""Writes the files for a robot, once they have been shown to compute what JAX does."""
 
 import time
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
+import onnx
 from etils import epath
-from jaxtyping import Float
 
-from export.calibration import fit_reachability, ranges
-from export.contract import (
-    INPUTS,
-    OUTPUTS,
-    Contract,
-    Parity,
-    Precision,
-    Role,
-    Units,
-    attach,
-    contract,
-)
+from export.calibration import fit_reachability, observed_ranges
+from export.contract import Contract, Parity, Precision, Role, Units
+from export.contract_writer import attach_contract, make_contract
 from export.convert import OPSET, convert
-from export.onnx_card import onnx_card
-from export.precision import reduced
-from export.session import Function, open_session
+from export.onnx_card import render_onnx_card
+from export.parity import (
+    MAX_ROWS,
+    MIN_EPISODES,
+    TOLERANCE,
+    ParityRows,
+    collect_parity_rows,
+    compute_agent_values,
+    compute_graph_values,
+    graph_inputs,
+    measure_closed_loop,
+    measure_parity,
+    record_episodes,
+)
+from export.precision import reduce_precision
+from export.session import GraphFunction, open_session
 from teachers.agent import Agent
-from teachers.measures import measure_outcomes, retention, spearman, summary
+from teachers.measures import spearman
 from teachers.runs.errors import InputError
 from teachers.runs.outputs import create_folder, require_unused, write_atomically
 from teachers.runs.progress import Progress, ignore_progress
-from teachers.simulation.play import play_in_c
-from teachers.simulation.trajectory import Trajectory, distance_until_termination
-from teachers.tasks import Task
 
-OBSERVATIONS = 4096  # on which parity is measured
-LEAST_EPISODES = 64  # that reachability is fitted to
-TOLERANCE = 1e-4  # of float32 files: in actions in [-1, 1], and in values
 CARD = "README.md"
+TIMED_CALLS = 20
 
 
 class ParityError(RuntimeError):
@@ -55,15 +53,15 @@ class Form(NamedTuple):
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """Of the files."""
+        """Returns the roles of the files."""
         return ("combined",) if self.combined else ("policy", "critic")
 
 
-def chosen_precision(dtype: str, quantize: str | None) -> Precision:
-    """The precision that a user asks for.
+def parse_precision(dtype: str, quantize: str | None) -> Precision:
+    """Returns the precision that a user asks for with `--dtype` and `--quantize`.
 
     Raises:
-        InputError: there is none such.
+        InputError: there is no such precision.
     """
     if quantize is None and dtype in ("float32", "float16"):
         return "float32" if dtype == "float32" else "float16"
@@ -73,15 +71,6 @@ def chosen_precision(dtype: str, quantize: str | None) -> Precision:
         f"dtype {dtype!r} with quantize {quantize!r} cannot be written; give --dtype float32 or float16, or "
         "--quantize int8"
     )
-
-
-class Rows(NamedTuple):
-    """States that a policy met, with what JAX computes there."""
-
-    observation: Float[np.ndarray, "rows obs"]
-    goal: Float[np.ndarray, "rows goal"]
-    action: Float[np.ndarray, "rows act"]  # in [-1, 1]
-    value: Float[np.ndarray, "rows"]
 
 
 def export_student(
@@ -95,28 +84,29 @@ def export_student(
 ) -> dict[str, Any]:
     """Writes `policy.onnx` and `critic.onnx`, or `combined.onnx`, and a model card beside them.
 
-    They are compared with JAX on the observations of episodes that the student plays in MuJoCo C, and play the same
-    episodes themselves. In a precision other than float32 the policy has to keep its time at goal, and the critic the
-    order of its values.
+    The files are compared with JAX on the observations of episodes that the student plays in MuJoCo C, and then play the
+    same episodes themselves. In float16 or int8 the policy must keep its time at goal, and the critic the order of its
+    values.
 
     Args:
-        student: as `load_student` or `distill_teacher` gives it, or a teacher.
+        student: a student, such as `load_student` or `distill_teacher` returns, or a teacher.
         out: a new folder.
-        form: of the files.
-        min_retention: of another precision: the least time at goal over JAX's, and the least rank correlation of values.
-        seed: of the episodes.
-        progress: called as they advance.
+        form: how the files are written.
+        min_retention: in float16 and int8, the lower limit of the file's time at goal over JAX's, and of the rank
+            correlation of its values with JAX's.
+        seed: seed of the episodes.
+        progress: called as the episodes advance.
 
     Returns:
-        The files' paths by role, and `card`, that of the model card; `parity`, the largest absolute difference from JAX
-        over 4,096 observations, by role, actions in [-1, 1], and `parity_max_abs`, the largest of these; what the
-        file did in MuJoCo C (see `teachers.evaluate.summary`), its `retention` of what JAX did on the same episodes, and
-        `critic_spearman`, the rank correlation of its values with JAX's.
+        The paths of the files by role, and that of the model card, `card`; `parity`, the largest absolute difference
+        from JAX over 4,096 observations, by role, with actions in [-1, 1], and the largest of these, `parity_max_abs`;
+        what the file did in MuJoCo C (see `teachers.measures.summary`), its time at goal over JAX's on the same episodes,
+        `retention`, and the rank correlation of its values with JAX's, `critic_spearman`.
 
     Raises:
-        InputError: `out` is taken, the opset cannot be written, retention is too low, or a teacher is wanted in another
-            precision; nothing is left in `out`.
-        ParityError: a float32 file differs from JAX by more than 1e-4; nothing is left in `out`.
+        InputError: `out` holds something already, the opset cannot be written, the file keeps less than
+            `min_retention`, or a teacher is to be written in another precision than float32. Nothing is left in `out`.
+        ParityError: a float32 file differs from JAX by more than 1e-4. Nothing is left in `out`.
     """
     form, out, task = form or Form(), epath.Path(out), student.task
     is_teacher = student.metadata.kind == "teacher"
@@ -125,194 +115,115 @@ def export_student(
             f"a teacher is not written in {form.precision}; distill it, and export the student"
         )
     require_unused(out)
-    models = {
+    float32_models = {
         role: convert(student, role, units=form.units, opset=form.opset) for role in form.roles
     }
     create_folder(out)
-    episodes = max(LEAST_EPISODES, -(-OBSERVATIONS // task.episode_steps))
-    recording = record(student, episodes, seed, progress)
-    rows = rows_of(student, recording, seed)
+    episodes = max(MIN_EPISODES, -(-MAX_ROWS // task.episode_steps))
+    trajectory = record_episodes(student, episodes, seed, progress)
+    rows = collect_parity_rows(student, trajectory, seed)
     models = {
-        role: reduced(model, form.precision, inputs(task, rows, role, form.units))
-        for role, model in models.items()
+        role: reduce_precision(model, form.precision, graph_inputs(task, rows, role, form.units))
+        for role, model in float32_models.items()
     }
     functions = {role: open_session(model) for role, model in models.items()}
+    actor_role, critic_role = form.roles[0], form.roles[-1]
     if is_teacher:
-        one = Rows(*(array[:1] for array in rows))
-        took = _milliseconds(functions[form.roles[0]], inputs(task, one, form.roles[0], form.units))
-        warnings.warn(
-            f"a teacher: an action takes {took:.3g} ms here, and {1000 * task.control_period:g} ms lie between two; "
-            "distill it for a robot",
-            stacklevel=2,
-        )
+        _warn_about_latency(student, functions[actor_role], rows, form)
     parity = {
         role: measure_parity(task, function, rows, role, form.units)
         for role, function in functions.items()
     }
-    worst = float(np.max(list(parity.values())))
-    if not worst <= (TOLERANCE if form.precision == "float32" else np.inf):  # also of NaN
+    largest_difference = float(np.max(list(parity.values())))
+    # A NaN fails this comparison too.
+    if not largest_difference <= (TOLERANCE if form.precision == "float32" else np.inf):
         raise ParityError(
-            f"the exported files differ from JAX by {worst:.2g}, more than {TOLERANCE:g}; nothing was written"
+            f"the exported files differ from JAX by {largest_difference:.2g}, more than {TOLERANCE:g}; nothing was "
+            "written"
         )
-    figures = _played(task, functions, recording, form, seed, progress)
-    values = _values(task, functions, recording, form)
-    figures["critic_spearman"] = spearman(
-        values.ravel(), _values_in_jax(student, recording).ravel()
+    figures = measure_closed_loop(
+        task, functions[actor_role], form.units, trajectory, seed, progress
     )
-    _require_kept(figures, form, min_retention)
-    seen, seen_in = ranges(student.metadata, recording)
-    fitted = fit_reachability(task, recording, values)
-    described: dict[Role, Contract] = {
-        role: contract(
+    values = compute_graph_values(task, functions[critic_role], critic_role, form.units, trajectory)
+    figures["critic_spearman"] = spearman(
+        values.ravel(), compute_agent_values(student, trajectory).ravel()
+    )
+    if form.precision != "float32":
+        _require_retention(figures, form.precision, min_retention)
+    ranges, range_source = observed_ranges(student.metadata, trajectory)
+    reachability = fit_reachability(task, trajectory, values)
+    contracts: dict[Role, Contract] = {
+        role: make_contract(
             student,
             role,
             model,
             units=form.units,
-            seen=seen,
-            seen_in=seen_in,
+            observed_ranges=ranges,
+            range_source=range_source,
             parity=Parity(max_abs=parity[role], inputs=len(rows.value), seed=seed),
-            reachability=None if role == "policy" else fitted,
+            reachability=None if role == "policy" else reachability,
             metrics={f"exported_{name}": value for name, value in figures.items()},
         )
         for role, model in models.items()
     }
-    for role, model in models.items():
-        attach(model, described[role])
-        write_atomically(out / f"{role}.onnx", model.SerializeToString())
-    write_atomically(out / CARD, onnx_card(described))
     return {
-        **{role: str(out / f"{role}.onnx") for role in models},
-        "card": str(out / CARD),
+        **_write_files(out, models, contracts),
         "parity": parity,
-        "parity_max_abs": worst,
+        "parity_max_abs": largest_difference,
         **figures,
     }
 
 
-def _milliseconds(function: Function, given: Mapping[str, np.ndarray], calls: int = 20) -> float:
-    took = []
-    for _ in range(calls):
-        begun = time.perf_counter()
-        function(given)
-        took.append(time.perf_counter() - begun)
-    return 1000 * float(np.median(took))
+def _write_files(
+    out: epath.Path, models: Mapping[Role, onnx.ModelProto], contracts: Mapping[Role, Contract]
+) -> dict[str, str]:
+    """Writes each model with its contract, and the model card; returns the paths."""
+    paths: dict[str, str] = {}
+    for role, model in models.items():
+        attach_contract(model, contracts[role])
+        paths[role] = str(out / f"{role}.onnx")
+        write_atomically(paths[role], model.SerializeToString())
+    paths["card"] = str(out / CARD)
+    write_atomically(paths["card"], render_onnx_card(contracts))
+    return paths
 
 
-def record(
-    agent: Agent, episodes: int, seed: int, progress: Progress = ignore_progress
-) -> Trajectory:
-    """Episodes that an agent's policy plays in MuJoCo C, computed by JAX; arguments as of `play_in_c`."""
-    act = jax.jit(agent.networks.policy)
-
-    def policy(observation: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        return np.asarray(act(agent.params, observation, goal))
-
-    return play_in_c(agent.task, policy, episodes, seed, progress)
-
-
-def rows_of(agent: Agent, recording: Trajectory, seed: int) -> Rows:
-    """Up to 4,096 of the states of a recording, with what JAX computes there.
-
-    Args:
-        agent: whose policy and critic are asked.
-        recording: of its episodes.
-        seed: of the choice.
-    """
-    steps, episodes = recording.observation.shape[:2]
-    chosen = np.random.default_rng(seed).permutation(steps * episodes)[:OBSERVATIONS]
-    at = np.unravel_index(chosen, (steps, episodes))
-    observation, goal = recording.observation[at], recording.goal[at]
-    action = np.asarray(jax.jit(agent.networks.policy)(agent.params, observation, goal))
-    value = jax.jit(agent.networks.critic)(agent.params, observation, goal, action)
-    return Rows(observation, goal, action, np.asarray(value))
-
-
-def measure_parity(task: Task, function: Function, rows: Rows, role: Role, units: Units) -> float:
-    """The largest absolute difference of a file's outputs from JAX's, with actions in [-1, 1].
-
-    Args:
-        task: the agent's.
-        function: what the file computes.
-        rows: where it is compared.
-        role: of the file.
-        units: of its actions.
-    """
-    found = function(inputs(task, rows, role, units))
-    if units == "task" and "action" in found:
-        found["action"] = task.from_actuator_units(found["action"])
-    worst = [np.abs(found[name] - getattr(rows, name)).max() for name in OUTPUTS[role]]
-    return float(np.max(worst))  # NaN, if any is
-
-
-def inputs(task: Task, rows: Rows, role: Role, units: Units) -> Mapping[str, np.ndarray]:
-    """What a file of this role is given in these states, by name."""
-    action = task.to_actuator_units(rows.action) if units == "task" else rows.action
-    given = {"observation": rows.observation, "goal": rows.goal, "action": action}
-    return {name: given[name] for name in INPUTS[role]}
-
-
-def _values_in_jax(agent: Agent, recording: Trajectory) -> Float[np.ndarray, "time env"]:
-    """f(s, a, g) of every step."""
-    critic = jax.jit(agent.networks.critic)
-    steps = recording.observation, recording.goal, recording.action
-    return np.asarray(critic(agent.params, *steps))
-
-
-def _values(
-    task: Task, functions: Mapping[Role, Function], recording: Trajectory, form: Form
-) -> Float[np.ndarray, "time env"]:
-    """What the files say of every step."""
-    role = form.roles[-1]
-    observation, goal, action = (
-        array.reshape(-1, array.shape[-1])
-        for array in (recording.observation, recording.goal, recording.action)
+def _warn_about_latency(
+    teacher: Agent, function: GraphFunction, rows: ParityRows, form: Form
+) -> None:
+    """Warns how long an action of a teacher takes on this machine, and how long its control period is."""
+    first_row = ParityRows(*(array[:1] for array in rows))
+    inputs = graph_inputs(teacher.task, first_row, form.roles[0], form.units)
+    seconds = []
+    for _ in range(TIMED_CALLS):
+        start = time.perf_counter()
+        function(inputs)
+        seconds.append(time.perf_counter() - start)
+    warnings.warn(
+        f"a teacher: an action takes {1000 * float(np.median(seconds)):.3g} ms here, and the control period is "
+        f"{1000 * teacher.task.control_period:g} ms; distill it for a robot",
+        stacklevel=3,
     )
-    rows = Rows(observation, goal, action, np.zeros(len(goal), np.float32))
-    found = functions[role](inputs(task, rows, role, form.units))["value"]
-    return found.reshape(recording.distance.shape)
 
 
-def _played(
-    task: Task,
-    functions: Mapping[Role, Function],
-    reference: Trajectory,
-    form: Form,
-    seed: int,
-    progress: Progress,
-) -> dict[str, Any]:
-    """What the file does on the episodes of the reference, which JAX played."""
-    function = functions[form.roles[0]]
-
-    def act(observation: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        action = function({"observation": observation, "goal": goal})["action"]
-        return task.from_actuator_units(action) if form.units == "task" else action
-
-    episodes = reference.goal.shape[1]
-    recording = play_in_c(task, act, episodes, seed, progress)
-    played, expected = (
-        measure_outcomes(task, distance_until_termination(each)) for each in (recording, reference)
-    )
-    kept, interval = retention(played.time_at_goal, expected.time_at_goal)
-    return {**summary(played), "retention": kept, "retention_ci95": interval}
-
-
-def _require_kept(figures: Mapping[str, Any], form: Form, least: float) -> None:
-    kept, rank = figures["retention"], figures["critic_spearman"]
+def _require_retention(figures: Mapping[str, Any], precision: Precision, lower: float) -> None:
+    """Raises an error if the file's time at goal or the order of its values falls below a limit; 0 is no limit."""
+    ratio, correlation = figures["retention"], figures["critic_spearman"]
     remedy = "export in float32, or accept less (nothing was written)"
-    if form.precision == "float32" or least == 0:
+    if lower == 0:
         return
-    if kept is None:
+    if ratio is None:
         raise InputError(
             "the student never reaches a goal, so that it cannot be said what it keeps in "
-            f"{form.precision}; export in float32, or with --min-retention 0"
+            f"{precision}; export in float32, or with --min-retention 0"
         )
-    if kept < least:
+    if ratio < lower:
         raise InputError(
-            f"in {form.precision} the policy keeps {kept:.3f} of its time at goal, less than --min-retention {least:g}; "
+            f"in {precision} the policy keeps {ratio:.3f} of its time at goal, less than --min-retention {lower:g}; "
             f"{remedy}"
         )
-    if rank is None or rank < least:
+    if correlation is None or correlation < lower:
         raise InputError(
-            f"in {form.precision} the critic's values have a rank correlation of {rank or 0:.3f} with JAX's, less than "
-            f"--min-retention {least:g}; {remedy}"
+            f"in {precision} the critic's values have a rank correlation of {correlation or 0:.3f} with JAX's, less "
+            f"than --min-retention {lower:g}; {remedy}"
         )

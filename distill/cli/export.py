@@ -64,11 +64,11 @@ def export_command(
     from export.artefacts import load_agent
     from export.c_source import export_c
     from export.contract import Units
-    from export.write import Form, chosen_precision, export_student
+    from export.write import Form, export_student, parse_precision
     from teachers.runs.errors import InputError
 
     units: Units = "normalized" if normalized else "task"
-    form = Form(combined, units, opset, chosen_precision(dtype, quantize))
+    form = Form(combined, units, opset, parse_precision(dtype, quantize))
     if file_format not in ("onnx", "c"):
         raise InputError(f"there is no format {file_format!r}; choose onnx or c")
     if file_format == "c" and form != Form(units=units):

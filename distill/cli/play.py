@@ -146,16 +146,16 @@ def info_command(
 
     from export.artefacts import describe_artefact
     from export.contract import Contract
-    from export.onnx_card import onnx_card
-    from export.share.archive import ENDING, describe_archive
+    from export.onnx_card import render_onnx_card
+    from export.share.archive import SUFFIX, describe_archive
 
-    if path.endswith(ENDING):
+    if path.endswith(SUFFIX):
         archive = describe_archive(path)
         print_result(archive, as_json, lambda: pair_table(path, archive))
         return
     description = describe_artefact(path, parse_checkpoint(checkpoint))
     if isinstance(description, Contract):
-        card = onnx_card({description.role: description}, front_matter=False)
+        card = render_onnx_card({description.role: description}, include_front_matter=False)
         print_result(description.model_dump(), as_json, lambda: Markdown(card))
     else:
         row = description.model_dump()

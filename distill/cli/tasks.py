@@ -40,9 +40,9 @@ def tasks_command(
       crl-distill tasks --check my_robot.py:MyRobot
     """
     prepare_process()
-    from export.contract import describe_task
     from teachers.runs.errors import InputError
     from teachers.simulation.animate import picture
+    from teachers.tasks.describe import describe_task
     from teachers.tasks.registry import get_task
 
     if check is not None:
@@ -105,8 +105,8 @@ def find_problems(reference: str, seed: int) -> tuple[str, list[str]]:
 
 
 def _describe_all_tasks() -> list[dict[str, Any]]:
-    from export.contract import describe_task
     from teachers.runs.errors import InputError
+    from teachers.tasks.describe import describe_task
     from teachers.tasks.registry import get_task, task_names
 
     rows = []

@@ -9,7 +9,7 @@ from onnx import ModelProto
 from export.admission.refusal import refusal_error
 from export.admission.structure import require_basic_structure
 from export.admission.work import require_limited_work
-from export.convert import NEWEST, OLDEST
+from export.convert import NEWEST_OPSET, OLDEST_OPSET
 from teachers.runs.errors import InputError
 from teachers.runs.paths import is_local, require_reachable, translate_storage_errors
 
@@ -53,9 +53,9 @@ def admit_model(content: bytes, source: str) -> ModelProto:
     if model.functions or model.training_info:
         raise refusal_error(source, "defines operators of its own")
     opsets = [(entry.domain, entry.version) for entry in model.opset_import]
-    if len(opsets) != 1 or opsets[0][0] or not OLDEST <= opsets[0][1] <= NEWEST:
+    if len(opsets) != 1 or opsets[0][0] or not OLDEST_OPSET <= opsets[0][1] <= NEWEST_OPSET:
         raise refusal_error(
-            source, f"needs operator sets {opsets}, not one from {OLDEST} to {NEWEST}"
+            source, f"needs operator sets {opsets}, not one from {OLDEST_OPSET} to {NEWEST_OPSET}"
         )
     require_basic_structure(model, source)
     try:

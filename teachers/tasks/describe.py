@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from teachers.tasks.base import Field, Task, slices
+from teachers.tasks.base import Task
+from teachers.tasks.declaration import Field, slices
 
 
 def describe_task(task: Task) -> dict[str, Any]:

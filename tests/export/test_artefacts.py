@@ -5,7 +5,9 @@ from teachers import InputError
 
 
 @pytest.mark.parametrize("kind", ["teacher", "student", "onnx"])
-def test_every_kind_is_described_and_opened(teacher_run, student_run, export_folder, kind) -> None:
+def test_open_policy_and_describe_artefact_agree(
+    teacher_run, student_run, export_folder, kind
+) -> None:
     path = {
         "teacher": teacher_run,
         "student": student_run,
@@ -17,14 +19,14 @@ def test_every_kind_is_described_and_opened(teacher_run, student_run, export_fol
     assert opened.task.name == "reacher"
 
 
-def test_the_critic_is_described_but_is_no_policy(export_folder) -> None:
+def test_open_policy_refuses_a_critic(export_folder) -> None:
     assert set(describe_artefact(export_folder / "critic.onnx").networks) == {"phi", "psi"}
     with pytest.raises(InputError, match="is a critic, not a policy"):
         open_policy(export_folder / "critic.onnx")
 
 
 @pytest.mark.parametrize("read", [describe_artefact, open_policy])
-def test_what_is_not_ours_is_refused(tmp_path, read) -> None:
+def test_artefacts_refuse_other_paths(tmp_path, read) -> None:
     with pytest.raises(InputError, match="does not exist"):
         read(tmp_path / "nowhere.onnx")
     with pytest.raises(InputError, match="does not exist"):
@@ -39,6 +41,6 @@ def test_what_is_not_ours_is_refused(tmp_path, read) -> None:
         read(tmp_path)
 
 
-def test_latency_is_in_microseconds(export_folder) -> None:
+def test_measure_latency_returns_microseconds(export_folder) -> None:
     latency = measure_latency(export_folder / "policy.onnx", calls=200)
     assert 0 < latency["p50"] <= latency["p99"] < 1e6

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from trajectories import make_trajectory
 
-from export.calibration import fit_reachability, ranges
+from export.calibration import fit_reachability, observed_ranges
 from students import load_student
 from teachers import load_teacher
 from teachers.simulation.trajectory import Trajectory
@@ -12,16 +12,16 @@ TASK = get_task("reacher")
 STEPS, EPISODES = TASK.episode_steps, 400
 
 
-def recorded(reached: np.ndarray) -> Trajectory:
+def make_episodes(reached: np.ndarray) -> Trajectory:
     """Episodes that reach their goals at half their time, or never."""
     return make_trajectory(TASK, reached & (np.arange(STEPS) >= STEPS // 2 - 1)[:, None])
 
 
-def test_the_probability_is_the_one_that_outcomes_were_drawn_with() -> None:
+def test_fit_reachability_finds_the_true_probabilities() -> None:
     random = np.random.default_rng(0)
     value = random.uniform(-10, 0, EPISODES)
     reached = random.random(EPISODES) < 1 / (1 + np.exp(-(0.8 * value + 4)))
-    found = fit_reachability(TASK, recorded(reached), np.tile(value, (STEPS, 1)))
+    found = fit_reachability(TASK, make_episodes(reached), np.tile(value, (STEPS, 1)))
     at = -5.0  # where half is reached
     assert 1 / (1 + np.exp(-(found.scale * at + found.offset))) == pytest.approx(0.5, abs=0.1)
     assert found.scale == pytest.approx(0.8, rel=0.3)
@@ -32,33 +32,33 @@ def test_the_probability_is_the_one_that_outcomes_were_drawn_with() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_where_all_is_reached_or_nothing_it_stays_finite(share) -> None:
+def test_fit_reachability_is_finite_where_all_or_none_are_reached(share) -> None:
     random = np.random.default_rng(0)
     value = random.uniform(-10, 0, (STEPS, EPISODES))
-    found = fit_reachability(TASK, recorded(np.full(EPISODES, bool(share))), value)
+    found = fit_reachability(TASK, make_episodes(np.full(EPISODES, bool(share))), value)
     assert found.auroc is None
     middle = 1 / (1 + np.exp(-(found.scale * -5 + found.offset)))
     assert middle == pytest.approx(share, abs=0.05)
 
 
-def test_values_that_order_goals_wrongly_say_how_often_goals_are_reached() -> None:
+def test_fit_reachability_falls_back_to_the_success_rate() -> None:
     random = np.random.default_rng(0)
     value = random.uniform(-10, 0, EPISODES)
     reached = random.random(EPISODES) < 1 / (1 + np.exp(0.8 * value + 4))
-    found = fit_reachability(TASK, recorded(reached), np.tile(value, (STEPS, 1)))
+    found = fit_reachability(TASK, make_episodes(reached), np.tile(value, (STEPS, 1)))
     assert found.scale == 0
     assert 1 / (1 + np.exp(-found.offset)) == pytest.approx(reached.mean(), abs=0.02)
 
 
-def test_ranges_are_those_of_training_where_the_student_knows_them(
-    student_run, teacher_run
-) -> None:
-    recording = recorded(np.ones(EPISODES, bool))
+def test_observed_ranges_prefers_those_of_training(student_run, teacher_run) -> None:
+    trajectory = make_episodes(np.ones(EPISODES, bool))
     student = load_student(student_run).metadata
-    seen, where = ranges(student, recording)
-    assert where == "training"
-    np.testing.assert_allclose(seen["goal"].low, student.lineage["seen"]["goal"]["low"], rtol=1e-6)
-    assert (seen["observation"].low < seen["observation"].high).all()
-    seen, where = ranges(load_teacher(teacher_run).metadata, recording)
-    assert where == "export"
-    np.testing.assert_array_equal(seen["goal"].high, [1, 1])
+    observed, source = observed_ranges(student, trajectory)
+    assert source == "training"
+    np.testing.assert_allclose(
+        observed["goal"].low, student.lineage["seen"]["goal"]["low"], rtol=1e-6
+    )
+    assert (observed["observation"].low < observed["observation"].high).all()
+    observed, source = observed_ranges(load_teacher(teacher_run).metadata, trajectory)
+    assert source == "export"
+    np.testing.assert_array_equal(observed["goal"].high, [1, 1])

@@ -4,8 +4,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from export.contract import operators
 from export.convert import convert
+from export.graph import operator_types
 from students import MLPConfig, load_student, student_networks
 from students.config import SavedStudentConfig
 from teachers import InputError, load_teacher
@@ -31,7 +31,7 @@ TORQUE = 0.1  # N m, for which an action of 1 stands in the reacher
 
 
 @pytest.mark.parametrize("batch", [1, 7])
-def test_files_compute_what_jax_does_at_any_batch(export_folder, student_run, batch) -> None:
+def test_convert_computes_the_same_as_jax_at_any_batch(export_folder, student_run, batch) -> None:
     student = load_student(student_run)
     observation, goal, action = random_inputs(batch)
     policy = run(onnx.load(export_folder / "policy.onnx"), observation=observation, goal=goal)
@@ -50,27 +50,29 @@ def test_files_compute_what_jax_does_at_any_batch(export_folder, student_run, ba
 
 @pytest.mark.parametrize("heads", [False, True])
 @pytest.mark.parametrize("activation", ["swish", "tanh"])
-def test_every_kind_of_student_converts(student_run, heads, activation) -> None:
+def test_convert_takes_every_kind_of_student(student_run, heads, activation) -> None:
     shape = MLPConfig(layers=2, width=8, activation=activation, normalisation=True)
     config = SavedStudentConfig(policy=shape, critic=shape, heads=heads, embedding=3)
     networks = student_networks(get_task("reacher"), config, 4)
     metadata = load_student(student_run).metadata
     student = Agent(networks, networks.init(jax.random.key(0)), config, metadata)
     observation, goal, action = random_inputs(5)
-    found = run(convert(student, "policy", units="normalized"), observation=observation, goal=goal)
+    outputs = run(
+        convert(student, "policy", units="normalized"), observation=observation, goal=goal
+    )
     expected = jax.jit(networks.policy)(student.params, observation, goal)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    found = run(
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    outputs = run(
         convert(student, "critic", units="normalized"),
         observation=observation,
         goal=goal,
         action=action,
     )
     expected = jax.jit(networks.critic)(student.params, observation, goal, action)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
 
 
-def test_a_deep_teacher_converts_too(teacher_run) -> None:
+def test_convert_takes_a_teacher(teacher_run) -> None:
     teacher = load_teacher(teacher_run)
     observation, goal, _ = random_inputs(5)
     action = run(convert(teacher, "policy", units="normalized"), observation=observation, goal=goal)
@@ -78,7 +80,7 @@ def test_a_deep_teacher_converts_too(teacher_run) -> None:
     np.testing.assert_allclose(action, expected, atol=1e-5)
 
 
-def test_files_load_in_runtimes_that_are_years_old(export_folder) -> None:
+def test_convert_writes_files_for_old_runtimes(export_folder) -> None:
     for name in ("policy", "critic"):
         model = onnx.load(export_folder / f"{name}.onnx")
         onnx.checker.check_model(model, full_check=True)
@@ -92,7 +94,7 @@ def test_files_load_in_runtimes_that_are_years_old(export_folder) -> None:
 
 
 @pytest.mark.parametrize("opset", [13, 16, 17, 18, 26])
-def test_every_opset_computes_the_same(student_run, opset) -> None:
+def test_convert_computes_the_same_in_every_opset(student_run, opset) -> None:
     shape = MLPConfig(layers=1, width=8, normalisation=True)
     config = SavedStudentConfig(policy=shape, critic=shape, embedding=4)
     networks = student_networks(get_task("reacher"), config, 4)
@@ -100,14 +102,14 @@ def test_every_opset_computes_the_same(student_run, opset) -> None:
     student = Agent(networks, networks.init(jax.random.key(0)), config, metadata)
     model = convert(student, "policy", units="normalized", opset=opset)
     assert [(o.domain, o.version) for o in model.opset_import] == [("", opset)]
-    assert ("LayerNormalization" in operators(model)) == (opset >= 17)
+    assert ("LayerNormalization" in operator_types(model)) == (opset >= 17)
     observation, goal, _ = random_inputs(5)
     expected = jax.jit(networks.policy)(student.params, observation, goal)
     np.testing.assert_allclose(run(model, observation=observation, goal=goal), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("opset", [12, 27])
-def test_an_opset_that_cannot_be_written_is_refused(student_run, opset) -> None:
+def test_convert_refuses_other_opsets(student_run, opset) -> None:
     with pytest.raises(
         InputError, match=f"opset {opset} cannot be written; give one from 13 to 26"
     ):

@@ -9,9 +9,8 @@ import onnx
 import pytest
 
 import export.runtime
-from export import ControlLoop, Critic, Form, Policy, export_student
+from export import ControlLoop, Critic, Form, Policy
 from export.runtime import FaultError
-from students import load_student
 
 # The reacher's arm, folded by a right angle: cosines, sines, velocities, and where the fingertip is.
 OBSERVATION = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.1, 0.1])
@@ -92,12 +91,10 @@ def test_policy_refuses_foreign_and_broken_files(tmp_path, export_folder) -> Non
         Critic(export_folder / "policy.onnx")
 
 
-@pytest.fixture(scope="module")
-def combined(student_run, tmp_path_factory) -> Path:
-    """A file with both heads, actions in [-1, 1]."""
-    folder = tmp_path_factory.mktemp("combined") / "out"
-    export_student(load_student(student_run), folder, Form(combined=True, units="normalized"))
-    return folder / "combined.onnx"
+@pytest.fixture
+def combined(export_form) -> str:
+    """A file with both heads, and actions in [-1, 1]."""
+    return export_form(Form(combined=True, units="normalized"))["combined"]
 
 
 def test_policy_acts_in_task_units_by_default(export_folder, combined) -> None:
@@ -136,12 +133,10 @@ def test_reachability_agrees_between_two_files_and_one(export_folder, combined) 
         Policy(export_folder / "policy.onnx").reachability(OBSERVATION, GOAL)
 
 
-def test_policy_refuses_the_critic_of_another_export(export_folder, combined) -> None:
-    folder = combined.parent.parent / "other"
-    student = load_student(export_folder.parent / "student")
-    export_student(student, folder, Form(units="normalized"))
+def test_policy_refuses_the_critic_of_another_export(export_folder, export_form) -> None:
+    other = export_form(Form(units="normalized"))
     with pytest.raises(ValueError, match="differ in action_units; give two files of one export"):
-        Policy(export_folder / "policy.onnx", critic=folder / "critic.onnx")
+        Policy(export_folder / "policy.onnx", critic=other["critic"])
 
 
 FAULTS = {

@@ -1,4 +1,4 @@
-"""In the browser's runtime too. `make web` installs it."""
+"""Exported files in the browser's runtime, which `make web` installs."""
 
 import json
 import shutil
@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from export.write import Form, export_student
-from students import load_student
+from export import Form
+from teachers import get_task
 
 NODE = shutil.which("node")
 MODULES = Path(sys.prefix) / "web" / "node_modules"
@@ -28,26 +28,26 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("combined", [False, True])
-def test_files_run_unchanged_in_onnxruntime_web(student_run, tmp_path, combined) -> None:
-    student = load_student(student_run)
-    export_student(student, tmp_path / "export", Form(combined=combined))
+def test_exported_files_compute_the_same_in_onnxruntime_web(export_form, combined) -> None:
+    form = Form(combined=combined)
+    result = export_form(form)
     random = np.random.default_rng(0)
-    sizes = student.task.sizes
-    for file in sorted((tmp_path / "export").glob("*.onnx")):
+    sizes = get_task("reacher").sizes
+    for file in (Path(result[role]) for role in form.roles):
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         inputs = {
-            given.name: random.normal(0, 1, (ROWS, sizes[given.name])).astype(np.float32)
-            for given in session.get_inputs()
+            node.name: random.normal(0, 1, (ROWS, sizes[node.name])).astype(np.float32)
+            for node in session.get_inputs()
         }
-        names = [each.name for each in session.get_outputs()]
+        names = [node.name for node in session.get_outputs()]
         expected = dict(zip(names, session.run(names, inputs), strict=True))
-        found = in_web(file, inputs)
-        assert set(found) == set(expected)
+        outputs = run_in_web(file, inputs)
+        assert set(outputs) == set(expected)
         for name, array in expected.items():
-            np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(outputs[name], array, rtol=1e-4, atol=1e-5)
 
 
-def in_web(file: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run_in_web(file: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     request = {"file": str(file), "inputs": {name: rows.tolist() for name, rows in inputs.items()}}
     done = subprocess.run(
         [str(NODE), str(SCRIPT)],
