@@ -1,4 +1,4 @@
-"""Archives: what goes in comes out, the same bytes each time, and nothing hostile or damaged is written."""
+"""Archives of runs: packing and unpacking, and refusals of hostile and damaged archives."""
 
 import io
 import json
@@ -18,14 +18,17 @@ from tiny import TEACHER
 
 from export import describe_archive, pack, unpack
 from export.artefacts import load_agent
-from export.share.manifest import CARD, NAME, Manifest
+from export.share.manifest import CARD, MANIFEST, Manifest
 from teachers import InputError, load_teacher, teacher_config, train_teacher
 from teachers.runs import outputs
 from teachers.runs.checkpoints import CheckpointWarning
 from teachers.runs.metadata import parameter_digest
 
+Members = list[tuple[zipfile.ZipInfo, bytes]]
+Edit = Callable[[Path, Path], object]  # reads the first archive and writes the second
 
-def contents(folder: Path) -> dict[str, bytes]:
+
+def read_contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
@@ -42,9 +45,7 @@ def archive(teacher_run, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("kind", ["teacher", "student"])
 @pytest.mark.parametrize("full", [False, True])
-def test_an_unpacked_run_is_the_run_that_was_packed(
-    teacher_run, student_run, tmp_path, kind, full
-) -> None:
+def test_unpack_restores_the_packed_run(teacher_run, student_run, tmp_path, kind, full) -> None:
     run = {"teacher": teacher_run, "student": student_run}[kind]
     packed = pack(run, tmp_path / "run.zip", full=full)
     unpacked = unpack(tmp_path / "run.zip", tmp_path / "run")
@@ -55,7 +56,7 @@ def test_an_unpacked_run_is_the_run_that_was_packed(
     there, here = load_agent(run), load_agent(tmp_path / "run")
     assert there.metadata == here.metadata
     assert parameter_digest(there.params) == parameter_digest(here.params)
-    original, copy = contents(run), contents(tmp_path / "run")
+    original, copy = read_contents(run), read_contents(tmp_path / "run")
     assert copy.pop(CARD).startswith(b"---\nlibrary_name: crl-distill")
     assert copy.items() <= original.items()
     if full:
@@ -66,7 +67,7 @@ def test_an_unpacked_run_is_the_run_that_was_packed(
         assert {path for path in copy if "/" not in path} == {"config.toml"}
 
 
-def test_a_damaged_checkpoint_is_not_shared(teacher_run, tmp_path) -> None:
+def test_pack_passes_over_a_damaged_checkpoint(teacher_run, tmp_path) -> None:
     run = tmp_path / "run"
     shutil.copytree(teacher_run, run)
     for file in (run / "checkpoints" / "160" / "params" / "d").iterdir():
@@ -76,7 +77,7 @@ def test_a_damaged_checkpoint_is_not_shared(teacher_run, tmp_path) -> None:
     assert pack(teacher_run, tmp_path / "older.zip", checkpoint=80)["step"] == 80
 
 
-def test_a_full_archive_can_be_resumed(teacher_run, tmp_path) -> None:
+def test_unpack_of_a_full_archive_can_be_resumed(teacher_run, tmp_path) -> None:
     pack(teacher_run, tmp_path / "run.zip", full=True)
     unpack(tmp_path / "run.zip", tmp_path / "run")
     config = teacher_config("reacher", overrides={**TEACHER, "steps": TEACHER["steps"] + 40})
@@ -84,14 +85,14 @@ def test_a_full_archive_can_be_resumed(teacher_run, tmp_path) -> None:
     assert resumed.metadata.metrics["steps"] == TEACHER["steps"] + 40
 
 
-def test_the_same_run_gives_the_same_bytes(archive, teacher_run, tmp_path) -> None:
+def test_pack_gives_the_same_bytes_again(archive, teacher_run, tmp_path) -> None:
     shutil.copytree(teacher_run, tmp_path / "copy")  # with other times and another order of files
     pack(tmp_path / "copy", tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == archive.read_bytes()
-    assert zipfile.ZipFile(archive).namelist()[0] == NAME
+    assert zipfile.ZipFile(archive).namelist()[0] == MANIFEST
 
 
-def test_what_was_unpacked_is_packed_with_its_own_card(archive, tmp_path) -> None:
+def test_pack_keeps_the_run_s_own_card(archive, tmp_path) -> None:
     unpack(archive, tmp_path / "run")
     (tmp_path / "run" / CARD).write_text("# Mine")
     pack(tmp_path / "run", tmp_path / "again.zip")
@@ -99,7 +100,7 @@ def test_what_was_unpacked_is_packed_with_its_own_card(archive, tmp_path) -> Non
     assert (tmp_path / "again" / CARD).read_text() == "# Mine"
 
 
-def test_unfinished_checkpoints_and_hidden_files_stay(teacher_run, tmp_path) -> None:
+def test_pack_leaves_out_unfinished_checkpoints_and_hidden_files(teacher_run, tmp_path) -> None:
     run = tmp_path / "run"
     shutil.copytree(teacher_run, run)
     before = pack(run, tmp_path / "before.zip", full=True)
@@ -110,7 +111,7 @@ def test_unfinished_checkpoints_and_hidden_files_stay(teacher_run, tmp_path) -> 
 
 
 @pytest.mark.parametrize("place", ["config.toml", "checkpoints", "checkpoints/160/params/d", CARD])
-def test_a_run_with_a_link_is_refused(teacher_run, tmp_path, place) -> None:
+def test_pack_refuses_links(teacher_run, tmp_path, place) -> None:
     run = tmp_path / "run"
     shutil.copytree(teacher_run, run)
     (run / CARD).write_text("card")
@@ -122,7 +123,7 @@ def test_a_run_with_a_link_is_refused(teacher_run, tmp_path, place) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
-def test_nothing_is_overwritten(archive, teacher_run, tmp_path) -> None:
+def test_pack_and_unpack_overwrite_nothing(archive, teacher_run, tmp_path) -> None:
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "thesis.txt").write_text("mine")
@@ -138,17 +139,17 @@ def test_nothing_is_overwritten(archive, teacher_run, tmp_path) -> None:
     (tmp_path / "folder.zip").mkdir()
     with pytest.raises(InputError, match=r"folder.zip is a folder"):
         pack(teacher_run, tmp_path / "folder.zip")
-    assert contents(tmp_path) == {"taken/thesis.txt": b"mine", "taken.zip": b"mine"}
+    assert read_contents(tmp_path) == {"taken/thesis.txt": b"mine", "taken.zip": b"mine"}
 
 
-def test_an_empty_folder_is_filled(archive, tmp_path) -> None:
+def test_unpack_accepts_an_empty_folder(archive, tmp_path) -> None:
     unpack(archive, tmp_path)
     assert load_teacher(tmp_path).task.name == "reacher"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 @pytest.mark.parametrize("call", [pack, unpack])
-def test_an_interruption_or_a_full_disk_leaves_nothing(
+def test_pack_and_unpack_leave_nothing_after_an_interruption(
     archive, teacher_run, tmp_path, monkeypatch, call, error
 ) -> None:
     from export.share import archive as module
@@ -163,7 +164,7 @@ def test_an_interruption_or_a_full_disk_leaves_nothing(
 
     monkeypatch.setattr(module, "copy_verified", failing)
     expected, words = (
-        (KeyboardInterrupt, "")
+        (KeyboardInterrupt, None)
         if isinstance(error, KeyboardInterrupt)
         else (InputError, "No space")
     )
@@ -173,167 +174,177 @@ def test_an_interruption_or_a_full_disk_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_changes_meanwhile_is_refused(teacher_run, tmp_path, monkeypatch) -> None:
+def test_pack_refuses_a_run_that_changes_meanwhile(teacher_run, tmp_path, monkeypatch) -> None:
     from export.share import archive as module
 
     run = tmp_path / "run"
     shutil.copytree(teacher_run, run)
-    honest = module.bundle
+    make_bundle = module.make_bundle
 
-    def late(*given: object, **named: object) -> object:
-        made = honest(*given, **named)
+    def change_afterwards(*arguments: object, **options: object) -> object:
+        bundle = make_bundle(*arguments, **options)
         (run / "config.toml").write_text("seed = 1")
-        return made
+        return bundle
 
-    monkeypatch.setattr(module, "bundle", late)
+    monkeypatch.setattr(module, "make_bundle", change_afterwards)
     with pytest.raises(InputError, match=r"'config.toml' changed meanwhile"):
         pack(run, tmp_path / "run.zip")
 
 
-def test_a_disk_too_small_is_said_first(archive, tmp_path, monkeypatch) -> None:
+def test_unpack_refuses_a_full_disk_first(archive, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(outputs, "free_bytes", lambda _: 1)
     with pytest.raises(InputError, match="only 1 are free"):
         unpack(archive, tmp_path / "x")
     assert not list(tmp_path.iterdir())
 
 
-def rewritten(
+def rewrite(
     archive: Path,
     file: Path,
     *,
-    change: Callable[[dict], None] = lambda manifest: None,
-    entries: Callable[[list[tuple[zipfile.ZipInfo, bytes]]], None] = lambda entries: None,
+    change_manifest: Callable[[dict], object] = lambda manifest: None,
+    change_members: Callable[[Members], object] = lambda members: None,
 ) -> None:
-    """Writes an archive again with another manifest or other entries."""
+    """Writes an archive again with another manifest or other members."""
     with zipfile.ZipFile(archive) as old:
-        held = [(info, old.read(info)) for info in old.infolist()]
-    manifest = json.loads(held[0][1])
-    change(manifest)
-    held[0] = (held[0][0], json.dumps(manifest).encode())
-    entries(held)
+        members = [(info, old.read(info)) for info in old.infolist()]
+    manifest = json.loads(members[0][1])
+    change_manifest(manifest)
+    members[0] = (members[0][0], json.dumps(manifest).encode())
+    change_members(members)
     with zipfile.ZipFile(file, "w") as new, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python warns of duplicates
-        for info, content in held:
+        for info, content in members:
             new.writestr(info, content)
 
 
-def renamed(path: str) -> Callable[[Path, Path], None]:
-    """An archive in which `config.toml` has another path, in the manifest too."""
+def rename_file(path: str) -> Edit:
+    """Returns an edit that gives `config.toml` another path, in the manifest too."""
 
-    def change(manifest: dict) -> None:
+    def change_manifest(manifest: dict) -> None:
         (entry,) = (entry for entry in manifest["files"] if entry["path"] == "config.toml")
         entry["path"] = path
 
-    def entries(held: list[tuple[zipfile.ZipInfo, bytes]]) -> None:
-        for info, _ in held:
+    def change_members(members: Members) -> None:
+        for info, _ in members:
             if info.filename == "config.toml":
                 info.filename = path
 
-    return lambda archive, file: rewritten(archive, file, change=change, entries=entries)
-
-
-def with_mode(mode: int) -> Callable[[Path, Path], None]:
-    def entries(held: list[tuple[zipfile.ZipInfo, bytes]]) -> None:
-        held[-1][0].external_attr = mode << 16
-
-    return lambda archive, file: rewritten(archive, file, entries=entries)
-
-
-def with_manifest(**fields: object) -> Callable[[Path, Path], None]:
-    return lambda archive, file: rewritten(archive, file, change=lambda m: m.update(fields))
-
-
-def with_entries(change: Callable[[list], object]) -> Callable[[Path, Path], None]:
-    return lambda archive, file: rewritten(
-        archive, file, entries=lambda held: change(held) and None
+    return lambda archive, file: rewrite(
+        archive, file, change_manifest=change_manifest, change_members=change_members
     )
 
 
-def with_bytes(change: Callable[[bytes], bytes]) -> Callable[[Path, Path], None]:
-    return lambda archive, file: (file.write_bytes(change(archive.read_bytes())), None)[1]
+def set_mode(mode: int) -> Edit:
+    def change_members(members: Members) -> None:
+        members[-1][0].external_attr = mode << 16
+
+    return lambda archive, file: rewrite(archive, file, change_members=change_members)
 
 
-def flipped(raw: bytes) -> bytes:
-    """One bit of the last file's content."""
+def set_manifest(**fields: object) -> Edit:
+    return lambda archive, file: rewrite(
+        archive, file, change_manifest=lambda manifest: manifest.update(fields)
+    )
+
+
+def edit_members(change_members: Callable[[Members], object]) -> Edit:
+    return lambda archive, file: rewrite(archive, file, change_members=change_members)
+
+
+def edit_bytes(change: Callable[[bytes], bytes]) -> Edit:
+    return lambda archive, file: file.write_bytes(change(archive.read_bytes()))
+
+
+def flip_bit(raw: bytes) -> bytes:
+    """Returns an archive with one bit of its last file's content changed."""
     with zipfile.ZipFile(io.BytesIO(raw)) as reader:
         info = reader.infolist()[-1]
-    place = info.header_offset + 30 + len(info.filename) + info.compress_size // 2
-    return raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :]
+    index = info.header_offset + 30 + len(info.filename) + info.compress_size // 2
+    return raw[:index] + bytes([raw[index] ^ 1]) + raw[index + 1 :]
 
 
-def bomb(archive: Path, file: Path) -> None:
-    """An entry that unpacks to far more than it declares."""
-    rewritten(archive, file, entries=lambda held: held.__setitem__(-1, (held[-1][0], bytes(10**7))))
+def make_bomb(archive: Path, file: Path) -> None:
+    """Writes an archive with a member that unpacks to far more than it declares."""
+    rewrite(
+        archive,
+        file,
+        change_members=lambda members: members.__setitem__(-1, (members[-1][0], bytes(10**7))),
+    )
     info = zipfile.ZipFile(archive).infolist()[-1]
     raw = bytearray(file.read_bytes())
-    false = (10**7).to_bytes(4, "little")
-    for place in (raw.find(false), raw.rfind(false)):  # in the local and the central header
-        raw[place : place + 4] = info.file_size.to_bytes(4, "little")
+    true_size = (10**7).to_bytes(4, "little")
+    for start in (raw.find(true_size), raw.rfind(true_size)):  # in the local and the central header
+        raw[start : start + 4] = info.file_size.to_bytes(4, "little")
     file.write_bytes(raw)
 
 
 HOSTILE = {
-    "absolute": (renamed("/etc/config.toml"), "'/etc/config.toml' is an absolute path"),
-    "parent": (renamed("../config.toml"), "'../config.toml' leaves the folder"),
-    "inner parent": (renamed("a/../../b"), "leaves the folder"),
-    "backslash": (renamed("..\\config.toml"), "holds a backslash"),
-    "drive": (renamed("C:config.toml"), "a colon"),
-    "dot": (renamed("./config.toml"), "ends in a dot"),
-    "trailing space": (renamed("config.toml "), "ends in a dot or a space"),
-    "empty part": (renamed("a//b"), "has an empty part"),
-    "folder": (renamed("a/"), "is a folder"),
-    "control": (renamed("a\nb"), "a control character"),
-    "not normal": (renamed("cafe\u0301"), "Unicode's normal form"),
-    "other case": (renamed("readme.MD"), "occurs twice"),
-    "file and folder": (renamed("checkpoints"), "both a file and a folder"),
-    "two manifests": (renamed(NAME), "'manifest.json'"),
-    "link": (with_mode(stat.S_IFLNK | 0o777), "is a link"),
-    "device": (with_mode(stat.S_IFBLK | 0o666), "a special file"),
-    "fifo": (with_mode(stat.S_IFIFO | 0o666), "a special file"),
-    "twice": (with_entries(lambda held: held.append(held[-1])), "occurs twice"),
+    "absolute": (rename_file("/etc/config.toml"), "'/etc/config.toml' is an absolute path"),
+    "parent": (rename_file("../config.toml"), "'../config.toml' leaves the folder"),
+    "inner parent": (rename_file("a/../../b"), "leaves the folder"),
+    "backslash": (rename_file("..\\config.toml"), "holds a backslash"),
+    "drive": (rename_file("C:config.toml"), "a colon"),
+    "dot": (rename_file("./config.toml"), "ends in a dot"),
+    "trailing space": (rename_file("config.toml "), "ends in a dot or a space"),
+    "empty part": (rename_file("a//b"), "has an empty part"),
+    "folder": (rename_file("a/"), "is a folder"),
+    "control": (rename_file("a\nb"), "a control character"),
+    "not normal": (rename_file("cafe\u0301"), "Unicode's normal form"),
+    "other case": (rename_file("readme.MD"), "occurs twice"),
+    "file and folder": (rename_file("checkpoints"), "both a file and a folder"),
+    "two manifests": (rename_file(MANIFEST), "'manifest.json'"),
+    "link": (set_mode(stat.S_IFLNK | 0o777), "is a link"),
+    "device": (set_mode(stat.S_IFBLK | 0o666), "a special file"),
+    "fifo": (set_mode(stat.S_IFIFO | 0o666), "a special file"),
+    "twice": (edit_members(lambda members: members.append(members[-1])), "occurs twice"),
     "extra": (
-        with_entries(lambda held: held.append((zipfile.ZipInfo("extra"), b""))),
+        edit_members(lambda members: members.append((zipfile.ZipInfo("extra"), b""))),
         "'extra' is not in its manifest",
     ),
-    "missing": (with_entries(lambda held: held.pop()), "is missing"),
-    "no manifest": (with_entries(lambda held: held.pop(0)), "holds no run of crl-distill"),
+    "missing": (edit_members(lambda members: members.pop()), "is missing"),
+    "no manifest": (edit_members(lambda members: members.pop(0)), "holds no run of crl-distill"),
     "other bytes": (
-        with_entries(lambda held: held.__setitem__(-1, (held[-1][0], held[-1][1][::-1]))),
+        edit_members(
+            lambda members: members.__setitem__(-1, (members[-1][0], members[-1][1][::-1]))
+        ),
         "does not have its checksum",
     ),
     "other size": (
-        with_entries(lambda held: held.__setitem__(-1, (held[-1][0], held[-1][1] + b"x"))),
+        edit_members(
+            lambda members: members.__setitem__(-1, (members[-1][0], members[-1][1] + b"x"))
+        ),
         "is not of the size",
     ),
-    "bomb": (bomb, "is damaged or not ours|cannot be read"),
-    "flipped bit": (with_bytes(flipped), "cannot be read|checksum"),
-    "cut off": (with_bytes(lambda raw: raw[:-100]), "damaged or no zip archive"),
-    "empty": (with_bytes(lambda raw: b""), "damaged or no zip archive"),
-    "no zip": (with_bytes(lambda raw: b"#!/bin/sh\n" * 100), "damaged or no zip archive"),
+    "bomb": (make_bomb, "is damaged or not from crl-distill|cannot be read"),
+    "flip_bit bit": (edit_bytes(flip_bit), "cannot be read|checksum"),
+    "cut off": (edit_bytes(lambda raw: raw[:-100]), "damaged or no zip archive"),
+    "empty": (edit_bytes(lambda raw: b""), "damaged or no zip archive"),
+    "no zip": (edit_bytes(lambda raw: b"#!/bin/sh\n" * 100), "damaged or no zip archive"),
     "newer": (
-        with_manifest(format_version=2, crl_distill="9.1.0", files="another layout"),
+        set_manifest(format_version=2, crl_distill="9.1.0", files="another layout"),
         r"archive format 2, newer than this crl-distill reads \(1\); install crl-distill 9.1.0 or later",
     ),
     "newer, of a strange version": (
-        with_manifest(format_version=2, crl_distill="\x1b[2J"),
+        set_manifest(format_version=2, crl_distill="\x1b[2J"),
         "install the newest crl-distill",
     ),
-    "another format": (with_manifest(format="recipe"), "holds no run of crl-distill"),
-    "no files": (with_manifest(files=None), "has no valid files"),
-    "a strange task": (with_manifest(task="\x1b[2J"), "control characters"),
+    "another format": (set_manifest(format="recipe"), "holds no run of crl-distill"),
+    "no files": (set_manifest(files=None), "has no valid files"),
+    "a strange task": (set_manifest(task="\x1b[2J"), "control characters"),
     "deep JSON": (
-        with_entries(lambda held: held.__setitem__(0, (held[0][0], b"[" * 10**5))),
+        edit_members(lambda members: members.__setitem__(0, (members[0][0], b"[" * 10**5))),
         "is not JSON",
     ),
 }
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_hostile_and_damaged_archives_are_refused(archive, tmp_path, case) -> None:
-    make, words = HOSTILE[case]
+def test_unpack_refuses_hostile_and_damaged_archives(archive, tmp_path, case) -> None:
+    edit, words = HOSTILE[case]
     (tmp_path / "in").mkdir()
     file = tmp_path / "in" / "hostile.zip"
-    make(archive, file)
+    edit(archive, file)
     with pytest.raises(InputError, match=words) as refused:
         unpack(file, tmp_path / "out")
     assert str(refused.value).startswith(str(file))
@@ -342,7 +353,7 @@ def test_hostile_and_damaged_archives_are_refused(archive, tmp_path, case) -> No
     assert [path.name for path in (tmp_path / "in").iterdir()] == ["hostile.zip"]
 
 
-def test_an_encrypted_entry_is_refused(archive, tmp_path) -> None:
+def test_unpack_refuses_encrypted_members(archive, tmp_path) -> None:
     raw = bytearray(archive.read_bytes())
     central = raw.rfind(b"PK\x01\x02")  # the last entry's record in the table of contents
     raw[central + 8] |= 1
@@ -352,24 +363,24 @@ def test_an_encrypted_entry_is_refused(archive, tmp_path) -> None:
         unpack(file, tmp_path / "out")
 
 
-def test_more_than_the_disk_has_is_refused_before_it_is_read(archive, tmp_path) -> None:
+def test_unpack_refuses_a_member_of_another_size_than_listed(archive, tmp_path) -> None:
     def change(manifest: dict) -> None:
         manifest["files"][-1]["size"] = 2**60
 
     file = tmp_path / "huge.zip"
-    rewritten(archive, file, change=change)
+    rewrite(archive, file, change_manifest=change)
     with pytest.raises(InputError, match="is not of the size that its manifest says"):
         unpack(file, tmp_path / "out")
 
 
-def test_later_fields_of_the_same_format_are_passed_over(archive, tmp_path) -> None:
+def test_unpack_ignores_later_fields_of_the_format(archive, tmp_path) -> None:
     file = tmp_path / "later.zip"
-    rewritten(archive, file, change=lambda manifest: manifest.update(colour="red"))
+    rewrite(archive, file, change_manifest=lambda manifest: manifest.update(colour="red"))
     unpack(file, tmp_path / "out")
     assert load_teacher(tmp_path / "out").task.name == "reacher"
 
 
-def test_a_file_name_that_cannot_travel_is_refused(teacher_run, tmp_path) -> None:
+def test_pack_refuses_file_names_of_other_systems(teacher_run, tmp_path) -> None:
     run = tmp_path / "run"
     shutil.copytree(teacher_run, run)
     (run / "a:b").write_text("")
@@ -380,13 +391,13 @@ def test_a_file_name_that_cannot_travel_is_refused(teacher_run, tmp_path) -> Non
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None, database=None, derandomize=True)
 @given(data=st.data())
-def test_damage_is_found_or_does_no_harm(archive, data) -> None:
+def test_unpack_finds_damage_or_restores_the_run(archive, data) -> None:
     raw = bytearray(archive.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         # Half of the damage to the table of contents at the end, which is a small part of the file.
         start = data.draw(st.sampled_from([0, max(0, len(raw) - 2500)]))
-        place = data.draw(st.integers(start, len(raw) - 1))
-        raw[place] ^= data.draw(st.integers(1, 255))
+        index = data.draw(st.integers(start, len(raw) - 1))
+        raw[index] ^= data.draw(st.integers(1, 255))
     raw = raw[: data.draw(st.sampled_from([len(raw)] * 4 + [len(raw) // 2, len(raw) - 1]))]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -398,13 +409,13 @@ def test_damage_is_found_or_does_no_harm(archive, data) -> None:
             message = str(error)
         else:
             unpack(archive, folder / "whole")
-            assert contents(folder / "out") == contents(folder / "whole")
+            assert read_contents(folder / "out") == read_contents(folder / "whole")
             return
         assert "\n" not in message
         assert os.listdir(folder) == ["in"]
 
 
-def test_a_manifest_says_who_wrote_it(archive) -> None:
+def test_describe_archive_names_format_and_version(archive) -> None:
     described = describe_archive(archive)
     assert (described["format_version"], described["kind"]) == (1, "teacher")
     assert described["crl_distill"]

@@ -1,4 +1,4 @@
-"""Push and pull against a stand-in of the hub that stores what it is given."""
+"""Push and pull against a local server that stands in for the hub."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 
 from export import pull, push
-from export.share.manifest import NAME
+from export.share.manifest import MANIFEST
 from students import load_student
 from teachers import InputError, load_teacher
 from teachers.runs.metadata import parameter_digest
@@ -17,7 +17,7 @@ from teachers.runs.metadata import parameter_digest
 REPO = "ada/reacher-teacher"
 
 
-def test_pull_gives_what_was_pushed(hub, teacher_run, tmp_path) -> None:
+def test_pull_restores_the_pushed_run(hub, teacher_run, tmp_path) -> None:
     pushed = push(teacher_run, REPO)
     assert pushed["url"] == f"{hub.url}/{REPO}"
     pulled = pull(REPO, tmp_path / "run")
@@ -30,7 +30,7 @@ def test_pull_gives_what_was_pushed(hub, teacher_run, tmp_path) -> None:
     assert not (tmp_path / "run" / ".cache").exists()
 
 
-def test_a_student_travels_too_and_both_ways_of_upload_are_used(hub, student_run, tmp_path) -> None:
+def test_push_uploads_a_student_with_card_and_large_files(hub, student_run, tmp_path) -> None:
     push(student_run, "ada/student", private=True)
     assert hub.repositories["ada/student"].private
     assert hub.objects  # binary files went through LFS
@@ -43,7 +43,7 @@ def test_a_student_travels_too_and_both_ways_of_upload_are_used(hub, student_run
 
 
 @pytest.mark.slow
-def test_a_later_push_replaces_the_earlier_one(hub, teacher_run, tmp_path) -> None:
+def test_push_replaces_the_earlier_run(hub, teacher_run, tmp_path) -> None:
     push(teacher_run, REPO, full=True)
     hub.repositories[REPO].commit("main", hub.tree(REPO) | {"notes.txt": b"the owner's"})
     earlier = set(hub.tree(REPO))
@@ -64,7 +64,7 @@ def test_a_later_push_replaces_the_earlier_one(hub, teacher_run, tmp_path) -> No
 
 
 @pytest.mark.slow
-def test_revisions_are_kept_apart(hub, teacher_run, student_run, tmp_path) -> None:
+def test_push_and_pull_separate_revisions(hub, teacher_run, student_run, tmp_path) -> None:
     first = push(teacher_run, REPO)["commit"]
     push(student_run, REPO, revision="small")
     push(student_run, REPO)
@@ -76,32 +76,34 @@ def test_revisions_are_kept_apart(hub, teacher_run, student_run, tmp_path) -> No
 
 
 @pytest.mark.parametrize("change", [Path.unlink, lambda file: file.write_text("seed = 1")])
-def test_a_run_that_changes_meanwhile_is_not_pushed(
+def test_push_refuses_a_run_that_changes_meanwhile(
     hub, student_run, tmp_path, monkeypatch, change
 ) -> None:
     from export.share import hub as module
 
     run = tmp_path / "run"
     shutil.copytree(student_run, run)
-    honest = module.bundle
+    make_bundle = module.make_bundle
 
-    def late(*given: object, **named: object) -> object:
-        made = honest(*given, **named)
+    def change_afterwards(*arguments: object, **options: object) -> object:
+        bundle = make_bundle(*arguments, **options)
         change(run / "config.toml")
-        return made
+        return bundle
 
-    monkeypatch.setattr(module, "bundle", late)
+    monkeypatch.setattr(module, "make_bundle", change_afterwards)
     with pytest.raises(InputError, match=r"'config\.toml' changed meanwhile"):
         push(run, "ada/student")
     assert set(hub.tree("ada/student")) == {".gitattributes"}
 
 
-def test_pushing_the_same_again_changes_nothing(hub, student_run) -> None:
+def test_push_of_the_same_run_changes_nothing(hub, student_run) -> None:
     assert push(student_run, "ada/student")["files"] == push(student_run, "ada/student")["files"]
 
 
 @pytest.mark.parametrize("token", [None, "hf_bob", "hf_nobody"])
-def test_what_is_private_stays_so(hub, teacher_run, tmp_path, monkeypatch, token) -> None:
+def test_push_and_pull_refuse_a_private_repository_of_another(
+    hub, teacher_run, tmp_path, monkeypatch, token
+) -> None:
     push(teacher_run, REPO, private=True)
     if token is None:
         monkeypatch.delenv("HF_TOKEN")
@@ -117,7 +119,7 @@ def test_what_is_private_stays_so(hub, teacher_run, tmp_path, monkeypatch, token
     assert not list(tmp_path.iterdir())
 
 
-def test_a_public_repository_is_not_taken_for_a_private_one(hub, teacher_run) -> None:
+def test_push_private_refuses_a_public_repository(hub, teacher_run) -> None:
     push(teacher_run, REPO)
     before = hub.tree(REPO)
     with pytest.raises(InputError, match="exists and is public"):
@@ -125,7 +127,7 @@ def test_a_public_repository_is_not_taken_for_a_private_one(hub, teacher_run) ->
     assert hub.tree(REPO) == before
 
 
-def test_only_its_owner_pushes(hub, teacher_run, monkeypatch) -> None:
+def test_push_refuses_all_but_the_owner(hub, teacher_run, monkeypatch) -> None:
     push(teacher_run, REPO)
     monkeypatch.setenv("HF_TOKEN", "hf_bob")
     with pytest.raises(InputError, match="use one that may write to ada"):
@@ -135,19 +137,19 @@ def test_only_its_owner_pushes(hub, teacher_run, monkeypatch) -> None:
         push(teacher_run, REPO)
 
 
-def test_a_token_can_be_given(hub, teacher_run, monkeypatch) -> None:
+def test_push_takes_a_token(hub, teacher_run, monkeypatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     assert push(teacher_run, REPO, token="hf_ada")["repo"] == REPO
 
 
 @pytest.mark.parametrize("repo", ["", "reacher", "a/b/c", "ada/..", "ada/x.git", "ada/a b"])
-def test_an_invalid_name_is_refused(teacher_run, tmp_path, repo) -> None:
+def test_push_and_pull_refuse_invalid_names(teacher_run, tmp_path, repo) -> None:
     for call in (lambda: push(teacher_run, repo), lambda: pull(repo, tmp_path / "run")):
         with pytest.raises(InputError, match="give it as OWNER/NAME"):
             call()
 
 
-def test_no_network_is_one_line(hub, teacher_run, tmp_path, monkeypatch) -> None:
+def test_push_and_pull_explain_a_missing_network(hub, teacher_run, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     huggingface_hub.close_session()
     with pytest.raises(InputError, match="cannot be reached for ada/reacher-teacher"):
@@ -169,25 +171,25 @@ def with_file(path: str, content: bytes) -> Callable[[dict[str, bytes]], dict[st
 
 
 def with_manifest(**fields: object) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
-    return lambda tree: tree | {NAME: json.dumps(json.loads(tree[NAME]) | fields).encode()}
+    return lambda tree: tree | {MANIFEST: json.dumps(json.loads(tree[MANIFEST]) | fields).encode()}
 
 
 OUTSIDE = {"path": "../outside", "size": 0, "sha256": "0" * 64}
 DAMAGE = {
-    "not ours": (without(NAME), "holds no run of crl-distill"),
+    "not ours": (without(MANIFEST), "holds no run of crl-distill"),
     "missing": (without("config.toml"), "'config.toml' is missing"),
     "longer": (with_file("config.toml", b"x" * 10**6), "'config.toml' is not of the size"),
     "newer": (
         with_manifest(format_version=2, crl_distill="9.1.0"),
         r"archive format 2, newer .* install crl-distill 9.1.0 or later",
     ),
-    "no JSON": (with_file(NAME, b"{"), "is not JSON"),
+    "no JSON": (with_file(MANIFEST, b"{"), "is not JSON"),
     "outside": (with_manifest(files=[OUTSIDE]), "'../outside' leaves the folder"),
 }
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_what_is_not_as_it_was_pushed_is_refused(hub, teacher_run, tmp_path, case) -> None:
+def test_pull_refuses_damaged_runs(hub, teacher_run, tmp_path, case) -> None:
     change, words = DAMAGE[case]
     push(teacher_run, REPO)
     hub.repositories[REPO].commit("main", change(hub.tree(REPO)))
@@ -196,7 +198,7 @@ def test_what_is_not_as_it_was_pushed_is_refused(hub, teacher_run, tmp_path, cas
     assert not list(tmp_path.iterdir())
 
 
-def test_other_bytes_of_the_same_size_are_refused(hub, teacher_run, tmp_path) -> None:
+def test_pull_refuses_other_bytes_of_the_same_size(hub, teacher_run, tmp_path) -> None:
     push(teacher_run, REPO)
     tree = hub.tree(REPO)
     hub.repositories[REPO].commit("main", tree | {"config.toml": tree["config.toml"][::-1]})
@@ -205,32 +207,32 @@ def test_other_bytes_of_the_same_size_are_refused(hub, teacher_run, tmp_path) ->
     assert not list(tmp_path.iterdir())
 
 
-def test_an_interruption_leaves_nothing(hub, teacher_run, tmp_path, monkeypatch) -> None:
+def test_pull_leaves_nothing_after_an_interruption(hub, teacher_run, tmp_path, monkeypatch) -> None:
     from export.share import hub as module
 
     push(teacher_run, REPO)
-    honest, done = module._download, []
+    download_file, calls = module._download_file, []
 
-    def interrupted(*given: object) -> object:
-        done.append(given)
-        if len(done) == 5:
+    def interrupt_fifth(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 5:
             raise KeyboardInterrupt
-        return honest(*given)
+        return download_file(*arguments)
 
-    monkeypatch.setattr(module, "_download", interrupted)
+    monkeypatch.setattr(module, "_download_file", interrupt_fifth)
     with pytest.raises(KeyboardInterrupt):
         pull(REPO, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_in_use_is_refused_before_anything_is_asked(hub, tmp_path) -> None:
+def test_pull_refuses_a_used_folder_before_any_request(hub, tmp_path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="nothing was overwritten"):
         pull(REPO, tmp_path)
     assert not hub.requests
 
 
-def test_a_card_that_the_hub_does_not_take_is_said(hub, student_run, tmp_path) -> None:
+def test_push_explains_an_invalid_card(hub, student_run, tmp_path) -> None:
     run = tmp_path / "run"
     shutil.copytree(student_run, run)
     (run / "README.md").write_text("---\n- : [\n---\n# Mine\n")
@@ -239,7 +241,7 @@ def test_a_card_that_the_hub_does_not_take_is_said(hub, student_run, tmp_path) -
     assert "\n" not in str(refused.value)
 
 
-def test_an_error_of_the_hub_is_one_line(hub, teacher_run, tmp_path) -> None:
+def test_push_and_pull_explain_an_error_of_the_hub(hub, teacher_run, tmp_path) -> None:
     hub.failing = 503
     for call in (lambda: pull(REPO, tmp_path / "run"), lambda: push(teacher_run, REPO)):
         with pytest.raises(InputError, match="ada/reacher-teacher: the hub answered 503"):
