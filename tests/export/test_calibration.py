@@ -3,8 +3,6 @@ import pytest
 from trajectories import make_trajectory
 
 from export.calibration import fit_reachability, observed_ranges
-from students import load_student
-from teachers import load_teacher
 from teachers.simulation.trajectory import Trajectory
 from teachers.tasks.registry import get_task
 
@@ -50,15 +48,14 @@ def test_fit_reachability_falls_back_to_the_success_rate() -> None:
     assert 1 / (1 + np.exp(-found.offset)) == pytest.approx(reached.mean(), abs=0.02)
 
 
-def test_observed_ranges_prefers_those_of_training(student_run, teacher_run) -> None:
+def test_observed_ranges_prefers_those_of_training(student, teacher) -> None:
     trajectory = make_episodes(np.ones(EPISODES, bool))
-    student = load_student(student_run).metadata
-    observed, source = observed_ranges(student, trajectory)
+    observed, source = observed_ranges(student.metadata, trajectory)
     assert source == "training"
     np.testing.assert_allclose(
-        observed["goal"].low, student.lineage["seen"]["goal"]["low"], rtol=1e-6
+        observed["goal"].low, student.metadata.lineage["seen"]["goal"]["low"], rtol=1e-6
     )
     assert (observed["observation"].low < observed["observation"].high).all()
-    observed, source = observed_ranges(load_teacher(teacher_run).metadata, trajectory)
+    observed, source = observed_ranges(teacher.metadata, trajectory)
     assert source == "export"
     np.testing.assert_array_equal(observed["goal"].high, [1, 1])

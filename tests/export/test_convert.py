@@ -6,9 +6,9 @@ import pytest
 
 from export.convert import convert
 from export.graph import operator_types
-from students import MLPConfig, load_student, student_networks
+from students import MLPConfig, student_networks
 from students.config import SavedStudentConfig
-from teachers import InputError, load_teacher
+from teachers import InputError
 from teachers.agent import Agent
 from teachers.tasks.registry import get_task
 
@@ -31,8 +31,7 @@ TORQUE = 0.1  # N m, for which an action of 1 stands in the reacher
 
 
 @pytest.mark.parametrize("batch", [1, 7])
-def test_convert_computes_the_same_as_jax_at_any_batch(export_folder, student_run, batch) -> None:
-    student = load_student(student_run)
+def test_convert_computes_the_same_as_jax_at_any_batch(export_folder, student, batch) -> None:
     observation, goal, action = random_inputs(batch)
     policy = run(onnx.load(export_folder / "policy.onnx"), observation=observation, goal=goal)
     expected = jax.jit(student.networks.policy)(student.params, observation, goal)
@@ -50,30 +49,26 @@ def test_convert_computes_the_same_as_jax_at_any_batch(export_folder, student_ru
 
 @pytest.mark.parametrize("heads", [False, True])
 @pytest.mark.parametrize("activation", ["swish", "tanh"])
-def test_convert_takes_every_kind_of_student(student_run, heads, activation) -> None:
+def test_convert_takes_every_kind_of_student(student, heads, activation) -> None:
     shape = MLPConfig(layers=2, width=8, activation=activation, normalisation=True)
     config = SavedStudentConfig(policy=shape, critic=shape, heads=heads, embedding=3)
     networks = student_networks(get_task("reacher"), config, 4)
-    metadata = load_student(student_run).metadata
-    student = Agent(networks, networks.init(jax.random.key(0)), config, metadata)
+    agent = Agent(networks, networks.init(jax.random.key(0)), config, student.metadata)
     observation, goal, action = random_inputs(5)
-    outputs = run(
-        convert(student, "policy", units="normalized"), observation=observation, goal=goal
-    )
-    expected = jax.jit(networks.policy)(student.params, observation, goal)
+    outputs = run(convert(agent, "policy", units="normalized"), observation=observation, goal=goal)
+    expected = jax.jit(networks.policy)(agent.params, observation, goal)
     np.testing.assert_allclose(outputs, expected, atol=1e-5)
     outputs = run(
-        convert(student, "critic", units="normalized"),
+        convert(agent, "critic", units="normalized"),
         observation=observation,
         goal=goal,
         action=action,
     )
-    expected = jax.jit(networks.critic)(student.params, observation, goal, action)
+    expected = jax.jit(networks.critic)(agent.params, observation, goal, action)
     np.testing.assert_allclose(outputs, expected, atol=1e-5)
 
 
-def test_convert_takes_a_teacher(teacher_run) -> None:
-    teacher = load_teacher(teacher_run)
+def test_convert_takes_a_teacher(teacher) -> None:
     observation, goal, _ = random_inputs(5)
     action = run(convert(teacher, "policy", units="normalized"), observation=observation, goal=goal)
     expected = jax.jit(teacher.networks.policy)(teacher.params, observation, goal)
@@ -94,23 +89,22 @@ def test_convert_writes_files_for_old_runtimes(export_folder) -> None:
 
 
 @pytest.mark.parametrize("opset", [13, 16, 17, 18, 26])
-def test_convert_computes_the_same_in_every_opset(student_run, opset) -> None:
+def test_convert_computes_the_same_in_every_opset(student, opset) -> None:
     shape = MLPConfig(layers=1, width=8, normalisation=True)
     config = SavedStudentConfig(policy=shape, critic=shape, embedding=4)
     networks = student_networks(get_task("reacher"), config, 4)
-    metadata = load_student(student_run).metadata
-    student = Agent(networks, networks.init(jax.random.key(0)), config, metadata)
-    model = convert(student, "policy", units="normalized", opset=opset)
+    agent = Agent(networks, networks.init(jax.random.key(0)), config, student.metadata)
+    model = convert(agent, "policy", units="normalized", opset=opset)
     assert [(o.domain, o.version) for o in model.opset_import] == [("", opset)]
     assert ("LayerNormalization" in operator_types(model)) == (opset >= 17)
     observation, goal, _ = random_inputs(5)
-    expected = jax.jit(networks.policy)(student.params, observation, goal)
+    expected = jax.jit(networks.policy)(agent.params, observation, goal)
     np.testing.assert_allclose(run(model, observation=observation, goal=goal), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("opset", [12, 27])
-def test_convert_refuses_other_opsets(student_run, opset) -> None:
+def test_convert_refuses_other_opsets(student, opset) -> None:
     with pytest.raises(
         InputError, match=f"opset {opset} cannot be written; give one from 13 to 26"
     ):
-        convert(load_student(student_run), "policy", opset=opset)
+        convert(student, "policy", opset=opset)

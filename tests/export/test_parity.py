@@ -5,11 +5,9 @@ import pytest
 from export.convert import convert
 from export.parity import ParityRows, measure_parity
 from export.session import open_session
-from students import load_student
 
 
-def test_measure_parity_returns_the_largest_difference(student_run) -> None:
-    student = load_student(student_run)
+def test_measure_parity_returns_the_largest_difference(student) -> None:
     random = np.random.default_rng(0)
     observation, goal = (random.standard_normal((7, n)).astype(np.float32) for n in (8, 2))
     action = np.array(jax.jit(student.networks.policy)(student.params, observation, goal))

@@ -6,16 +6,13 @@ from commands import assert_refused, run, run_json
 
 from export import Form
 from export.verify import verify
-from students import load_student
-from teachers import load_teacher
 
 
 def run_checks(path, *arguments, **options) -> dict:
     return {check.name: check for check in verify(path, *arguments, episodes=8, **options)}
 
 
-def test_verify_passes_exported_files(export_folder, student_run) -> None:
-    student = load_student(student_run)
+def test_verify_passes_exported_files(export_folder, student) -> None:
     checks = run_checks(export_folder / "policy.onnx", student)
     assert list(checks) == [
         *("structure", "contract", "lineage", "parity_reference", "parity_jax"),
@@ -30,8 +27,8 @@ def test_verify_passes_exported_files(export_folder, student_run) -> None:
     assert all(check.ok for check in critic.values())
 
 
-def test_verify_finds_another_checkpoint_by_its_digest(export_folder, teacher_run) -> None:
-    checks = run_checks(export_folder / "critic.onnx", load_teacher(teacher_run))
+def test_verify_finds_another_checkpoint_by_its_digest(export_folder, teacher) -> None:
+    checks = run_checks(export_folder / "critic.onnx", teacher)
     assert not checks["lineage"].ok
     assert not checks["parity_jax"].ok
 
@@ -50,32 +47,28 @@ def test_verify_finds_another_checkpoint_by_its_digest(export_folder, teacher_ru
         ("action_units", "normalized", "parity_jax"),
     ],
 )
-def test_verify_finds_a_false_contract(
-    export_folder, student_run, tmp_path, key, value, check
-) -> None:
+def test_verify_finds_a_false_contract(export_folder, student, tmp_path, key, value, check) -> None:
     model = onnx.load(export_folder / "critic.onnx")
     next(p for p in model.metadata_props if p.key == f"crl_distill.{key}").value = json.dumps(value)
     onnx.save(model, tmp_path / "critic.onnx")
-    assert not run_checks(tmp_path / "critic.onnx", load_student(student_run))[check].ok
+    assert not run_checks(tmp_path / "critic.onnx", student)[check].ok
 
 
-def test_verify_finds_changed_weights(export_folder, student_run, tmp_path) -> None:
+def test_verify_finds_changed_weights(export_folder, student, tmp_path) -> None:
     model = onnx.load(export_folder / "critic.onnx")
     tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
     array = onnx.numpy_helper.to_array(tensor) * 1.1
     tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
     onnx.save(model, tmp_path / "critic.onnx")
-    checks = run_checks(tmp_path / "critic.onnx", load_student(student_run))
+    checks = run_checks(tmp_path / "critic.onnx", student)
     assert checks["parity_reference"].ok
     assert not checks["parity_jax"].ok
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8"])
-def test_verify_passes_combined_files_in_other_precisions(
-    export_form, student_run, precision
-) -> None:
+def test_verify_passes_combined_files_in_other_precisions(export_form, student, precision) -> None:
     file = export_form(Form(combined=True, precision=precision))["combined"]
-    checks = run_checks(file, load_student(student_run))
+    checks = run_checks(file, student)
     assert all(check.ok for name, check in checks.items() if name != "latency"), checks
     assert checks["parity_jax"].value > 1e-5
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -5,18 +7,22 @@ import pytest
 from export import Form, Policy, export_student, parity, write
 from export.convert import convert
 from export.write import ParityError, parse_precision
-from students import load_student
-from teachers import InputError, load_teacher
+from teachers import InputError
 
 
-def test_export_student_refuses_files_that_differ_from_jax(
-    student_run, tmp_path, monkeypatch
-) -> None:
-    student = load_student(student_run)
+@pytest.fixture
+def one_episode(monkeypatch) -> None:
+    """Exports record one episode, for tests of what follows from it."""
+    monkeypatch.setattr(write, "MIN_EPISODES", 1)
+    monkeypatch.setattr(write, "MAX_ROWS", 1)
+
+
+@pytest.mark.usefixtures("one_episode")
+def test_export_student_refuses_files_that_differ_from_jax(student, tmp_path, monkeypatch) -> None:
 
     def convert_shifted(agent, role, **form):
         shifted = jax.tree.map(lambda x: x + 0.01, student.params)
-        return convert(type(student)(student.networks, shifted, student.metadata), role, **form)
+        return convert(dataclasses.replace(student, params=shifted), role, **form)
 
     monkeypatch.setattr(write, "convert", convert_shifted)
     with pytest.raises(ParityError, match="differ from JAX"):
@@ -24,7 +30,8 @@ def test_export_student_refuses_files_that_differ_from_jax(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_export_student_refuses_files_that_compute_nan(student_run, tmp_path, monkeypatch) -> None:
+@pytest.mark.usefixtures("one_episode")
+def test_export_student_refuses_files_that_compute_nan(student, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(
         write,
         "open_session",
@@ -37,14 +44,14 @@ def test_export_student_refuses_files_that_compute_nan(student_run, tmp_path, mo
     )
     for form in (Form(combined=True), Form(), Form(precision="float16")):
         with pytest.raises(ParityError, match="differ from JAX by nan"):
-            export_student(load_student(student_run), tmp_path / "out", form)
+            export_student(student, tmp_path / "out", form)
         assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_export_student_refuses_a_used_folder(student_run, export_folder) -> None:
+def test_export_student_refuses_a_used_folder(student, export_folder) -> None:
     before = (export_folder / "policy.onnx").read_bytes()
     with pytest.raises(InputError, match="already holds files"):
-        export_student(load_student(student_run), export_folder)
+        export_student(student, export_folder)
     assert (export_folder / "policy.onnx").read_bytes() == before
 
 
@@ -60,19 +67,18 @@ def test_export_student_plays_files_of_other_precisions(export_form, precision) 
     assert operators[precision] in policy.metadata["operators"]
 
 
-def test_export_student_refuses_files_that_lose_too_much(
-    student_run, tmp_path, monkeypatch
-) -> None:
+@pytest.mark.usefixtures("one_episode")
+def test_export_student_refuses_files_that_lose_too_much(student, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(parity, "retention", lambda *_: (1.0, (1.0, 1.0)))
     form = Form(combined=True, precision="float16")
     monkeypatch.setattr(write, "spearman", lambda *_: 0.9)
     with pytest.raises(InputError, match=r"a rank correlation of 0\.900 with JAX's, less than"):
-        export_student(load_student(student_run), tmp_path / "out", form)
+        export_student(student, tmp_path / "out", form)
     monkeypatch.setattr(parity, "retention", lambda *_: (0.5, (0.4, 0.6)))
     with pytest.raises(
         InputError, match=r"keeps 0\.500 of its time at goal, less than --min-retention 0\.95"
     ):
-        export_student(load_student(student_run), tmp_path / "out", form)
+        export_student(student, tmp_path / "out", form)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -84,14 +90,14 @@ def test_parse_precision_refuses_others(dtype, quantize) -> None:
         parse_precision(dtype, quantize)
 
 
-def test_export_student_warns_about_a_teacher_s_latency(teacher_run, tmp_path) -> None:
+def test_export_student_warns_about_a_teacher_s_latency(teacher, tmp_path) -> None:
     with pytest.warns(
         UserWarning, match=r"an action takes \S+ ms here, and the control period is \d+ ms"
     ):
-        result = export_student(load_teacher(teacher_run), tmp_path / "out")
+        result = export_student(teacher, tmp_path / "out")
     assert result["parity_max_abs"] < 1e-4
     with pytest.raises(InputError, match="a teacher is not written in int8; distill it"):
-        export_student(load_teacher(teacher_run), tmp_path / "int8", Form(precision="int8"))
+        export_student(teacher, tmp_path / "int8", Form(precision="int8"))
     metadata = Policy(result["policy"]).metadata
     assert metadata["seen_in"] == "export"
     assert metadata["role"] == "policy"

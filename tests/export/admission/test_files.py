@@ -20,9 +20,9 @@ from export.convert import NEWEST_OPSET, convert
 from export.graph import operator_types
 from export.precision import reduce_precision
 from export.session import open_session
-from students import load_student, student_networks
+from students import student_networks
 from students.config import MLPConfig, SavedStudentConfig
-from teachers import InputError, load_teacher
+from teachers import InputError
 from teachers.agent import Agent
 from teachers.tasks.registry import get_task
 
@@ -34,8 +34,8 @@ def test_read_model_admits_exported_files(export_folder) -> None:
 
 
 @pytest.mark.parametrize("opset", [13, 17])
-def test_admit_model_admits_teachers(teacher_run, opset) -> None:
-    model = convert(load_teacher(teacher_run), "combined", opset=opset)
+def test_admit_model_admits_teachers(teacher, opset) -> None:
+    model = convert(teacher, "combined", opset=opset)
     assert admit_model(model.SerializeToString(), "teacher") == model
 
 
@@ -43,14 +43,13 @@ def test_admit_model_admits_teachers(teacher_run, opset) -> None:
     ("opset", "precision"),
     [(13, "float16"), (17, "int8"), (18, "float32"), (NEWEST_OPSET, "float32")],
 )
-def test_admit_model_admits_all_opsets_and_precisions(student_run, opset, precision) -> None:
+def test_admit_model_admits_all_opsets_and_precisions(student, opset, precision) -> None:
     shape = MLPConfig(layers=2, width=8, activation="swish", normalisation=True)
     config = SavedStudentConfig(policy=shape, critic=shape, heads=True, embedding=4)
     networks = student_networks(get_task("reacher"), config, 4)
-    metadata = load_student(student_run).metadata
-    student = Agent(networks, networks.init(jax.random.key(0)), config, metadata)
+    agent = Agent(networks, networks.init(jax.random.key(0)), config, student.metadata)
     rows = {"observation": np.eye(8, dtype=np.float32), "goal": np.ones((8, 2), np.float32)}
-    model = reduce_precision(convert(student, "combined", opset=opset), precision, rows)
+    model = reduce_precision(convert(agent, "combined", opset=opset), precision, rows)
     admitted = admit_model(model.SerializeToString(), "combined.onnx")
     assert operator_types(admitted) == operator_types(model)
 

@@ -49,7 +49,8 @@ def test_render_run_card_shows_python_that_runs(teacher_run, student_run, kind, 
     card = render_run_card(read_metadata(run), 160)
     (program,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     program = program.replace(f"runs/reacher-{kind}", str(run)).replace(
-        "episodes=256", "episodes=8"  # as many as in the runs, so that the compiled program is the same
+        "episodes=256",
+        "episodes=8",  # as many as in the runs, so that the compiled program is the same
     )
     exec(compile(program, "card", "exec"), {})
     assert "time_at_goal" in capsys.readouterr().out
