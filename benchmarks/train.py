@@ -43,8 +43,8 @@ def trunk_flops(network: NetworkConfig, batch: int) -> float:
 def update_flops(config: TeacherConfig) -> dict[str, float]:
     """Returns the operations of one gradient step of the critic and of the actor.
 
-    A gradient takes twice the operations of its forward pass. The actor's gradient also passes through phi, but not to
-    phi's weights.
+    A network's gradient step takes three times the operations of its forward pass. That of the actor also takes phi's
+    forward pass and the gradient with respect to phi's input.
     """
     phi, psi, actor = (
         trunk_flops(network, config.learning.batch)
