@@ -18,9 +18,10 @@ import optax.contrib
 from common import make_parser, parse_with_teacher, report
 
 from distill import distill_config
-from distill.iteration import BIAS_RATE, make_stages
+from distill.iteration import make_stages
+from distill.learn import BIAS_RATE
 from distill.retention import measure_retention
-from distill.ring import Labelled
+from distill.ring import LabelledStates
 from students.config import saved_student_config
 from students.networks import student_networks
 from teachers import evaluate_agent
@@ -68,7 +69,7 @@ FITS = {
 }
 
 
-def collect_labelled_states(teacher: Agent) -> tuple[Agent, Labelled]:
+def collect_labelled_states(teacher: Agent) -> tuple[Agent, LabelledStates]:
     """Distills a default student; returns it and all states that the teacher labelled for it."""
     config = distill_config().for_teacher(teacher.metadata.metrics["steps"])
     networks = student_networks(teacher.task, config.student, teacher.config.embedding)
@@ -86,17 +87,17 @@ def collect_labelled_states(teacher: Agent) -> tuple[Agent, Labelled]:
     return Agent(networks, state.params, saved, teacher.metadata), state.ring.rows
 
 
-def squared_error(networks: Any, actor: Any, batch: Labelled) -> jax.Array:
+def squared_error(networks: Any, actor: Any, batch: LabelledStates) -> jax.Array:
     """Returns the squared errors of the squashed mean, `[batch, act]`."""
     mean, _ = networks.actor({"actor": actor}, batch.observation, batch.goal)
     return (jnp.tanh(mean) - jnp.tanh(batch.mean)) ** 2
 
 
-def fit_actor(networks: Any, actor: Any, rows: Labelled, fit: Fit) -> Any:
+def fit_actor(networks: Any, actor: Any, rows: LabelledStates, fit: Fit) -> Any:
     """Returns the actor's parameters after the gradient steps of this fit."""
     optimizer = fit.make_optimizer(fit.learning_rate, fit.steps)
 
-    def loss(actor: Any, batch: Labelled) -> jax.Array:
+    def loss(actor: Any, batch: LabelledStates) -> jax.Array:
         weight = jnp.exp(-fit.weight_power * batch.log_std)
         return jnp.mean(weight / jnp.mean(weight) * squared_error(networks, actor, batch))
 

@@ -1,4 +1,4 @@
-"""A ring of labelled states on the device."""
+"""A ring buffer of labelled states on the device."""
 
 from typing import NamedTuple
 
@@ -7,46 +7,64 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 
-class Labelled(NamedTuple):
-    """Visited states with what the teacher says of them."""
+class LabelledStates(NamedTuple):
+    """Visited states, each beside a goal, with the teacher's outputs for them."""
 
     observation: Float[Array, "rows obs"]
     goal: Float[Array, "rows goal"]
-    action: Float[Array, "rows act"]  # taken there, by whoever acted
+    action: Float[Array, "rows act"]  # taken in the rollout, or the teacher's for further goals
     mean: Float[Array, "rows act"]  # of the teacher's policy, before the squashing
     log_std: Float[Array, "rows act"]
-    phi: Float[Array, "rows embed"]  # of the teacher, at the action taken
+    phi: Float[Array, "rows embed"]  # of the teacher, at `action`
     psi: Float[Array, "rows embed"]
 
 
 class Ring(NamedTuple):
-    """The newest labelled states; the rows of a round are written at once."""
+    """The newest labelled states. The rows of a round are written together."""
 
-    rows: Labelled
-    rounds: Int[Array, ""]  # ever written
+    rows: LabelledStates
+    rounds: Int[Array, ""]  # number of rounds written so far
 
 
-def empty(capacity: int, like: Labelled) -> Ring:
-    """A ring without states, whose rows have the shapes of `like`'s."""
-    rows = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape[1:]), x.dtype), like)
+def empty_ring(capacity: int, example: LabelledStates) -> Ring:
+    """Returns a ring without states.
+
+    Args:
+        capacity: number of rows.
+        example: rows, or their shapes, of the same sizes and types.
+    """
+    rows = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape[1:]), x.dtype), example)
     return Ring(rows, jnp.zeros((), jnp.int32))
 
 
-def insert(ring: Ring, new: Labelled) -> Ring:
-    """Writes a round over the oldest rows. The capacity is a multiple of the round's rows."""
+def insert_rows(ring: Ring, new: LabelledStates) -> Ring:
+    """Returns the ring with a round written over its oldest rows.
+
+    Raises:
+        ValueError: the capacity is not a multiple of the round's rows.
+    """
     capacity, count = ring.rows.observation.shape[0], new.observation.shape[0]
     if capacity % count:
         raise ValueError(f"a capacity of {capacity} is not a multiple of the round's {count} rows")
-    at = (ring.rounds % (capacity // count)) * count
+    first = (ring.rounds % (capacity // count)) * count
     rows = jax.tree.map(
-        lambda ring, new: jax.lax.dynamic_update_slice_in_dim(ring, new, at, axis=0), ring.rows, new
+        lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, first, axis=0),
+        ring.rows,
+        new,
     )
     return Ring(rows, ring.rounds + 1)
 
 
-def sample(ring: Ring, key: Key[Array, ""], batch: int, per_round: int) -> Labelled:
-    """Rows drawn uniformly from those written so far, `per_round` in each round."""
+def sample_rows(ring: Ring, key: Key[Array, ""], batch: int, rows_per_round: int) -> LabelledStates:
+    """Returns rows drawn uniformly from those written so far.
+
+    Args:
+        ring: what is drawn from.
+        key: of the draw.
+        batch: number of rows to draw.
+        rows_per_round: number of rows that each round has written.
+    """
     capacity = ring.rows.observation.shape[0]
-    filled = jnp.minimum(ring.rounds, capacity // per_round) * per_round
+    filled = jnp.minimum(ring.rounds, capacity // rows_per_round) * rows_per_round
     index = jax.random.randint(key, (batch,), 0, filled)
     return jax.tree.map(lambda rows: rows[index], ring.rows)

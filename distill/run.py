@@ -12,9 +12,10 @@ import jax
 from etils import epath
 
 from distill.config import DistillConfig
-from distill.iteration import DistillState, Metrics, Stages, make_stages, placement
+from distill.iteration import Stages, make_stages
 from distill.retention import measure_retention
-from distill.ring import Labelled
+from distill.ring import LabelledStates
+from distill.state import DistillState, Metrics, state_shardings
 from students.artefact import Student, save_student
 from students.config import saved_student_config
 from students.networks import describe_networks, parameters_used_by, student_networks
@@ -154,7 +155,7 @@ def _plan(config: DistillConfig, teacher: Networks, embedding: int) -> _Plan:
 def _compiled(config: DistillConfig, teacher: Networks, embedding: int) -> _Programs:
     """Kept like plans: tracing physics takes seconds. Each is compiled while the next ones are traced."""
     plan = _plan(config, teacher, embedding)
-    stages, place = plan.stages, placement(plan.shape)
+    stages, place = plan.stages, state_shardings(plan.shape)
     state = _placed(plan.shape, place)
     params = _placed(teacher.shapes, jax.tree.map(lambda _: replicated(), teacher.shapes))
     collect = jax.jit(
@@ -282,7 +283,7 @@ def describe(
     )
 
 
-def _seen(rows: Labelled) -> dict[str, dict[str, list[float]]]:
+def _seen(rows: LabelledStates) -> dict[str, dict[str, list[float]]]:
     """The range of every number of what the student was taught on: the ring is full by the end."""
     arrays = {"observation": rows.observation, "goal": rows.goal}
     return {

@@ -15,8 +15,17 @@ from tiny import DISTILL, TEACHER
 # Every annotated array of the packages is checked against its shape and type while tests run.
 # Not those of the command line, whose annotations Typer reads.
 DISTILLATION = (
-    *("ring", "critic_losses", "critic_measures", "iteration", "policy_losses"),
-    *("retention", "run", "schedules", "scratch"),
+    *(
+        "ring",
+        "state",
+        "collect",
+        "label",
+        "learn",
+        "iteration",
+        "critic_losses",
+        "critic_measures",
+    ),
+    *("policy_losses", "retention", "run", "schedules", "scratch"),
 )
 jaxtyping.install_import_hook(
     ["teachers", "students", *(f"distill.{name}" for name in DISTILLATION), "export"],

@@ -1,0 +1,123 @@
+"""The second stage of a round: the teacher labels the visited states, and they are written into the ring."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from distill.config import CollectConfig, DistillConfig
+from distill.critic_losses import fit_basis
+from distill.ring import LabelledStates, insert_rows
+from distill.state import DistillState, VisitedStates
+from teachers.crl.networks import Networks
+from teachers.crl.parameters import Params
+
+LabelStage = Callable[[DistillState, Params, VisitedStates], DistillState]
+
+
+def make_label_stage(config: DistillConfig, teacher: Networks) -> LabelStage:
+    """Returns the stage in which the teacher labels every visited state, once for each of `collect.goals_per_state` goals.
+
+    In the first round it also fits the basis, if the student's embedding is smaller than the teacher's.
+
+    Args:
+        config: of the distillation.
+        teacher: the teacher's networks.
+
+    Returns:
+        `(state, teacher_params, visited) -> state`.
+    """
+
+    def label(state: DistillState, teacher_params: Params, visited: VisitedStates) -> DistillState:
+        key, goal_key = jax.random.split(state.key)
+        rows = label_states(teacher_params, visited, goal_key, config.collect, teacher)
+        basis = state.basis
+        if basis.shape[1] < basis.shape[0]:
+            basis = jax.lax.cond(
+                state.round == 0,
+                lambda: fit_basis(rows.phi, rows.psi, basis.shape[1]),
+                lambda: basis,
+            )
+        ring = insert_rows(state.ring, rows)
+        return state._replace(ring=ring, basis=basis, key=key, round=state.round + 1)
+
+    return label
+
+
+def label_states(
+    params: Params,
+    visited: VisitedStates,
+    key: Key[Array, ""],
+    config: CollectConfig,
+    teacher: Networks,
+) -> LabelledStates:
+    """Returns the visited states with the teacher's labels, a row for each pair of a state and one of its goals.
+
+    Args:
+        params: the teacher's.
+        visited: in a round.
+        key: of the draw of goals.
+        config: says how many goals each state has, and how many rows are labelled in one forward pass.
+        teacher: its networks.
+    """
+    count = config.goals_per_state
+    goals, index = choose_goals(visited, key, count, teacher.task.achieved_goal)
+    goal, observation = goals[index], jnp.tile(visited.observation, (count, 1))
+
+    def apply(network: Callable[..., Any], *inputs: Array) -> Any:
+        return apply_in_batches(partial(network, params), inputs, config.label_batch)
+
+    mean, log_std = apply(teacher.actor, observation, goal)
+    # For further goals no action was taken. The teacher's own stands in its place, so that the critic learns its value.
+    further = jnp.tanh(mean[len(visited.action) :])
+    action = jnp.concatenate([visited.action, further])
+    return LabelledStates(
+        observation=observation,
+        goal=goal,
+        action=action,
+        mean=mean,
+        log_std=log_std,
+        phi=apply(teacher.phi, observation, action),
+        psi=apply(teacher.psi, goals)[index],  # each goal is embedded once
+    )
+
+
+def choose_goals(
+    visited: VisitedStates,
+    key: Key[Array, ""],
+    count: int,
+    achieved_goal: Callable[[Array], Array],
+) -> tuple[Float[Array, "goals goal"], Int[Array, "pairs"]]:
+    """Chooses the goals for which states are labelled: first each state's goal in the rollout, then others of the round.
+
+    The others are by turns goals that some environment had and goals that some state achieved. Control steps are
+    expensive and labels are cheap: the teacher labels a state for any goal.
+
+    Args:
+        visited: in a round.
+        key: of the draw.
+        count: number of goals of each state.
+        achieved_goal: maps observations to the goals that they achieve.
+
+    Returns:
+        The goals, and the index of the goal of each pair: first one pair for every state, then another.
+    """
+    rows = len(visited.observation)
+    desired, achieved = visited.goal, achieved_goal(visited.observation)
+    goals = desired if count <= 2 else jnp.concatenate([desired, achieved])
+    keys = jax.random.split(key, count)[1:]
+    drawn = [
+        number % 2 * rows + jax.random.randint(goal_key, (rows,), 0, rows)
+        for number, goal_key in enumerate(keys)
+    ]
+    return goals, jnp.concatenate([jnp.arange(rows), *drawn])
+
+
+def apply_in_batches(network: Callable[..., Any], inputs: tuple[Array, ...], batch: int) -> Any:
+    """Returns a network's outputs for many rows, computed for at most `batch` rows at once to save memory."""
+    if len(inputs[0]) <= batch:
+        return network(*inputs)
+    return jax.lax.map(lambda row: network(*row), inputs, batch_size=batch)
