@@ -6,7 +6,7 @@ from distill.methods import METHODS
 from teachers import InputError
 
 
-def test_the_buffer_is_whole_rounds_and_no_larger_than_needed() -> None:
+def test_buffer_rows_are_complete_rounds_and_no_more_than_needed() -> None:
     sizes = {
         "collect.environments": 4,
         "collect.steps": 10,
@@ -18,7 +18,7 @@ def test_the_buffer_is_whole_rounds_and_no_larger_than_needed() -> None:
     assert distill_config(overrides={**sizes, "collect.goals_per_state": 3}).buffer_rows == 600
 
 
-def test_bad_values_are_named() -> None:
+def test_distill_config_names_bad_values() -> None:
     with pytest.raises(InputError, match=r"student.policy.width = -1"):
         distill_config(overrides={"student.policy.width": -1})
     with pytest.raises(InputError, match=r"did you mean 'collect.noise'"):
@@ -31,17 +31,17 @@ def test_bad_values_are_named() -> None:
         distill_config(method="dager")
 
 
-def test_steps_follow_the_teachers_unless_they_are_given() -> None:
-    settled = distill_config().for_teacher(1_000_000)
-    assert settled.steps == settled.rounds * settled.states_per_round
-    assert STEPS_SHARE * 0.97 < settled.steps / 1_000_000 <= STEPS_SHARE
+def test_for_teacher_derives_steps_unless_given() -> None:
+    config = distill_config().for_teacher(1_000_000)
+    assert config.steps == config.rounds * config.states_per_round
+    assert STEPS_SHARE * 0.97 < config.steps / 1_000_000 <= STEPS_SHARE
     longest = distill_config().for_teacher(100_000_000)
     assert longest.rounds * longest.states_per_round <= 500_000
     assert distill_config().for_teacher(160).rounds == 1
     assert distill_config(overrides={"steps": 7}).for_teacher(1_000_000).steps == 7
 
 
-def test_few_rounds_have_more_updates_unless_they_are_given() -> None:
+def test_for_teacher_raises_gradient_steps_of_few_rounds() -> None:
     few = distill_config().for_teacher(100_000)
     assert few.rounds * few.gradient_steps >= 4_000
     assert distill_config().for_teacher(10_000_000).gradient_steps == 100
@@ -52,6 +52,6 @@ def test_few_rounds_have_more_updates_unless_they_are_given() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_methods_settings_are_fields_and_yield_to_what_the_user_says(method) -> None:
+def test_distill_config_of_method_yields_to_overrides(method) -> None:
     assert distill_config(method=method)
     assert distill_config(None, {"policy.loss": "kl"}, method).policy.loss == "kl"

@@ -5,7 +5,10 @@ import pytest
 from tiny import DISTILL
 
 from distill import distill_config
-from distill.iteration import make_optimiser, make_stages, phases, relabelled, with_goals
+from distill.collect import choose_hindsight_goals
+from distill.iteration import make_stages
+from distill.label import choose_goals
+from distill.learn import init_optimizers, make_optimiser, networks_by_phase
 from students import student_networks
 from teachers import load_teacher
 
@@ -14,7 +17,7 @@ class Distillation:
     """A few rounds by hand, with the state after each stage."""
 
     def __init__(self, teacher, like=None, **settings) -> None:
-        """`like`: another one, whose environments and rollouts serve here too, so that physics is compiled once."""
+        """`like`: another distillation whose rollouts are used here too, so that physics is compiled once."""
         self.teacher = teacher
         self.config = distill_config(overrides={**DISTILL, **settings})
         self.networks = student_networks(teacher.task, self.config.student, 4)
@@ -27,7 +30,7 @@ class Distillation:
             params = self.networks.init(jax.random.key(0))
             first = first._replace(
                 params=params,
-                optimizers=tuple(stages.start(params)),
+                optimizer_states=init_optimizers(self.config, params),
                 basis=jnp.eye(4, self.config.student.embedding or 4),
             )
         self.states, self.visited = [first], [] if like is None else like.visited
@@ -35,7 +38,7 @@ class Distillation:
         self.learn = [jax.jit(learn) for learn in stages.learn]
 
     def round(self):
-        """Another round, on what another one visited in it where that serves."""
+        """Runs another round, on the states that `like` visited in it if it has got that far."""
         state, number = self.states[-1], len(self.states) - 1
         if number == len(self.visited):
             state, visited, _ = self.collect(state, self.teacher.params)
@@ -59,7 +62,7 @@ def two_rounds(teacher) -> Distillation:
     return rounds
 
 
-def test_every_visited_state_carries_the_teachers_own_labels(two_rounds) -> None:
+def test_label_stage_adds_teachers_outputs_to_every_state(two_rounds) -> None:
     teacher, config = two_rounds.teacher, two_rounds.config
     rows = jax.tree.map(lambda x: x[: 2 * config.rows_per_round], two_rounds.states[-1].ring.rows)
     mean, log_std = teacher.networks.actor(teacher.params, rows.observation, rows.goal)
@@ -69,18 +72,18 @@ def test_every_visited_state_carries_the_teachers_own_labels(two_rounds) -> None
     np.testing.assert_allclose(rows.phi, phi, atol=1e-5)
     np.testing.assert_allclose(rows.psi, teacher.networks.psi(teacher.params, rows.goal), atol=1e-5)
     assert len(np.unique(np.asarray(rows.observation), axis=0)) == 2 * config.states_per_round
-    # Each state stands there once for each goal.
+    # Each state has a row for each of its goals.
     for number, visited in enumerate(two_rounds.visited):
         for goal in range(config.collect.goals_per_state):
             begin = number * config.rows_per_round + goal * config.states_per_round
             part = slice(begin, begin + config.states_per_round)
             np.testing.assert_array_equal(rows.observation[part], visited.observation)
-            # Beside a further goal, what the teacher would do for it.
+            # For a further goal it is the teacher's action.
             action = visited.action if goal == 0 else jnp.tanh(rows.mean[part])
             np.testing.assert_allclose(rows.action[part], action, atol=1e-6)
 
 
-def test_the_teacher_acts_at_first(two_rounds) -> None:
+def test_collect_stage_lets_teacher_act_in_first_round(two_rounds) -> None:
     config = two_rounds.config
     rows = jax.tree.map(
         lambda x: np.asarray(x[: config.states_per_round]), two_rounds.states[1].ring.rows
@@ -91,7 +94,7 @@ def test_the_teacher_acts_at_first(two_rounds) -> None:
 
 
 def changed(before, after) -> set[str]:
-    """The networks of which every parameter differs."""
+    """Returns the networks of which every parameter differs."""
     return {
         name
         for name in before
@@ -104,16 +107,16 @@ def changed(before, after) -> set[str]:
     }
 
 
-def test_rounds_change_every_network_of_the_student(two_rounds) -> None:
+def test_learn_stage_changes_every_network(two_rounds) -> None:
     _, before, after = two_rounds.states
     assert changed(before.params, after.params) == {"actor", "phi", "psi"}
 
 
-def test_a_sequential_distillation_trains_the_critic_after_the_policy(teacher, two_rounds) -> None:
+def test_learn_stage_trains_critic_after_policy_if_sequential(teacher, two_rounds) -> None:
     rounds = Distillation(
         teacher, two_rounds, **{"learning.order": "sequential", "student.heads": True}
     )
-    assert len(phases(rounds.config)) == 2
+    assert len(networks_by_phase(rounds.config)) == 2
     rounds.round()
     first, second = rounds.states
     assert changed(first.params, second.params) == {"actor", "encoder"}
@@ -123,7 +126,7 @@ def test_a_sequential_distillation_trains_the_critic_after_the_policy(teacher, t
     assert "policy_loss" not in metrics
 
 
-def test_some_environments_head_for_goals_that_were_reached(two_rounds) -> None:
+def test_choose_hindsight_goals_takes_achieved_goals_in_some_environments(two_rounds) -> None:
     state, task = two_rounds.states[-1], two_rounds.teacher.task
     fresh = state.environments._replace(steps=jnp.array([0, 3, 0, 3]))
     state = state._replace(environments=fresh)
@@ -131,42 +134,42 @@ def test_some_environments_head_for_goals_that_were_reached(two_rounds) -> None:
     def goals(share: float, state) -> np.ndarray:
         collect = two_rounds.config.collect.model_copy(update={"hindsight_share": share})
         config = two_rounds.config.model_copy(update={"collect": collect})
-        return np.asarray(relabelled(state, jax.random.key(1), config, task.achieved_goal))
+        return np.asarray(choose_hindsight_goals(state, jax.random.key(1), config, task.achieved_goal))
 
-    seen = np.asarray(state.ring.rows.observation[: 2 * two_rounds.config.rows_per_round])
-    reached = {tuple(goal) for goal in np.asarray(task.achieved_goal(seen)).tolist()}
-    own = np.asarray(state.environments.goal)
-    np.testing.assert_array_equal(goals(0.0, state), own)
-    assert {tuple(goal) for goal in goals(1.0, state).tolist()} <= reached
-    # Always the same environments, so that the others keep the task's goals whatever the number of rounds.
+    visited = np.asarray(state.ring.rows.observation[: 2 * two_rounds.config.rows_per_round])
+    achieved = {tuple(goal) for goal in np.asarray(task.achieved_goal(visited)).tolist()}
+    desired = np.asarray(state.environments.goal)
+    np.testing.assert_array_equal(goals(0.0, state), desired)
+    assert {tuple(goal) for goal in goals(1.0, state).tolist()} <= achieved
+    # The same environments are chosen in every round, so that the others always keep the task's goals.
     half = goals(0.5, state)
-    np.testing.assert_array_equal(half[2:], own[2:])
-    assert (half[:2] != own[:2]).all()
-    # A goal is kept for an episode.
-    under_way = fresh._replace(steps=jnp.full(4, two_rounds.config.collect.steps + 1))
-    np.testing.assert_array_equal(goals(1.0, state._replace(environments=under_way)), own)
-    # Before anything was seen there is nothing to go to.
+    np.testing.assert_array_equal(half[2:], desired[2:])
+    assert (half[:2] != desired[:2]).all()
+    # An episode keeps its goal.
+    running = fresh._replace(steps=jnp.full(4, two_rounds.config.collect.steps + 1))
+    np.testing.assert_array_equal(goals(1.0, state._replace(environments=running)), desired)
+    # In the first round no goal has been achieved yet.
     first = two_rounds.states[0]
     np.testing.assert_array_equal(goals(1.0, first), np.asarray(first.environments.goal))
 
 
-def test_states_are_labelled_for_goals_of_others_too(two_rounds) -> None:
+def test_choose_goals_takes_desired_and_achieved_goals_of_others(two_rounds) -> None:
     visited, task = two_rounds.visited[0], two_rounds.teacher.task
     rows = len(visited.goal)
-    goals, chosen = with_goals(visited, jax.random.key(0), 3, task.achieved_goal)
-    own, headed_for, reached = np.split(np.asarray(goals[chosen]), 3)
-    np.testing.assert_array_equal(own, visited.goal)
+    goals, index = choose_goals(visited, jax.random.key(0), 3, task.achieved_goal)
+    first, desired, achieved = np.split(np.asarray(goals[index]), 3)
+    np.testing.assert_array_equal(first, visited.goal)
 
     def distinct(goals) -> set[tuple[float, ...]]:
         return {tuple(goal) for goal in np.asarray(goals).tolist()}
 
-    assert distinct(headed_for) <= distinct(visited.goal)
-    assert (headed_for != own).any()
-    assert distinct(reached) <= distinct(task.achieved_goal(visited.observation))
-    assert len(distinct(reached)) > rows / 3
+    assert distinct(desired) <= distinct(visited.goal)
+    assert (desired != first).any()
+    assert distinct(achieved) <= distinct(task.achieved_goal(visited.observation))
+    assert len(distinct(achieved)) > rows / 3
 
 
-def test_matrices_of_the_policy_are_trained_by_muon_and_all_else_by_adam() -> None:
+def test_make_optimiser_uses_muon_for_policy_matrices_and_adam_for_others() -> None:
     settings = {"steps": 100, "policy.learning_rate": 0.5, "critic.learning_rate": 0.25}
     optimiser = make_optimiser(distill_config(overrides=settings).for_teacher(1000))
     layer = {"kernel": jnp.ones((6, 3)), "bias": jnp.ones(3)}
@@ -174,7 +177,7 @@ def test_matrices_of_the_policy_are_trained_by_muon_and_all_else_by_adam() -> No
     keys = iter(jax.random.split(jax.random.key(0), 6))
     gradient = jax.tree.map(lambda x: jax.random.normal(next(keys), x.shape), params)
     update, _ = optimiser.update(gradient, optimiser.init(params), params)
-    # Adam's first step is as long in every parameter, Muon's in every direction.
+    # Adam's first step is equally long in every parameter, Muon's in every direction.
     for step, each in ((0.25, update["phi"]["kernel"]), (0.05 * 1.47, update["actor"]["bias"])):
         np.testing.assert_allclose(jnp.abs(each), jnp.full(each.shape, step), rtol=0.01)
     for part in ("actor", "encoder"):
@@ -185,8 +188,8 @@ def test_matrices_of_the_policy_are_trained_by_muon_and_all_else_by_adam() -> No
         assert (kernel * slope).sum() < 0
 
 
-def test_the_teachers_critic_pulls_the_policy_to_what_it_values(teacher, two_rounds) -> None:
-    """In the rounds in which it counts: the student's actions are worth more to it then, and no more before."""
+def test_learn_stage_raises_teachers_value_of_actions(teacher, two_rounds) -> None:
+    """The student's actions have a higher value in the gradient steps in which the teacher's critic counts, not before."""
     settings = {"learning.gradient_steps": 200, "learning.batch": 32}
 
     def value(weight: float, share: float) -> float:
@@ -199,13 +202,13 @@ def test_the_teachers_critic_pulls_the_policy_to_what_it_values(teacher, two_rou
         values = teacher.networks.critic(teacher.params, visited.observation, visited.goal, action)
         return float(values.mean())
 
-    # Another program rounds otherwise, which 200 gradient steps enlarge.
+    # Another program rounds differently, and 200 gradient steps amplify that.
     without = value(0.0, 1.0)
-    assert value(100.0, 0.9) > without + 0.08  # from 80 gradient steps on
+    assert value(100.0, 0.9) > without + 0.08  # it counts from gradient step 80 on
     assert value(100.0, 0.75) == pytest.approx(without, abs=0.04)
 
 
-def test_a_bottleneck_is_fitted_to_the_first_rounds_embeddings(teacher, two_rounds) -> None:
+def test_label_stage_fits_basis_in_first_round(teacher, two_rounds) -> None:
     rounds = Distillation(teacher, two_rounds, **{"student.embedding": 2})
     rounds.round()
     basis = rounds.states[-1].basis
@@ -215,7 +218,7 @@ def test_a_bottleneck_is_fitted_to_the_first_rounds_embeddings(teacher, two_roun
     np.testing.assert_array_equal(rounds.states[-1].basis, basis)
 
 
-def test_under_disturbances_the_teacher_labels_the_clean_state(teacher) -> None:
+def test_label_stage_labels_clean_state_under_disturbances(teacher) -> None:
     settings = {"collect.disturbances.noise": 0.5, "collect.disturbances.delay": (2, 2)}
     rounds = Distillation(teacher, **settings)
     rounds.round()

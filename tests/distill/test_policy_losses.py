@@ -14,7 +14,7 @@ from distill.policy_losses import (
 )
 
 
-def test_mode_loss_by_hand() -> None:
+def test_mode_loss_equals_formula() -> None:
     student = Gaussian(jnp.array([[0.0, 10.0, 0.5]]), jnp.array([[-1.0, 0.0, 0.0]]))
     teacher = Gaussian(jnp.array([[1.0, 20.0, 0.0]]), jnp.array([[-1.0, 0.5, 0.0]]))
     precision = np.exp([2.0, -1.0, 0.0])
@@ -23,7 +23,7 @@ def test_mode_loss_by_hand() -> None:
     assert mode_loss(student, teacher) == pytest.approx((mode + SPREAD_WEIGHT * 0.25) / 3)
 
 
-def test_an_error_is_dear_where_the_teacher_hardly_varies_its_action() -> None:
+def test_mode_loss_weighs_errors_by_teachers_precision() -> None:
     log_std = jnp.array([[-2.0], [0.0]])
     teacher = Gaussian(jnp.zeros((2, 1)), log_std)
 
@@ -33,7 +33,7 @@ def test_an_error_is_dear_where_the_teacher_hardly_varies_its_action() -> None:
     assert loss(0.5, 0.0) == pytest.approx(np.exp(4) * loss(0.0, 0.5), rel=1e-5)
 
 
-def test_mode_loss_ignores_the_mean_of_actions_that_are_saturated_anyway() -> None:
+def test_mode_loss_ignores_mean_of_saturated_actions() -> None:
     zeros = jnp.zeros((1, 1))
 
     def loss(mean: float, teacher_mean: float) -> float:
@@ -44,7 +44,7 @@ def test_mode_loss_ignores_the_mean_of_actions_that_are_saturated_anyway() -> No
     assert far < 1e-12 < near
 
 
-def test_divergences_are_the_integrals_that_define_them() -> None:
+def test_kl_losses_equal_defining_integrals() -> None:
     student, teacher = stats.norm(0.3, np.exp(-0.5)), stats.norm(-0.4, np.exp(0.2))
     own, theirs = (Gaussian(*jnp.array(x)[:, None, None]) for x in ((0.3, -0.5), (-0.4, 0.2)))
 
@@ -62,7 +62,7 @@ def test_divergences_are_the_integrals_that_define_them() -> None:
 
 
 @pytest.mark.parametrize("loss", POLICY_LOSSES.values(), ids=POLICY_LOSSES)
-def test_a_perfect_copy_has_no_loss_and_no_gradient(loss) -> None:
+def test_policy_losses_of_perfect_copy_have_no_gradient(loss) -> None:
     teacher = Gaussian(*jax.random.normal(jax.random.key(0), (2, 5, 3)))
     assert loss(teacher, teacher) == pytest.approx(0, abs=1e-6)
     for gradient in jax.grad(loss)(teacher, teacher):

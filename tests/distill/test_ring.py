@@ -5,27 +5,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill import ring as buffer
+from distill.ring import LabelledStates, empty_ring, insert_rows, sample_rows
 
 ROWS = 4
 
-insert = jax.jit(buffer.insert)
-sample = jax.jit(buffer.sample, static_argnames=("batch", "per_round"))
+insert = jax.jit(insert_rows)
+sample = jax.jit(sample_rows, static_argnames=("batch", "rows_per_round"))
 
 
-def labelled(round: int) -> buffer.Labelled:
-    """Rows that all say which round and place they are."""
+def make_rows(round: int) -> LabelledStates:
+    """Returns rows that hold their round and their index in every field."""
     value = jnp.stack([jnp.full(ROWS, float(round)), jnp.arange(ROWS, dtype=jnp.float32)], axis=-1)
-    return buffer.Labelled(*[value] * len(buffer.Labelled._fields))
+    return LabelledStates(*[value] * len(LabelledStates._fields))
 
 
 @settings(max_examples=25, deadline=None)
 @given(rounds=st.integers(1, 9), seed=st.integers(0, 2**31))
-def test_the_newest_rounds_are_kept_and_rows_stay_whole(rounds, seed) -> None:
-    ring = buffer.empty(3 * ROWS, labelled(0))
+def test_sample_rows_draws_from_newest_rounds(rounds, seed) -> None:
+    ring = empty_ring(3 * ROWS, make_rows(0))
     for i in range(rounds):
-        ring = insert(ring, labelled(i))
-    drawn = sample(ring, jax.random.key(seed), batch=256, per_round=ROWS)
+        ring = insert(ring, make_rows(i))
+    drawn = sample(ring, jax.random.key(seed), batch=256, rows_per_round=ROWS)
     expected = {
         (float(r), float(k)) for r in range(max(0, rounds - 3), rounds) for k in range(ROWS)
     }
@@ -34,6 +34,6 @@ def test_the_newest_rounds_are_kept_and_rows_stay_whole(rounds, seed) -> None:
         np.testing.assert_array_equal(other, drawn.observation)
 
 
-def test_capacity_must_be_whole_rounds() -> None:
+def test_insert_rows_refuses_capacity_of_partial_rounds() -> None:
     with pytest.raises(ValueError, match="not a multiple"):
-        buffer.insert(buffer.empty(ROWS + 1, labelled(0)), labelled(0))
+        insert_rows(empty_ring(ROWS + 1, make_rows(0)), make_rows(0))
