@@ -11,10 +11,11 @@ from typing import Any
 from common import make_parser, parse_with_teacher, report
 
 from distill import distill_config, distill_teacher
-from distill.critic_measures import measure_critic
+from distill.critic_measures import CriticComparison
+from distill.programs import DistillPrograms
 from distill.retention import measure_retention
 from teachers import evaluate_agent
-from teachers.agent import Agent
+from teachers.agent import Teacher
 
 EPISODES = 1024
 CRITIC_EPISODES = 256
@@ -24,14 +25,16 @@ COSTS = ("steps_share", "seconds", "seconds_share")
 EVALUATION_SEED = 1000
 
 
-def measure(teacher: Agent, seed: int) -> dict[str, Any]:
+def measure(
+    teacher: Teacher, programs: DistillPrograms, critics: CriticComparison, seed: int
+) -> dict[str, Any]:
     """Distills a student with this seed and returns its row."""
     config = distill_config(overrides={"seed": seed, "episodes": 1})
     with tempfile.TemporaryDirectory() as folder:
-        student = distill_teacher(teacher, config, Path(folder) / "student")
+        student = distill_teacher(teacher, config, Path(folder) / "student", programs=programs)
     reference = evaluate_agent(teacher, EPISODES, EVALUATION_SEED + seed)
     policy = measure_retention(student, reference, EVALUATION_SEED + seed)
-    critic = measure_critic(student, teacher, CRITIC_EPISODES, EVALUATION_SEED + seed)
+    critic = critics.measure(student, teacher, CRITIC_EPISODES, EVALUATION_SEED + seed)
     low, high = policy["retention_ci95"]
     return {
         "task": teacher.metadata.task,
@@ -48,7 +51,10 @@ def measure(teacher: Agent, seed: int) -> dict[str, Any]:
 def main() -> None:
     """Distills and measures a student for each seed and prints the table."""
     options, teacher = parse_with_teacher(make_parser(__doc__, default_seeds=(0, 1, 2)))
-    report([measure(teacher, seed) for seed in options.seeds], options.json)
+    programs = DistillPrograms(distill_config(), teacher)
+    critics = CriticComparison(programs.networks, teacher.networks)
+    rows = [measure(teacher, programs, critics, seed) for seed in options.seeds]
+    report(rows, options.json)
 
 
 if __name__ == "__main__":

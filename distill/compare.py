@@ -1,22 +1,24 @@
-"""A teacher's students side by side: sizes, methods, training from scratch, critics, cost, robustness."""
+"""Compares a teacher's students: sizes, methods, training from scratch, critics, cost and robustness."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 from etils import epath
 
 from distill.compare_figures import draw_figures
 from distill.config import DistillConfig, distill_config, randomized_settings
-from distill.critic_measures import measure_critic
+from distill.critic_measures import CriticComparison
 from distill.methods import METHODS
+from distill.programs import DistillPrograms
 from distill.retention import measure_retention
-from distill.run import distill_teacher, require_able
+from distill.run import distill_teacher, require_successful_teacher
 from distill.scratch import ScratchConfig, train_from_scratch
 from export.latency import measure_agent_latency
 from students.artefact import Student, load_finished_student
+from students.config import SavedStudentConfig
 from students.networks import parameters_used_by
 from teachers.agent import Agent, Teacher, describe_teacher
 from teachers.crl.iteration import simulated
@@ -36,12 +38,13 @@ from teachers.tasks.disturbance import CONDITIONS
 
 RESULTS = "compare.json"
 MARKER = ".crl-distill-compare"  # holds the teacher's digest
-MOST = 500_000_000  # parameters that one ONNX file can hold
-COST = (
+MAX_ONNX_PARAMETERS = 500_000_000  # of one ONNX file, which can hold 2 GB
+COST_METRICS = (
     *("steps_share", "seconds_share", "label_share", "seconds"),
     *("seconds_compile", "seconds_rollout", "seconds_label", "seconds_learn"),
 )
-DEFAULT = (2, 64)  # layers and width of the students that are compared in all but size
+RETENTION_METRICS = ("retention", "time_at_goal", "success_at_end")
+DEFAULT_SIZE = (2, 64)  # layers and width of the students that are compared in all but size
 # Beside the default, which fits the embeddings.
 CRITICS: Mapping[str, Mapping[str, Any]] = {
     "logits": {"critic.loss": "logits"},
@@ -49,7 +52,8 @@ CRITICS: Mapping[str, Mapping[str, Any]] = {
     "embedding-8": {"student.embedding": 8},
     "embedding-sequential": {"learning.order": "sequential"},
 }
-METHODS_PART = 4  # of the default steps: with more, all methods come to the same
+# Methods are compared after this fraction of the default steps. After all of them they differ too little.
+METHOD_STEPS_DIVISOR = 4
 
 
 class Plan(NamedTuple):
@@ -61,11 +65,11 @@ class Plan(NamedTuple):
     seeds: int
     episodes: int
     scratch_seeds: int
-    scratch_steps: int | None  # None: the teacher's whole budget
+    scratch_steps: int | None  # None: as many as the teacher was trained for
 
 
 FULL = Plan(
-    sizes=((2, 16), (2, 32), DEFAULT, (2, 128), (2, 256), (4, 64)),
+    sizes=((2, 16), (2, 32), DEFAULT_SIZE, (2, 128), (2, 256), (4, 64)),
     methods=tuple(METHODS),
     critics=tuple(CRITICS),
     seeds=5,
@@ -74,7 +78,7 @@ FULL = Plan(
     scratch_steps=None,
 )
 QUICK = Plan(
-    sizes=((2, 16), DEFAULT, (2, 256)),
+    sizes=((2, 16), DEFAULT_SIZE, (2, 256)),
     methods=("bc-augmented", "dagger", "dagger-value"),
     critics=(),
     seeds=2,
@@ -94,19 +98,19 @@ def run_compare(
         ignore_progress
     ),
 ) -> dict[str, Any]:
-    """Distills a teacher in many ways, measures all of them, and leaves students, results and figures in `out`.
+    """Distills a teacher in many ways, measures all students, and writes students, results and figures to `out`.
 
-    Called again with the same `out`, it keeps the students that are there.
+    Called again with the same `out`, it distills only the students that are missing.
 
     Args:
-        teacher: as `load_teacher` gives it.
+        teacher: as `load_teacher` returns it.
         out: the folder: new, or that of a comparison of the same teacher.
         plan: what is compared.
-        force: also a teacher that hardly ever reaches its goal.
-        progress: opens a progress report for each student.
+        force: compare students of the teacher even if it hardly ever reaches its goal.
+        progress: returns the progress report of each student, given its name.
 
     Returns:
-        What `compare.json` holds: `teacher`, `students` (by size), `distilled` (the default student, over seeds),
+        The content of `compare.json`: `teacher`, `students` (by size), `distilled` (the default student, over seeds),
         `methods`, `from_scratch`, `critic` and `critics` (by loss; see `measure_critic`), `cost`, and `robustness` (time
         at goal by condition, of the teacher, the student, and one that was distilled under such conditions).
 
@@ -114,18 +118,19 @@ def run_compare(
         InputError: `out` holds something else, or the teacher does not reach its goal.
     """
     if not force:
-        require_able(teacher)
-    bench = _Bench(teacher, epath.Path(out), plan, progress)
+        require_successful_teacher(teacher)
+    out = epath.Path(out)
+    comparison = _Comparison(teacher, out, plan, progress)
     result: dict[str, Any] = {"episodes": plan.episodes}
-    for part, measure in bench.parts().items():
+    for part, measure in comparison.measurements().items():
         result[part] = replace_non_finite(measure())
-        write_atomically(bench.out / RESULTS, json.dumps(result, indent=1) + "\n")
-    draw_figures(result, bench.out)
+        write_atomically(out / RESULTS, json.dumps(result, indent=1) + "\n")
+    draw_figures(result, out)
     return result
 
 
-class _Bench:
-    """A teacher, and where its students lie."""
+class _Comparison:
+    """The measurements of one teacher's students, whose runs lie in one folder."""
 
     def __init__(
         self,
@@ -134,78 +139,88 @@ class _Bench:
         plan: Plan,
         progress: Callable[[str], AbstractContextManager[Progress]],
     ) -> None:
-        self.out = out
         self._teacher = teacher
+        self._out = out
         self._plan = plan
         self._progress = progress
-        self._digest = describe_teacher(teacher)["digest"]
         self._reference = cache(self._play_teacher)
+        self._critics: dict[SavedStudentConfig, CriticComparison] = {}
         self._scratch = [self._scratch_config(seed) for seed in range(plan.scratch_seeds)]
         simulated(teacher.task, self._scratch[0].teacher)  # refused before anything is done
-        _open_folder(out, self._digest)
+        _open_folder(out, describe_teacher(teacher)["digest"])
 
-    def parts(self) -> dict[str, Callable[[], Any]]:
-        """What is measured, in order, by its key among the results."""
+    def measurements(self) -> dict[str, Callable[[], Any]]:
+        """Returns the functions that measure the parts of the result, in order, by their keys."""
         return {
             "teacher": self._teacher_row,
             "students": lambda: [self._size_row(*size) for size in self._plan.sizes],
-            "distilled": lambda: _over_seeds(self._default()),
+            "distilled": lambda: _summarise_students(self._default_students),
             "cost": self._cost,
-            "critic": lambda: self._critic_row(self._default()[0]),
-            "critics": lambda: [
-                {"loss": name} | self._critic_row(self.student(f"critic={name}", CRITICS[name], 0))
-                for name in self._plan.critics
-            ],
+            "critic": lambda: self._critic_row(self._default_students[0]),
+            "critics": lambda: [self._critic_loss_row(name) for name in self._plan.critics],
             "methods": lambda: [self._method_row(method) for method in self._plan.methods],
             "from_scratch": self._scratch_row,
             "robustness": self._robustness_rows,
         }
 
+    @cached_property
+    def _default_students(self) -> list[Student]:
+        return self._distill("default", {}, range(self._plan.seeds))
+
+    def _distill(
+        self, name: str, settings: Mapping[str, Any], seeds: Sequence[int] = (0,)
+    ) -> list[Student]:
+        """Returns a student for each seed, loaded if its run is finished and distilled otherwise.
+
+        The students share their compiled programs.
+
+        Args:
+            name: folder of their runs.
+            settings: by dotted key.
+            seeds: of the students.
+        """
+        programs: DistillPrograms | None = None
+        students = []
+        for seed in seeds:
+            config = self._resolve({**settings, "seed": seed, "episodes": self._plan.episodes})
+            run = self._out / "students" / name / f"seed-{seed}"
+            student = load_finished_student(run, config, self._teacher.task)
+            if student is None:
+                programs = programs or DistillPrograms(config, self._teacher)
+                with self._progress(f"{name}, seed {seed}") as report:
+                    student = distill_teacher(
+                        self._teacher,
+                        config,
+                        run,
+                        force=True,
+                        reference=self._reference(seed),
+                        programs=programs,
+                        progress=report,
+                    )
+            students.append(student)
+        return students
+
+    def _resolve(self, settings: Mapping[str, Any]) -> DistillConfig:
+        steps = self._teacher.metadata.metrics["steps"]
+        return distill_config(overrides=settings).for_teacher(steps)
+
     def _play_teacher(self, seed: int) -> Outcomes:
         return evaluate_agent(self._teacher, self._plan.episodes, seed)
 
-    def _default(self) -> list[Student]:
-        return [self.student("default", {}, seed) for seed in range(self._plan.seeds)]
-
-    def _cost(self) -> dict[str, Any]:
-        """Of the first default student: the others find its programs compiled."""
-        return {name: _metric(self._default()[0], name) for name in COST}
-
     def _teacher_row(self) -> dict[str, Any]:
         metadata = self._teacher.metadata
-        parameters = metadata.networks["actor"]["parameters"]
+        actor = metadata.networks["actor"]
+        exportable = actor["parameters"] < MAX_ONNX_PARAMETERS
         return {
             "task": metadata.task,
-            "depth": metadata.networks["actor"]["depth"],
-            "width": metadata.networks["actor"]["width"],
+            "depth": actor["depth"],
+            "width": actor["width"],
             "steps": metadata.metrics["steps"],
             "seconds": metadata.metrics.get("seconds"),
             **summary(self._reference(0)),
-            "latency_us": measure_agent_latency(self._teacher)["p50"]
-            if parameters < MOST
-            else None,
-            "parameters": parameters,
+            "latency_us": measure_agent_latency(self._teacher)["p50"] if exportable else None,
+            "parameters": actor["parameters"],
         }
-
-    def student(self, name: str, settings: Mapping[str, Any], seed: int) -> Student:
-        """Distills one, unless it is there."""
-        config = self._settled({**settings, "seed": seed, "episodes": self._plan.episodes})
-        run = self.out / "students" / name / f"seed-{seed}"
-        if found := load_finished_student(run, config, self._teacher.task):
-            return found
-        with self._progress(f"{name}, seed {seed}") as report:
-            return distill_teacher(
-                self._teacher,
-                config,
-                run,
-                force=True,
-                reference=self._reference(seed),
-                progress=report,
-            )
-
-    def _settled(self, settings: Mapping[str, Any]) -> DistillConfig:
-        steps = self._teacher.metadata.metrics["steps"]
-        return distill_config(overrides=settings).for_teacher(steps)
 
     def _size_row(self, layers: int, width: int) -> dict[str, Any]:
         shape = {"layers": layers, "width": width}
@@ -214,35 +229,52 @@ class _Bench:
             for network in ("policy", "critic")
             for name, value in shape.items()
         }
-        same = (layers, width) == DEFAULT
-        student = self.student(*(("default", {}) if same else (f"{layers}x{width}", settings)), 0)
+        if (layers, width) == DEFAULT_SIZE:
+            student = self._default_students[0]
+        else:
+            (student,) = self._distill(f"{layers}x{width}", settings)
         latency = measure_agent_latency(student)
+        metrics = student.metadata.metrics
         return {
             **shape,
             "parameters": count_parameters(parameters_used_by("actor", student.params)),
-            **_measured(student),
+            **{key: metrics[key] for name in RETENTION_METRICS for key in (name, f"{name}_ci95")},
             "latency_us": latency["p50"],
             "latency_p99_us": latency["p99"],
         }
 
-    def _method_row(self, method: str) -> dict[str, Any]:
-        default = self._settled({}).steps
-        settings = {**METHODS[method], "steps": max(1, (default or 0) // METHODS_PART)}
-        seeds = range(self._plan.seeds)
-        students = [self.student(f"method={method}", settings, seed) for seed in seeds]
-        return {
-            "method": method,
-            "steps": _metric(students[0], "steps"),
-            **_over_seeds(students),
-            # That of the first has compilation in it.
-            "seconds": min(_metric(student, "seconds") for student in students),
-        }
+    def _cost(self) -> dict[str, Any]:
+        # The first student's cost includes compilation, which the students of other seeds do not need again.
+        metrics = self._default_students[0].metadata.metrics
+        return {name: metrics[name] for name in COST_METRICS}
+
+    def _critic_loss_row(self, name: str) -> dict[str, Any]:
+        (student,) = self._distill(f"critic={name}", CRITICS[name])
+        return {"loss": name, **self._critic_row(student)}
 
     def _critic_row(self, student: Student) -> dict[str, Any]:
-        return measure_critic(student, self._teacher, self._plan.episodes // 4, seed=0)
+        if student.config not in self._critics:
+            programs = CriticComparison(student.networks, self._teacher.networks)
+            self._critics[student.config] = programs
+        return self._critics[student.config].measure(
+            student, self._teacher, self._plan.episodes // 4, seed=0
+        )
+
+    def _method_row(self, method: str) -> dict[str, Any]:
+        default_steps = self._resolve({}).steps or 0
+        settings = {**METHODS[method], "steps": max(1, default_steps // METHOD_STEPS_DIVISOR)}
+        students = self._distill(f"method={method}", settings, range(self._plan.seeds))
+        metrics = [student.metadata.metrics for student in students]
+        return {
+            "method": method,
+            "steps": metrics[0]["steps"],
+            **_summarise_students(students),
+            # The first student's seconds include compilation.
+            "seconds": min(each["seconds"] for each in metrics),
+        }
 
     def _scratch_config(self, seed: int) -> ScratchConfig:
-        """Of the default student's networks, trained as the teacher was, for as many steps as its checkpoint."""
+        """Returns the settings of the default student's networks, trained like the teacher and at most for as long."""
         stored = self._teacher.config
         steps, most = int(self._teacher.metadata.metrics["steps"]), self._plan.scratch_steps
         rollout = stored.rollout.model_copy(update={"physics": "jax"})
@@ -255,7 +287,7 @@ class _Bench:
     def _scratch_row(self) -> dict[str, Any]:
         rows = []
         for seed, config in enumerate(self._scratch):
-            run = self.out / "scratch" / f"seed-{seed}"
+            run = self._out / "scratch" / f"seed-{seed}"
             agent = load_finished_student(run, config, self._teacher.task)
             if agent is None:
                 with self._progress(f"from scratch, seed {seed}") as report:
@@ -269,27 +301,24 @@ class _Bench:
             "width": shape.width,
             "steps": steps,
             "steps_share": steps / self._teacher.metadata.metrics["steps"],
-            **{
-                name: value
-                for metric in ("retention", "time_at_goal", "success_at_end")
-                for name, value in _spread(metric, [row[metric] for row in rows]).items()
-            },
+            **_summarise_metrics(rows),
         }
 
     def _robustness_rows(self) -> list[dict[str, Any]]:
-        agents = {
+        (randomized,) = self._distill("randomized", randomized_settings())
+        agents: dict[str, Agent] = {
             "teacher": self._teacher,
-            "student": self._default()[0],
-            "randomized": self.student("randomized", randomized_settings(), seed=0),
+            "student": self._default_students[0],
+            "randomized": randomized,
         }
         rows = []
         for condition, disturbances in CONDITIONS.items():
             row: dict[str, Any] = {"condition": condition}
             for name, agent in agents.items():
                 episodes = self._plan.episodes // 4
-                played = evaluate_agent(agent, episodes, disturbances=disturbances)
-                row[name] = float(played.time_at_goal.mean())
-                row[f"{name}_ci95"] = mean_interval(played.time_at_goal)
+                outcomes = evaluate_agent(agent, episodes, disturbances=disturbances)
+                row[name] = float(outcomes.time_at_goal.mean())
+                row[f"{name}_ci95"] = mean_interval(outcomes.time_at_goal)
             rows.append(row)
         return rows
 
@@ -303,26 +332,18 @@ def _open_folder(out: epath.Path, digest: str) -> None:
         raise InputError(f"{out} is a comparison of another teacher; choose another --out")
 
 
-def _measured(student: Agent) -> dict[str, Any]:
-    names = ("retention", "time_at_goal", "success_at_end")
-    metrics = student.metadata.metrics
-    return {key: metrics[key] for name in names for key in (name, f"{name}_ci95")}
+def _summarise_students(students: Sequence[Student]) -> dict[str, Any]:
+    metrics = [student.metadata.metrics for student in students]
+    return {"seeds": len(students), **_summarise_metrics(metrics)}
 
 
-def _over_seeds(students: Sequence[Agent]) -> dict[str, Any]:
-    row: dict[str, Any] = {"seeds": len(students)}
-    for metric in ("retention", "time_at_goal", "success_at_end"):
-        row |= _spread(metric, [_metric(student, metric) for student in students])
-    return row
-
-
-def _spread(name: str, values: Sequence[float | None]) -> dict[str, Any]:
-    """The interquartile mean over seeds with its interval, as sweeps give it."""
-    scores = [value for value in values if value is not None]
-    if len(scores) < len(values):
-        return {name: None, f"{name}_ci95": None, f"{name}_by_seed": list(values)}
-    return summarise_seeds(name, scores)
-
-
-def _metric(student: Agent, name: str) -> Any:
-    return student.metadata.metrics[name]
+def _summarise_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the retention and what belongs to it, summarised over seeds; None where a seed has no value."""
+    result: dict[str, Any] = {}
+    for name in RETENTION_METRICS:
+        values = [row[name] for row in rows]
+        if None in values:
+            result |= {name: None, f"{name}_ci95": None, f"{name}_by_seed": values}
+        else:
+            result |= summarise_seeds(name, values)
+    return result

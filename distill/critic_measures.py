@@ -1,7 +1,6 @@
-"""How good a gauge of progress and reachability a student's critic is, beside its teacher's."""
+"""Measures of a student's critic beside its teacher's: rank correlation, contrastive accuracy, prediction of success."""
 
-from collections.abc import Callable
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from students.artefact import Student
-from teachers.agent import Agent, Teacher
+from teachers.agent import Teacher
 from teachers.crl.networks import Networks, pairwise_logits
 from teachers.crl.parameters import Params
 from teachers.crl.replay import geometric_offsets
@@ -19,167 +18,237 @@ from teachers.simulation.rollout import evaluation_starts, rollout
 from teachers.simulation.trajectory import Trajectory, episode_lengths
 from teachers.tasks import State
 
-STATES = 256  # from which each goal is valued
+STATES = 256  # in which each goal is valued
 GOALS = 64
-BATCH = 256  # pairs, of which the critic has to tell its own goal
+BATCH = 256  # pairs of a state and a goal, in which the critic has to find the goal of each state
 BATCHES = 16
-PART = 16_384  # states valued at once
+MAX_ROWS = 16_384  # states valued at once
+
+
+class CriticPrograms:
+    """The compiled programs of one critic, whose values are taken at the actions of one policy."""
+
+    def __init__(self, critic: Networks, policy: Networks) -> None:
+        """Makes the programs; each is compiled when it is first used.
+
+        Args:
+            critic: networks with the critic.
+            policy: networks with the policy.
+        """
+        self._achieved_goal = critic.task.achieved_goal
+        self._values = jax.jit(partial(_compute_values, critic, policy))
+        self._logits = jax.jit(partial(_compute_logits, critic))
+
+    def values(
+        self,
+        critic: Params,
+        policy: Params,
+        observation: Float[np.ndarray, "*#batch obs"],
+        goal: Float[np.ndarray, "*#batch goal"],
+    ) -> Float[np.ndarray, "*batch"]:
+        """Returns f(s, pi(s, g), g).
+
+        Args:
+            critic: parameters of the critic's networks.
+            policy: parameters of the policy's networks.
+            observation: states, broadcast against the goals.
+            goal: goals, broadcast against the states.
+        """
+        shape = np.broadcast_shapes(observation.shape[:-1], goal.shape[:-1])
+        observation, goal = (
+            np.broadcast_to(x, (*shape, x.shape[-1])).reshape(-1, x.shape[-1])
+            for x in (observation, goal)
+        )
+        # All rows at once would need too much memory for the activations of a deep teacher. Batches of one size need one
+        # compiled program.
+        size = min(MAX_ROWS, len(observation))
+        batches = [
+            np.asarray(
+                self._values(
+                    critic,
+                    policy,
+                    _take_padded(observation, start, size),
+                    _take_padded(goal, start, size),
+                )
+            )
+            for start in range(0, len(observation), size)
+        ]
+        return np.concatenate(batches)[: len(observation)].reshape(shape)
+
+    def contrastive_accuracy(
+        self,
+        critic: Params,
+        observation: Float[np.ndarray, "batch obs"],
+        action: Float[np.ndarray, "batch act"],
+        future: Float[np.ndarray, "batch obs"],
+    ) -> float:
+        """Returns how often the critic's highest value in a batch is that of the state's own goal.
+
+        Args:
+            critic: parameters of the critic's networks.
+            observation: states.
+            action: actions taken there.
+            future: a later state of each episode, whose achieved goal is the state's own.
+        """
+        goal = self._achieved_goal(jnp.asarray(future))
+        logits = self._logits(critic, observation, action, goal)
+        return float(np.mean(np.argmax(logits, axis=1) == np.arange(len(goal))))
+
+
+class CriticComparison:
+    """The compiled programs that measure students with the same networks beside teachers with the same networks."""
+
+    def __init__(self, student: Networks, teacher: Networks) -> None:
+        """Makes the programs; each is compiled when it is first used.
+
+        Args:
+            student: the students' networks.
+            teacher: the teachers' networks, of the same task.
+        """
+        self._task = student.task
+        self._student = CriticPrograms(student, student)
+        self._teacher = CriticPrograms(teacher, student)
+        self._record = jax.jit(partial(_record_episodes, student))
+
+    def measure(
+        self, student: Student, teacher: Teacher, episodes: int, seed: int
+    ) -> dict[str, Any]:
+        """Returns the measures of a student's critic; see `measure_critic`."""
+        discount = teacher.config.learning.discount
+        trajectory = self.play(student.params, episodes, seed)
+        random = np.random.default_rng(seed)
+        lengths = episode_lengths(trajectory)
+        steps, environments = np.nonzero(np.arange(len(trajectory.observation))[:, None] < lengths)
+
+        def draw_states(count: int) -> tuple[np.ndarray, np.ndarray]:
+            chosen = random.choice(len(steps), count, replace=count > len(steps))
+            return steps[chosen], environments[chosen]
+
+        states = trajectory.observation[draw_states(STATES)]
+        goals = trajectory.goal[0, random.choice(episodes, GOALS, replace=episodes < GOALS)]
+        values, teacher_values = self._value_both(student, teacher, states[:, None], goals[None])
+        by_goal = [spearman(values[:, goal], teacher_values[:, goal]) for goal in range(GOALS)]
+        result: dict[str, Any] = {
+            "spearman": spearman(values.ravel(), teacher_values.ravel()),
+            "spearman_within_goal": _mean_of_defined(by_goal),
+        }
+        batches = [
+            _draw_pairs(trajectory, lengths, draw_states(BATCH), discount, random)
+            for _ in range(BATCHES)
+        ]
+        for name, programs, critic in (
+            ("top1", self._student, student.params),
+            ("teacher_top1", self._teacher, teacher.params),
+        ):
+            accuracies = [programs.contrastive_accuracy(critic, *batch) for batch in batches]
+            result[name] = float(np.mean(accuracies))
+        result["top1_retention"] = (
+            result["top1"] / result["teacher_top1"] if result["teacher_top1"] else None
+        )
+        horizon = round(1 / (1 - discount))
+        reached, labelled = label_reached_within(self._task, trajectory, horizon)
+        index = np.nonzero(labelled)
+        if len(index[0]) > MAX_ROWS:
+            chosen = random.choice(len(index[0]), MAX_ROWS, replace=False)
+            index = index[0][chosen], index[1][chosen]
+        values, teacher_values = self._value_both(
+            student, teacher, trajectory.observation[index], trajectory.goal[index]
+        )
+        result["auroc"] = auroc(values, reached[index])
+        result["teacher_auroc"] = auroc(teacher_values, reached[index])
+        result["reached_share"] = float(reached[index].mean()) if len(index[0]) else None
+        return result
+
+    def play(self, student: Params, episodes: int, seed: int) -> Trajectory:
+        """Returns the episodes that a student's policy plays in MJX, without exploration."""
+        starts = evaluation_starts(self._task, episodes, seed)
+        return jax.device_get(self._record(student, starts))
+
+    def _value_both(
+        self, student: Student, teacher: Teacher, observation: np.ndarray, goal: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the values of student and teacher, both at the student's actions."""
+        return (
+            self._student.values(student.params, student.params, observation, goal),
+            self._teacher.values(teacher.params, student.params, observation, goal),
+        )
 
 
 def measure_critic(student: Student, teacher: Teacher, episodes: int, seed: int) -> dict[str, Any]:
-    """Measures of a student's critic on episodes that its own policy plays, as on a robot.
+    """Measures a student's critic on episodes that its own policy plays, as on a robot.
 
-    Values are f(s, pi(s, g), g) with the student's policy pi, of both critics.
+    Values are f(s, pi(s, g), g) with the student's policy pi, of both critics. To measure many students, use one
+    `CriticComparison`, which compiles its programs once.
 
     Args:
-        student: whose critic is measured.
-        teacher: of the same task.
-        episodes: played.
+        student: the student whose critic is measured.
+        teacher: its teacher.
+        episodes: number of episodes.
         seed: of the episodes and of what is drawn from them.
 
     Returns:
         `spearman`, the rank correlation of the two critics' values over states and goals; `spearman_within_goal`, its mean
         over goals, of the values of one goal in different states; `top1` and `teacher_top1`, how often a critic tells the
         goal that follows a state and action from 255 others (contrastive accuracy), and `top1_retention`, their ratio;
-        `auroc` and `teacher_auroc`, how well values foretell whether a goal that is not reached yet will be within
-        1 / (1 - discount) steps, and `reached_share`, in how many states it is. A measure is None where it is not
+        `auroc` and `teacher_auroc`, how well values predict whether a goal that is not reached yet will be within
+        1 / (1 - discount) steps, and `reached_share`, the share of states in which it is. A measure is None where it is not
         defined, such as the AUROC where every goal is reached.
     """
-    discount = teacher.config.learning.discount
-    played = play(student, episodes, seed)
-    random = np.random.default_rng(seed)
-    lengths = episode_lengths(played)
-    steps, env = np.nonzero(np.arange(len(played.observation))[:, None] < lengths)
-
-    def drawn(count: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = random.choice(len(steps), count, replace=count > len(steps))
-        return steps[chosen], env[chosen]
-
-    states = played.observation[drawn(STATES)]
-    goals = played.goal[0, random.choice(episodes, GOALS, replace=episodes < GOALS)]
-    own, theirs = (
-        values(agent, student, states[:, None], goals[None]) for agent in (student, teacher)
+    return CriticComparison(student.networks, teacher.networks).measure(
+        student, teacher, episodes, seed
     )
-    result: dict[str, Any] = {
-        "spearman": spearman(own.ravel(), theirs.ravel()),
-        "spearman_within_goal": _mean(
-            [spearman(own[:, goal], theirs[:, goal]) for goal in range(GOALS)]
-        ),
-    }
-    accuracies = {"top1": student, "teacher_top1": teacher}
-    batches = [_pairs(played, lengths, drawn(BATCH), discount, random) for _ in range(BATCHES)]
-    for name, agent in accuracies.items():
-        result[name] = float(np.mean([_accuracy(agent, *batch) for batch in batches]))
-    result["top1_retention"] = (
-        result["top1"] / result["teacher_top1"] if result["teacher_top1"] else None
-    )
-    will, known = label_reached_within(student.task, played, round(1 / (1 - discount)))
-    at = np.nonzero(known)
-    if len(at[0]) > PART:
-        some = random.choice(len(at[0]), PART, replace=False)
-        at = at[0][some], at[1][some]
-    observed, wanted = played.observation[at], played.goal[at]
-    for name, agent in {"auroc": student, "teacher_auroc": teacher}.items():
-        result[name] = auroc(values(agent, student, observed, wanted), will[at])
-    result["reached_share"] = float(will[at].mean()) if len(at[0]) else None
-    return result
 
 
-def play(agent: Agent, episodes: int, seed: int) -> Trajectory:
-    """Plays whole episodes of a policy in MJX, without exploration."""
-    starts = evaluation_starts(agent.task, episodes, seed)
-    return jax.device_get(_recorder(agent.networks)(agent.params, starts))
+def _record_episodes(networks: Networks, params: Params, starts: State) -> Trajectory:
+    task = networks.task
+
+    def act(_: Array, observation: Array, goal: Array) -> Array:
+        return networks.policy(params, observation, goal)
+
+    key = jax.random.key(0)
+    return rollout(task, act, starts, key, task.episode_steps, task.evaluation_goals)[1]
 
 
-def values(
-    agent: Agent,
-    actor: Agent,
-    observation: Float[np.ndarray, "*#batch obs"],
-    goal: Float[np.ndarray, "*#batch goal"],
-) -> Float[np.ndarray, "*batch"]:
-    """f(s, pi(s, g), g), with the critic of one agent and the policy of another."""
-    shape = np.broadcast_shapes(observation.shape[:-1], goal.shape[:-1])
-    observation, goal = (
-        np.broadcast_to(x, (*shape, x.shape[-1])).reshape(-1, x.shape[-1])
-        for x in (observation, goal)
-    )
-    program = _values(agent.networks, actor.networks)
-    # In parts, of one size: a deep teacher's activations of all would not fit everywhere.
-    part = min(PART, len(observation))
-    rows = [
-        np.asarray(
-            program(
-                agent.params, actor.params, _padded(observation, at, part), _padded(goal, at, part)
-            )
-        )
-        for at in range(0, len(observation), part)
-    ]
-    return np.concatenate(rows)[: len(observation)].reshape(shape)
+def _compute_values(
+    critic: Networks,
+    policy: Networks,
+    critic_params: Params,
+    policy_params: Params,
+    observation: Array,
+    goal: Array,
+) -> Float[Array, "rows"]:
+    action = policy.policy(policy_params, observation, goal)
+    return critic.critic(critic_params, observation, goal, action)
 
 
-def _pairs(
-    played: Trajectory,
+def _compute_logits(
+    critic: Networks, params: Params, observation: Array, action: Array, goal: Array
+) -> Float[Array, "batch batch"]:
+    return pairwise_logits(critic.phi(params, observation, action), critic.psi(params, goal))
+
+
+def _draw_pairs(
+    trajectory: Trajectory,
     lengths: np.ndarray,
-    at: tuple[np.ndarray, np.ndarray],
+    index: tuple[np.ndarray, np.ndarray],
     discount: float,
     random: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Observations, actions, and observations later in the same episode, as a critic is trained on them."""
-    step, env = at
+    """Returns observations, actions, and later observations of the same episodes, drawn as a critic is trained on them."""
+    step, environment = index
     key = jax.random.key(random.integers(2**32, dtype=np.uint32))
     offset = np.asarray(geometric_offsets(key, len(step), discount))
-    later = np.minimum(step + offset, lengths[env] - 1)
-    return played.observation[at], played.action[at], played.observation[later, env]
+    later = np.minimum(step + offset, lengths[environment] - 1)
+    future = trajectory.observation[later, environment]
+    return trajectory.observation[index], trajectory.action[index], future
 
 
-def _accuracy(
-    agent: Agent, observation: np.ndarray, action: np.ndarray, future: np.ndarray
-) -> float:
-    goal = agent.task.achieved_goal(jnp.asarray(future))
-    logits = _logits(agent.networks)(agent.params, observation, action, goal)
-    return float(np.mean(np.argmax(logits, axis=1) == np.arange(len(goal))))
+def _take_padded(rows: np.ndarray, start: int, size: int) -> np.ndarray:
+    """Returns `size` rows from `start` on; behind the end the last row is repeated."""
+    batch = rows[start : start + size]
+    return np.pad(batch, ((0, size - len(batch)), (0, 0)), mode="edge")
 
 
-@lru_cache(maxsize=2)
-def _recorder(networks: Networks) -> Callable[[Params, State], Trajectory]:
-    task = networks.task
-
-    def run(params: Params, starts: State) -> Trajectory:
-        def act(_: Array, observation: Array, goal: Array) -> Array:
-            return networks.policy(params, observation, goal)
-
-        key = jax.random.key(0)
-        return rollout(task, act, starts, key, task.episode_steps, task.evaluation_goals)[1]
-
-    return jax.jit(run)
-
-
-@lru_cache(maxsize=4)
-def _values(critic: Networks, actor: Networks) -> Callable[..., Float[Array, "rows"]]:
-    def value(
-        critic_params: Params, actor_params: Params, observation: Array, goal: Array
-    ) -> Array:
-        action = actor.policy(actor_params, observation, goal)
-        return critic.critic(critic_params, observation, goal, action)
-
-    return jax.jit(value)
-
-
-@lru_cache(maxsize=4)
-def _logits(networks: Networks) -> Callable[..., Float[Array, "batch batch"]]:
-    def logits(params: Params, observation: Array, action: Array, goal: Array) -> Array:
-        return pairwise_logits(
-            networks.phi(params, observation, action), networks.psi(params, goal)
-        )
-
-    return jax.jit(logits)
-
-
-def _padded(rows: np.ndarray, at: int, size: int) -> np.ndarray:
-    part = rows[at : at + size]
-    return np.pad(part, ((0, size - len(part)), (0, 0)), mode="edge")
-
-
-def _mean(values: list[float | None]) -> float | None:
+def _mean_of_defined(values: list[float | None]) -> float | None:
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None

@@ -1,4 +1,4 @@
-"""How much of a teacher a student keeps."""
+"""Retention: the student's time at goal as a share of its teacher's, over the same episodes."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from teachers.measures import Outcomes, retention, summary
 
 
 def measure_retention(student: Agent, reference: Outcomes, seed: int) -> dict[str, Any]:
-    """The student's figures over whole episodes, and its retention of the teacher over the same ones.
+    """Returns the student's figures over as many episodes as its teacher played, and its retention.
 
     Args:
-        student: to be measured.
-        reference: its teacher's episodes.
-        seed: of these.
+        student: the student to measure.
+        reference: outcomes of its teacher's episodes.
+        seed: of these episodes.
     """
-    own = evaluate_agent(student, len(reference.time_at_goal), seed)
-    kept, interval = retention(own.time_at_goal, reference.time_at_goal)
-    return {**summary(own), "retention": kept, "retention_ci95": interval}
+    outcomes = evaluate_agent(student, len(reference.time_at_goal), seed)
+    value, interval = retention(outcomes.time_at_goal, reference.time_at_goal)
+    return {**summary(outcomes), "retention": value, "retention_ci95": interval}

@@ -25,7 +25,7 @@ DISTILLATION = (
         "critic_losses",
         "critic_measures",
     ),
-    *("policy_losses", "retention", "run", "schedules", "scratch"),
+    *("policy_losses", "programs", "retention", "run", "schedules", "scratch"),
 )
 jaxtyping.install_import_hook(
     ["teachers", "students", *(f"distill.{name}" for name in DISTILLATION), "export"],

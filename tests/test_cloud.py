@@ -15,7 +15,7 @@ from metrics import drop_timings
 from tiny import DISTILL, TEACHER
 
 from distill import demo
-from distill.compare import DEFAULT, QUICK, run_compare
+from distill.compare import DEFAULT_SIZE, QUICK, run_compare
 from export import Policy
 from teachers import load_teacher, teacher_config, train_teacher
 from teachers.runs.checkpoint_files import checkpoint_steps
@@ -110,7 +110,7 @@ def test_commands_work_in_cloud_from_export_to_play(
 @pytest.mark.slow
 def test_run_compare_resumes_in_cloud(restored_cloud, teacher) -> None:
     out = epath.Path(f"{RUNS}/compare")
-    plan = QUICK._replace(sizes=(DEFAULT,), methods=(), seeds=1, episodes=8)
+    plan = QUICK._replace(sizes=(DEFAULT_SIZE,), methods=(), seeds=1, episodes=8)
     found = run_compare(load_teacher(teacher), out, plan, force=True)
     for name in ("students", "robustness"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -2,19 +2,36 @@ import jax
 import numpy as np
 import pytest
 
-from distill.critic_measures import measure_critic, play, values
+from distill.critic_measures import CriticComparison, CriticPrograms, measure_critic
 from students import load_student
+from students.artefact import Student
 from teachers import load_teacher
+from teachers.agent import Teacher
 from teachers.measures import auroc, label_reached_within
 from teachers.simulation.trajectory import episode_lengths, within_radius
 
 
-def test_values_are_the_critics_at_the_actors_action(teacher_run, student_run) -> None:
-    teacher, student = load_teacher(teacher_run), load_student(student_run)
+@pytest.fixture(scope="module")
+def teacher(teacher_run) -> Teacher:
+    return load_teacher(teacher_run)
+
+
+@pytest.fixture(scope="module")
+def student(student_run) -> Student:
+    return load_student(student_run)
+
+
+@pytest.fixture(scope="module")
+def comparison(student, teacher) -> CriticComparison:
+    return CriticComparison(student.networks, teacher.networks)
+
+
+def test_critic_programs_value_policys_action(teacher, student) -> None:
     random = np.random.default_rng(0)
     observation = random.normal(size=(3, 1, 8)).astype(np.float32)
     goal = random.normal(size=(1, 5, 2)).astype(np.float32)
-    found = values(teacher, student, observation, goal)
+    programs = CriticPrograms(teacher.networks, student.networks)
+    found = programs.values(teacher.params, student.params, observation, goal)
     assert found.shape == (3, 5)
     action = jax.jit(student.networks.policy)(student.params, observation[1, 0], goal[0, 2])
     expected = jax.jit(teacher.networks.critic)(
@@ -23,39 +40,38 @@ def test_values_are_the_critics_at_the_actors_action(teacher_run, student_run) -
     assert found[1, 2] == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_episodes_are_those_of_the_evaluation(student_run) -> None:
-    student = load_student(student_run)
-    played = play(student, 4, seed=0)
-    assert played.observation.shape == (100, 4, 8)
-    assert episode_lengths(played).tolist() == [100] * 4
-    distance = student.task.distance(played.observation[1:], played.goal[0])
+def test_critic_comparison_plays_evaluation_episodes(student, comparison) -> None:
+    trajectory = comparison.play(student.params, 4, seed=0)
+    assert trajectory.observation.shape == (100, 4, 8)
+    assert episode_lengths(trajectory).tolist() == [100] * 4
+    distance = student.task.distance(trajectory.observation[1:], trajectory.goal[0])
     np.testing.assert_array_equal(
-        distance < student.task.success_radius, within_radius(student.task, played)[:-1]
+        distance < student.task.success_radius, within_radius(student.task, trajectory)[:-1]
     )
 
 
-def test_a_teachers_own_critic_is_perfect(teacher_run, student_run) -> None:
-    teacher, student = load_teacher(teacher_run), load_student(student_run)
+def test_measure_critic_of_teacher_is_perfect(teacher, student, comparison) -> None:
     own = measure_critic(teacher, teacher, 8, seed=0)
     for name in ("spearman", "spearman_within_goal"):
         assert own[name] == pytest.approx(1.0)
     assert own["top1_retention"] in (None, 1.0)
     assert own["auroc"] == own["teacher_auroc"]
-    other = measure_critic(student, teacher, 8, seed=0)
+    other = comparison.measure(student, teacher, 8, seed=0)
     assert -1 <= other["spearman"] < 1
     assert 0 <= other["top1"] <= 1
 
 
-def test_a_critic_that_knows_the_distance_foretells_what_is_reached(student_run) -> None:
-    """What is paired with what: the value of each state for its own episode's goal, against that episode's outcome."""
-    student = load_student(student_run)
+def test_auroc_of_true_distance_is_one(student, comparison) -> None:
+    """The value of each state for its own episode's goal is compared with that episode's outcome."""
     task = student.task
-    played = play(student, 16, seed=0)
+    trajectory = comparison.play(student.params, 16, seed=0)
     # As if each episode went straight to its goal, some of them too late.
     steps = np.arange(task.episode_steps)[:, None]
     late = np.linspace(40, 160, 16)
-    played = played._replace(distance=np.where(steps >= late, 0.0, 1.0), goal=played.goal + 1.0)
-    will, known = label_reached_within(task, played, horizon=20)
+    trajectory = trajectory._replace(
+        distance=np.where(steps >= late, 0.0, 1.0), goal=trajectory.goal + 1.0
+    )
+    will, known = label_reached_within(task, trajectory, horizon=20)
     left = np.broadcast_to(late, known.shape) - steps
     assert auroc(-left[known], will[known]) == 1.0
     shuffled = np.roll(left, 3, axis=1)

@@ -134,7 +134,9 @@ def test_choose_hindsight_goals_takes_achieved_goals_in_some_environments(two_ro
     def goals(share: float, state) -> np.ndarray:
         collect = two_rounds.config.collect.model_copy(update={"hindsight_share": share})
         config = two_rounds.config.model_copy(update={"collect": collect})
-        return np.asarray(choose_hindsight_goals(state, jax.random.key(1), config, task.achieved_goal))
+        return np.asarray(
+            choose_hindsight_goals(state, jax.random.key(1), config, task.achieved_goal)
+        )
 
     visited = np.asarray(state.ring.rows.observation[: 2 * two_rounds.config.rows_per_round])
     achieved = {tuple(goal) for goal in np.asarray(task.achieved_goal(visited)).tolist()}
