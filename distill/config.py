@@ -15,14 +15,14 @@ from teachers.runs.configuration import Config, resolve_config
 from teachers.tasks import Disturbances, Engine
 from teachers.tasks.disturbance import RANDOMIZED
 
-STEPS_SHARE = 0.08  # of the teacher's
-MAX_STEPS = 500_000
-GRADIENT_STEPS = 100  # in a round
-MIN_GRADIENT_STEPS = 4_000  # in all rounds
+STEPS_SHARE = 0.08  # default control steps as a share of the teacher's
+MAX_STEPS = 500_000  # of the default
+GRADIENT_STEPS = 100  # default in a round
+MIN_GRADIENT_STEPS = 4_000  # of the default in all rounds
 
 
 class CollectConfig(Config):
-    """The rollouts on which a student is taught."""
+    """The rollouts whose states a student is taught on."""
 
     renamed = {
         "handover": "beta_decay",
@@ -30,7 +30,7 @@ class CollectConfig(Config):
         "relabelled": "hindsight_share",
     }
 
-    environments: int = Field(64, ge=1, le=1_000_000, description="simulated at once")
+    environments: int = Field(64, ge=1, le=1_000_000, description="environments simulated at once")
     steps: int = Field(
         25, ge=1, le=100_000, description="control steps of each environment in a round"
     )
@@ -48,21 +48,21 @@ class CollectConfig(Config):
         0.25,
         ge=0,
         le=1,
-        description="share of environments that head for a goal reached earlier instead of the task's own",
+        description="share of environments whose goal is one that was achieved earlier, instead of the task's",
     )
     goals_per_state: int = Field(
         2,
         ge=1,
         le=1000,
-        description="goals for which each visited state is labelled: its own, and others of the round",
+        description="goals for which each visited state is labelled: the one of its episode, and others of the round",
     )
     noise: float = Field(
-        0.1, ge=0, le=2, description="standard deviation added to the actions that are taken"
+        0.1, ge=0, le=2, description="standard deviation of the noise added to actions"
     )
     capacity: int = Field(
         1_000_000,
         ge=1,
-        description="labelled pairs of state and goal that are kept, rounded up to whole rounds",
+        description="labelled pairs of state and goal in the ring buffer, rounded up to complete rounds",
     )
     label_batch: int = Field(
         16_384, ge=1, description="rows that a network of the teacher labels in one forward pass"
@@ -70,7 +70,7 @@ class CollectConfig(Config):
     disturbances: Disturbances = Field(
         Disturbances(), description="what disturbs the rollouts; the teacher labels the clean state"
     )
-    physics: Engine = Field("jax", description="which of MJX's implementations simulates")
+    physics: Engine = Field("jax", description="implementation of MJX that simulates")
 
 
 class PolicyConfig(Config):
@@ -81,21 +81,21 @@ class PolicyConfig(Config):
         0.03,
         gt=0,
         le=1,
-        description="Muon's at the start, and ten times Adam's for biases; both fall to 0 along a cosine",
+        description="initial learning rate of Muon, and ten times that of Adam for biases; both fall to 0 along a cosine",
     )
     value_weight: float = Field(
         0.0,
         ge=0,
-        description="how much the teacher's critic of the student's own action, in nats, counts beside the loss",
+        description="weight, beside the loss, of the teacher's value of the student's action, in nats",
     )
     value_share: float = Field(
         0.25,
         ge=0,
         le=1,
-        description="share of the gradient steps, the last ones, in which it counts",
+        description="share of the gradient steps, the last ones, in which the teacher's value counts",
     )
     value_batch: int = Field(
-        32, ge=1, description="states of a gradient step whose actions the teacher's critic scores"
+        32, ge=1, description="states of a gradient step whose actions the teacher's critic values"
     )
 
 
@@ -104,10 +104,10 @@ class CriticConfig(Config):
 
     loss: CriticLoss = Field("embedding", description="see `distill.critic_losses`")
     learning_rate: float = Field(
-        4e-3, gt=0, le=1, description="Adam's at the start; it falls to 0 along a cosine"
+        4e-3, gt=0, le=1, description="initial learning rate of Adam; it falls to 0 along a cosine"
     )
     temperature: float = Field(
-        1.0, gt=0, description="by which logits are divided before they are matched"
+        1.0, gt=0, description="divisor of the logits before they are matched"
     )
 
 
@@ -116,7 +116,7 @@ class LearningConfig(Config):
 
     order: Literal["joint", "sequential"] = Field(
         "joint",
-        description="policy and critic together, or the critic afterwards, on what the policy has seen",
+        description="train policy and critic together, or the critic afterwards on the states that the policy visited",
     )
     renamed = {"updates": "gradient_steps"}
 
@@ -130,14 +130,14 @@ class LearningConfig(Config):
 
 
 class DistillConfig(Config):
-    """Everything that determines a distillation, but for the teacher."""
+    """Everything that determines a distillation, apart from the teacher."""
 
     seed: int = Field(0, ge=0, lt=2**32)
     steps: int | None = Field(
         None,
         ge=1,
         le=10**13,
-        description="control steps in all, rounded up to rounds; by default 8% of the teacher's, at most 500,000",
+        description="control steps of the distillation, rounded up to complete rounds; by default 8% of the teacher's, at most 500,000",
     )
     episodes: int = Field(256, ge=1, le=1_000_000, description="episodes of the final evaluation")
     student: StudentConfig = StudentConfig()
@@ -147,13 +147,16 @@ class DistillConfig(Config):
     learning: LearningConfig = LearningConfig()
 
     def for_teacher(self, steps: int) -> "DistillConfig":
-        """Returns the configuration with steps and gradient steps filled in for a teacher of so many control steps."""
-        own = self.steps
-        if own is None:
-            share = int(STEPS_SHARE * steps) // self.states_per_round * self.states_per_round
-            most = MAX_STEPS // self.states_per_round * self.states_per_round
-            own = max(self.states_per_round, min(share, most))
-        resolved = self.model_copy(update={"steps": own})
+        """Returns the configuration with steps and gradient steps filled in.
+
+        Args:
+            steps: control steps that the teacher was trained for.
+        """
+        student_steps = self.steps
+        if student_steps is None:
+            rounds = min(int(STEPS_SHARE * steps), MAX_STEPS) // self.states_per_round
+            student_steps = max(1, rounds) * self.states_per_round
+        resolved = self.model_copy(update={"steps": student_steps})
         gradient_steps = self.learning.gradient_steps
         if gradient_steps is None:
             gradient_steps = max(GRADIENT_STEPS, -(-MIN_GRADIENT_STEPS // resolved.rounds))
@@ -162,7 +165,7 @@ class DistillConfig(Config):
 
     @property
     def states_per_round(self) -> int:
-        """Control steps of a round."""
+        """Control steps of a round, in all environments together."""
         return self.collect.environments * self.collect.steps
 
     @property
@@ -172,7 +175,7 @@ class DistillConfig(Config):
 
     @property
     def rounds(self) -> int:
-        """Rounds of rollout and gradient steps."""
+        """Number of rounds of rollout and gradient steps."""
         if self.steps is None:
             raise ValueError("the steps are not filled in; see `for_teacher`")
         return -(-self.steps // self.states_per_round)
@@ -186,9 +189,9 @@ class DistillConfig(Config):
 
     @property
     def buffer_rows(self) -> int:
-        """Rows of the ring buffer: whole rounds, and no more than there are."""
-        kept = min(-(-self.collect.capacity // self.rows_per_round), self.rounds)
-        return kept * self.rows_per_round
+        """Rows of the ring buffer: those of complete rounds, and no more than are ever written."""
+        rounds = min(-(-self.collect.capacity // self.rows_per_round), self.rounds)
+        return rounds * self.rows_per_round
 
 
 def distill_config(
@@ -196,16 +199,21 @@ def distill_config(
     overrides: Mapping[str, Any] | None = None,
     method: str | None = None,
 ) -> DistillConfig:
-    """The configuration of a distillation: the defaults, then the method, the TOML file, then the overrides.
+    """Returns the configuration of a distillation: the defaults, changed by method, TOML file and overrides in this order.
+
+    Args:
+        file: TOML file.
+        overrides: by dotted key.
+        method: see `METHODS`.
 
     Raises:
-        InputError: unknown method or key, unreadable file, or a value out of its range.
+        InputError: the method or a key is unknown, the file is unreadable, or a value is out of its range.
     """
     defaults = {} if method is None else method_settings(method)
     return resolve_config(DistillConfig, defaults, file, overrides)
 
 
 def randomized_settings() -> dict[str, Any]:
-    """The settings, by dotted key, of a student that is taught under what a robot will meet."""
+    """Returns the settings, by dotted key, of a distillation under sensor noise, delay, other masses and pushes."""
     ranges = RANDOMIZED.model_dump()
     return {f"collect.disturbances.{name}": value for name, value in ranges.items()}

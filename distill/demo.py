@@ -1,4 +1,4 @@
-"""The whole path in one call, from a task to an ONNX student that drives MuJoCo C."""
+"""Runs everything in one call, from a task to an ONNX student that acts in MuJoCo C."""
 
 import json
 import time
@@ -35,7 +35,7 @@ TEACHER = {f"{network}.depth": 16 for network in ("actor", "phi", "psi")} | {"st
 STUDENT = {"student.policy.layers": 2, "student.policy.width": 64}
 EPISODES = 256
 SUMMARY = "summary.json"
-MARKER = ".crl-distill-demo"  # tells a folder of ours, finished or interrupted
+MARKER = ".crl-distill-demo"  # marks a folder as a demo, finished or interrupted
 PRODUCTS = (
     "teacher",
     "student",
@@ -56,15 +56,15 @@ def run_demo(
         ignore_progress
     ),
 ) -> dict[str, Any]:
-    """Trains a teacher, distills, exports, checks and plays a student, and leaves everything in `out`.
+    """Trains a teacher, then distills, exports, checks and plays a student, and writes everything to `out`.
 
     Args:
-        out: the folder; an earlier demo there is replaced, anything else is refused.
-        seed: of everything random.
-        progress: opens a progress report for each stage.
+        out: the folder, new or that of an earlier demo, which is replaced.
+        seed: of all random numbers.
+        progress: returns the progress report of a stage, given its name.
 
     Returns:
-        What `summary.json` holds: the figures of `teacher` and `student` in MJX and of `onnx` in MuJoCo C,
+        The content of `summary.json`: the figures of `teacher` and `student` in MJX and of `onnx` in MuJoCo C,
         retention, parity, latency in microseconds, and seconds by stage.
 
     Raises:
@@ -76,34 +76,34 @@ def run_demo(
     create_marked_folder(out, MARKER, "")
     seconds: dict[str, float] = {}
 
-    with _stage(seconds, "train"), progress("train teacher") as report:
+    with _time_stage(seconds, "train"), progress("train teacher") as report:
         config = teacher_config(TASK, overrides={**TEACHER, "seed": seed})
         teacher = train_teacher(config, out / "teacher", progress=report)
         plot_learning_curve(out / "teacher", out / "learning_curve.png")
         (out / "teacher" / "metrics.jsonl").copy(out / "metrics.jsonl")
-    with _stage(seconds, "distill"), progress("distill student") as report:
+    with _time_stage(seconds, "distill"), progress("distill student") as report:
         student_config = distill_config(overrides={**STUDENT, "episodes": EPISODES, "seed": seed})
         student = distill_teacher(
             teacher, student_config, out / "student", force=True, progress=report
         )
-    with _stage(seconds, "export"):
+    with _time_stage(seconds, "export"):
         exported = export_student(student, out / "onnx", seed=seed)
         for name in ("policy", "critic"):
             (out / "onnx" / f"{name}.onnx").rename(out / f"{name}.onnx")
-        (out / "onnx").rmtree(missing_ok=True)  # in a cloud it is gone with its last file
-    with _stage(seconds, "evaluate"):
+        (out / "onnx").rmtree(missing_ok=True)  # a cloud has no folder without files
+    with _time_stage(seconds, "evaluate"):
         with local_copy(out / "policy.onnx") as policy:
             act = Policy(policy, margin=None, normalized=True)
-            recording = play_in_c(get_task(TASK), act, EPISODES, seed)
-        played = measure_outcomes(get_task(TASK), distance_until_termination(recording))
+            trajectory = play_in_c(get_task(TASK), act, EPISODES, seed)
+        outcomes = measure_outcomes(get_task(TASK), distance_until_termination(trajectory))
         reference = evaluate_agent(teacher, EPISODES, seed)
-        kept, interval = retention(played.time_at_goal, reference.time_at_goal)
-    with _stage(seconds, "latency"):
+        onnx_retention, interval = retention(outcomes.time_at_goal, reference.time_at_goal)
+    with _time_stage(seconds, "latency"):
         with local_copy(out / "policy.onnx") as policy:
             latency = measure_latency(policy)
         teacher_latency = measure_agent_latency(teacher)
-    with _stage(seconds, "animate"):
-        renderer = animate(get_task(TASK), recording, out / "animation.gif")
+    with _time_stage(seconds, "animate"):
+        renderer = animate(get_task(TASK), trajectory, out / "animation.gif")
 
     parameters = student.metadata.networks["actor"]["parameters"]
     result = {
@@ -115,10 +115,10 @@ def run_demo(
             "parameters": teacher.metadata.networks["actor"]["parameters"],
             "latency_us": teacher_latency,
         },
-        "student": {**_measured(student.metadata.metrics), "parameters": parameters},
+        "student": {**_select_metrics(student.metadata.metrics), "parameters": parameters},
         "onnx": {
-            **summary(played),
-            "retention": kept,
+            **summary(outcomes),
+            "retention": onnx_retention,
             "retention_ci95": interval,
             "parameters": parameters,
             "latency_us": latency,
@@ -135,12 +135,12 @@ def run_demo(
 
 
 @contextmanager
-def _stage(seconds: dict[str, float], name: str) -> Iterator[None]:
-    begun = time.monotonic()
+def _time_stage(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.monotonic()
     yield
-    seconds[name] = round(time.monotonic() - begun, 2)
+    seconds[name] = round(time.monotonic() - start, 2)
 
 
-def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _select_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
     names = ("success_at_end", "success_any", "time_at_goal", "retention")
     return {key: metrics[key] for name in names for key in (name, f"{name}_ci95")}

@@ -1,4 +1,4 @@
-"""Named ways to teach a policy: each is a handful of settings, and nothing but settings."""
+"""Methods of distillation by name: each is a few settings of the configuration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,21 +15,21 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     },
     # Behaviour cloning with what the default adds to it: noise on actions, hindsight goals, two goals for each state.
     "bc-augmented": {"collect.schedule": "teacher"},
-    # The default: the student drives more and more, the teacher says what it would have done (Ross et al., arXiv
-    # 1011.0686).
+    # The default: the student acts in more and more environments, and the teacher labels the states that it visits (Ross et
+    # al., arXiv 1011.0686).
     "dagger": {},
     "dagger-kl": {"policy.loss": "kl"},
     "dagger-reverse-kl": {"policy.loss": "reverse_kl"},
-    # In the end the teacher's critic says, too, what the student's own action is worth.
+    # In the last gradient steps the student also maximises the teacher's value of its actions.
     "dagger-value": {"policy.value_weight": 0.03},
 }
 
 
 def method_settings(name: str) -> Mapping[str, Any]:
-    """The settings of a method, by dotted key.
+    """Returns the settings of a method, by dotted key.
 
     Raises:
-        InputError: no method is called so.
+        InputError: there is no method of this name.
     """
     if name not in METHODS:
         raise InputError(f"there is no method {name!r}; choose one of {', '.join(METHODS)}")

@@ -1,4 +1,4 @@
-"""What a student's policy is fitted to: pure functions of arrays, all of one form."""
+"""Losses of the student's policy: pure functions of arrays with the same arguments."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
@@ -7,24 +7,29 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 PolicyLoss = Literal["mode", "kl", "reverse_kl"]
-SPREAD_WEIGHT = 0.01  # what the layers hold is for the mode, which a robot executes
+SPREAD_WEIGHT = 0.01  # small, because a robot executes the mode
 
 
 class Gaussian(NamedTuple):
-    """Action distributions, before they are squashed."""
+    """Action distributions before the squashing."""
 
     mean: Float[Array, "batch act"]
     log_std: Float[Array, "batch act"]
 
 
 def mode_loss(student: Gaussian, teacher: Gaussian) -> Float[Array, ""]:
-    """How far the student's action distribution is from the teacher's, by its mode and its spread.
+    """Returns the weighted squared error of the student's action distribution, in its mode and its spread.
 
-    The squared error of the squashed mean, which is the action that a deployed policy takes, and of the
-    log standard deviation, each averaged over the action. Errors of the mean count by the teacher's precision, 1 / variance
-    before the squashing, relative to its mean over batch and action: soft actor-critic keeps an action as random as its
-    value allows (Haarnoja et al., arXiv 1812.05905), so that the teacher says itself where an error is dear. The
-    bounds of its networks' standard deviation allow a million to 1, so a teacher whose spread collapses has few rows count.
+    The mode is the squashed mean, which is the action that a deployed policy takes; the spread is the log standard
+    deviation. Both errors are averaged over batch and action. Errors of the mode are weighted by the teacher's precision,
+    1 / variance before the squashing, divided by its mean over batch and action: soft actor-critic keeps an action as random
+    as its value allows (Haarnoja et al., arXiv 1812.05905), so that a high precision marks actions whose errors are
+    expensive. The networks' bounds of the standard deviation allow weights that differ by a factor of a million, so with a
+    teacher whose spread collapses only few rows count.
+
+    Args:
+        student: the fitted distributions.
+        teacher: the distributions of the same states and goals.
     """
     precision = jnp.exp(-2 * teacher.log_std)
     mode = (jnp.tanh(student.mean) - jnp.tanh(teacher.mean)) ** 2
@@ -33,20 +38,31 @@ def mode_loss(student: Gaussian, teacher: Gaussian) -> Float[Array, ""]:
 
 
 def kl_loss(student: Gaussian, teacher: Gaussian) -> Float[Array, ""]:
-    """KL(teacher || student) of the Gaussians before the squashing, which does not change it.
+    """Returns KL(teacher || student) of the Gaussians before the squashing, which does not change it.
 
-    Rusu et al. (arXiv 1511.06295), eq. 3. Its weight of 1 / variance on the mean is spent on saturated actions too.
+    Rusu et al. (arXiv 1511.06295), eq. 3. It weights errors of the mean by 1 / variance, for saturated actions too.
+
+    Args:
+        student: the fitted distributions.
+        teacher: the distributions of the same states and goals.
     """
     return _divergence(teacher, student)
 
 
 def reverse_kl_loss(student: Gaussian, teacher: Gaussian) -> Float[Array, ""]:
-    """KL(student || teacher) of the Gaussians before the squashing: Czarnecki et al. (arXiv 1902.02186), section 3."""
+    """Returns KL(student || teacher) of the Gaussians before the squashing.
+
+    Czarnecki et al. (arXiv 1902.02186), section 3.
+
+    Args:
+        student: the fitted distributions.
+        teacher: the distributions of the same states and goals.
+    """
     return _divergence(student, teacher)
 
 
 def _divergence(first: Gaussian, other: Gaussian) -> Array:
-    """KL(first || other), summed over the action and averaged over the batch."""
+    """Returns KL(first || other), summed over the action and averaged over the batch."""
     ratio = jnp.exp(2 * (first.log_std - other.log_std))
     distance = ((first.mean - other.mean) * jnp.exp(-other.log_std)) ** 2
     return jnp.mean((other.log_std - first.log_std + 0.5 * (ratio + distance - 1)).sum(-1))
