@@ -74,7 +74,7 @@ class CollectConfig(Config):
 
 
 class PolicyConfig(Config):
-    """What the policy is fitted to."""
+    """The loss and the learning rate of the policy."""
 
     loss: PolicyLoss = Field("mode", description="see `distill.policy_losses`")
     learning_rate: float = Field(
@@ -100,7 +100,7 @@ class PolicyConfig(Config):
 
 
 class CriticConfig(Config):
-    """What the critic is fitted to."""
+    """The loss and the learning rate of the critic."""
 
     loss: CriticLoss = Field("embedding", description="see `distill.critic_losses`")
     learning_rate: float = Field(
@@ -112,7 +112,7 @@ class CriticConfig(Config):
 
 
 class LearningConfig(Config):
-    """How a student learns."""
+    """The gradient steps of a student."""
 
     order: Literal["joint", "sequential"] = Field(
         "joint",
@@ -132,7 +132,7 @@ class LearningConfig(Config):
 class DistillConfig(Config):
     """Everything that determines a distillation, apart from the teacher."""
 
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of all random numbers")
     steps: int | None = Field(
         None,
         ge=1,
