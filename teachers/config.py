@@ -111,7 +111,7 @@ class TeacherConfig(Config):
     """Everything that determines a teacher's training run."""
 
     task: str = Field(description="a name or an absolute FILE.py:Class; see `get_task`")
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of all random numbers")
     steps: int = Field(
         400_000, ge=1, le=10**13, description="control steps in all, rounded up to iterations"
     )

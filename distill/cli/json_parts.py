@@ -257,7 +257,7 @@ COMPARE: Mapping[str, str] = {
 
 DEMO: Mapping[str, str] = {
     "task": "name of the task",
-    "seed": "seed of everything random",
+    "seed": "seed of all random numbers",
     "episodes": "episodes of each evaluation",
     **{
         f"{policy}.{key}": meaning

@@ -36,7 +36,7 @@ class SweepSpec(Config):
 
     about: str = Field("", description="what it is to show")
     task: str = Field(description="a name or FILE.py:Class; the grid and cells may name others")
-    preset: str | None = None
+    preset: str | None = Field(None, description="a preset of the configuration, such as `paper`")
     seeds: int = Field(
         3, ge=1, le=1000, strict=True, description="runs of each cell, with seeds 0, 1, ..."
     )
