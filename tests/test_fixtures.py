@@ -1,9 +1,10 @@
-"""Artefacts of this and earlier formats, kept as they were written, open and say what they said."""
+"""Stored artefacts of the present and earlier formats can be opened, and compute what they did."""
 
 import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,65 +17,71 @@ from teachers.runs.metadata import FORMAT_VERSION
 
 FIXTURES = Path(__file__).parent / "fixtures"
 sys.path.append(str(FIXTURES))
-from make import answers, onnx_answers  # noqa: E402
+from make import agent_outputs, onnx_outputs  # noqa: E402
 
 FORMATS = sorted(int(folder.name.partition("-")[2]) for folder in FIXTURES.glob("format-*"))
 CONTRACTS = sorted(int(folder.name.partition("-")[2]) for folder in FIXTURES.glob("contract-*"))
-UNPACKED_BY_HAND = 3  # before there were archives
+FORMAT_BEFORE_ARCHIVES = 3  # its runs are plain zip files
 LOAD = {"teacher": load_teacher, "student": load_student}
 
 
+class StoredRuns(NamedTuple):
+    """The unpacked runs of a format, by kind, and what their agents computed when they were stored."""
+
+    format_version: int
+    folders: dict[str, Path]
+    outputs: dict[str, Any]
+
+
 @pytest.fixture(scope="module", params=FORMATS)
-def kept(request, tmp_path_factory):
-    """A format's version, its folder of artefacts, its runs unpacked, and what they are to say."""
+def stored(request, tmp_path_factory) -> StoredRuns:
     artefacts = FIXTURES / f"format-{request.param}"
-    runs = tmp_path_factory.mktemp("kept")
+    runs = tmp_path_factory.mktemp("stored")
     for kind in LOAD:
-        if request.param == UNPACKED_BY_HAND:
+        if request.param == FORMAT_BEFORE_ARCHIVES:
             shutil.unpack_archive(artefacts / f"{kind}.zip", runs / kind)
         else:
             unpack(artefacts / f"{kind}.zip", runs / kind)
-    said = json.loads((artefacts / "answers.json").read_text())
-    return request.param, artefacts, runs, said
+    outputs = json.loads((artefacts / "answers.json").read_text())
+    return StoredRuns(request.param, {kind: runs / kind for kind in LOAD}, outputs)
 
 
-def assert_same(found, said) -> None:
+def assert_same(outputs, expected) -> None:
     for name in ("action", "value"):
-        np.testing.assert_allclose(found[name], said[name], atol=1e-5)
+        np.testing.assert_allclose(outputs[name], expected[name], atol=1e-5)
 
 
-def test_today_s_format_is_kept() -> None:
+def test_fixtures_include_the_present_formats() -> None:
     assert FORMATS[-1] == FORMAT_VERSION, "run tests/fixtures/make.py once"
     assert runtime.FORMAT_VERSION == FORMAT_VERSION
     assert CONTRACTS[-1] == runtime.CONTRACT_VERSION, "run tests/fixtures/make.py once"
 
 
 @pytest.mark.parametrize("kind", list(LOAD))
-def test_a_kept_run_opens_and_says_what_it_said(kept, kind) -> None:
-    version, _, runs, said = kept
-    agent = LOAD[kind](runs / kind)
-    assert agent.metadata.format_version == version
-    assert_same(answers(agent), said[kind])
+def test_load_teacher_and_load_student_open_stored_runs(stored, kind) -> None:
+    agent = LOAD[kind](stored.folders[kind])
+    assert agent.metadata.format_version == stored.format_version
+    assert_same(agent_outputs(agent), stored.outputs[kind])
 
 
-ONNX = [f"format-{version}" for version in FORMATS if version < 5]  # later ones have a contract
+ONNX = [f"format-{version}" for version in FORMATS if version < 5]  # later files have a contract
 ONNX += [f"contract-{version}" for version in CONTRACTS]
 
 
 @pytest.mark.parametrize("folder", ONNX)
-def test_kept_onnx_files_open_and_say_what_they_said(folder) -> None:
+def test_policy_and_critic_open_stored_files(folder) -> None:
     for role in ("policy", "critic"):
         assert describe_artefact(FIXTURES / folder / f"{role}.onnx").kind == "onnx"
-    said = json.loads((FIXTURES / folder / "answers.json").read_text())
-    assert_same(onnx_answers(FIXTURES / folder), said["onnx"])
+    expected = json.loads((FIXTURES / folder / "answers.json").read_text())
+    assert_same(onnx_outputs(FIXTURES / folder), expected["onnx"])
 
 
-def test_a_kept_run_is_resumed_or_says_why_not(kept) -> None:
-    version, _, runs, _ = kept
+def test_train_teacher_resumes_stored_runs_of_the_present_format(stored) -> None:
     config = teacher_config("reacher", overrides={**TEACHER, "steps": TEACHER["steps"] + 40})
-    if version < FORMAT_VERSION:
+    run = stored.folders["teacher"]
+    if stored.format_version < FORMAT_VERSION:
         with pytest.raises(InputError, match="it can be used, but not resumed"):
-            train_teacher(config, runs / "teacher", resume=True)
+            train_teacher(config, run, resume=True)
         return
-    resumed = train_teacher(config, runs / "teacher", resume=True)
+    resumed = train_teacher(config, run, resume=True)
     assert resumed.metadata.metrics["steps"] == config.steps

@@ -77,6 +77,8 @@ def test_pack_passes_over_a_damaged_checkpoint(teacher_run, tmp_path) -> None:
     assert pack(teacher_run, tmp_path / "older.zip", checkpoint=80)["step"] == 80
 
 
+# test_fixtures.py resumes a stored archive, and the test above compares every file.
+@pytest.mark.slow
 def test_unpack_of_a_full_archive_can_be_resumed(teacher_run, tmp_path) -> None:
     pack(teacher_run, tmp_path / "run.zip", full=True)
     unpack(tmp_path / "run.zip", tmp_path / "run")

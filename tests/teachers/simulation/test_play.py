@@ -61,9 +61,7 @@ def test_play_in_c_with_handwritten_controller_reaches_goals() -> None:
     assert measure_outcomes(task, distance_until_termination(at_rest)).success_at_end.mean() < 0.2
 
 
-def test_play_in_c_does_not_depend_on_batches(
-    export_folder, monkeypatch
-) -> None:
+def test_play_in_c_does_not_depend_on_batches(export_folder, monkeypatch) -> None:
     task, policy = get_task("reacher"), open_policy(export_folder / "policy.onnx").act
     seen = []
     whole = play_in_c(task, policy, 5, 0)
@@ -88,9 +86,7 @@ def test_play_in_c_starts_are_determined_by_seed(export_folder) -> None:
 
 
 @pytest.mark.parametrize(("episodes", "frames"), [(1, 50), (2, 100)])
-def test_animate_shows_episodes_in_real_time(
-    export_folder, tmp_path, episodes, frames
-) -> None:
+def test_animate_shows_episodes_in_real_time(export_folder, tmp_path, episodes, frames) -> None:
     import imageio.v3 as imageio
 
     task = get_task("reacher")

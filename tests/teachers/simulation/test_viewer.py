@@ -90,7 +90,9 @@ def test_viewer_shows_played_episodes(export_folder, window) -> None:
     np.testing.assert_allclose(recording.distance, alone.distance, atol=1e-5)
 
 
-def test_viewer_refuses_closed_window_and_missing_display(export_folder, window, monkeypatch) -> None:
+def test_viewer_refuses_closed_window_and_missing_display(
+    export_folder, window, monkeypatch
+) -> None:
     task = get_task("reacher")
     with viewer(task) as show:
         window[0].close()

@@ -105,9 +105,7 @@ def test_load_file_runs_corrected_file_again(tmp_path) -> None:
     assert get_task(f"{file}:Mine").name == "mine"
 
 
-def test_teacher_config_makes_reference_absolute_and_loads_nothing(
-    tmp_path, monkeypatch
-) -> None:
+def test_teacher_config_makes_reference_absolute_and_loads_nothing(tmp_path, monkeypatch) -> None:
     file = write(tmp_path)
     monkeypatch.chdir(tmp_path)
     config = teacher_config("mine.py:Mine")
