@@ -76,8 +76,8 @@ def _select_function(agent: Agent, role: Role, units: Units) -> Callable[..., tu
         return (task.to_actuator_units(action) if units == "task" else action,)
 
     def critic(observation: Array, goal: Array, action: Array) -> tuple[Array, ...]:
-        unitless = task.from_actuator_units(action) if units == "task" else action
-        return (networks.critic(params, observation, goal, unitless),)
+        normalized = task.from_actuator_units(action) if units == "task" else action
+        return (networks.critic(params, observation, goal, normalized),)
 
     def combined(observation: Array, goal: Array) -> tuple[Array, ...]:
         action = networks.policy(params, observation, goal)

@@ -154,7 +154,7 @@ class _Checks(NamedTuple):
         references = evaluator.run(list(outputs), inputs)
         difference = np.max(
             [
-                np.abs(self.to_unitless(name, output) - self.to_unitless(name, reference)).max()
+                np.abs(self.to_normalized(name, output) - self.to_normalized(name, reference)).max()
                 for (name, output), reference in zip(outputs.items(), references, strict=True)
             ]
         )
@@ -243,7 +243,7 @@ class _Checks(NamedTuple):
             self.task.to_actuator_units(action) if self.contract.action_units == "task" else action
         )
 
-    def to_unitless(self, name: str, output: np.ndarray) -> np.ndarray:
+    def to_normalized(self, name: str, output: np.ndarray) -> np.ndarray:
         if name == "action" and self.contract.action_units == "task":
             return self.task.from_actuator_units(output)
         return output

@@ -214,8 +214,8 @@ def _require_retention(figures: Mapping[str, Any], precision: Precision, lower: 
         return
     if ratio is None:
         raise InputError(
-            "the student never reaches a goal, so that it cannot be said what it keeps in "
-            f"{precision}; export in float32, or with --min-retention 0"
+            f"the student never reaches a goal, so that its retention in {precision} cannot be measured; export in "
+            "float32, or with --min-retention 0"
         )
     if ratio < lower:
         raise InputError(

@@ -55,8 +55,8 @@ def load_student(
             "embedding": metadata.config.get("embedding"),
         }
         config = stored_config(SavedStudentConfig, stored, str(run))
-        opened, metadata = open_task(metadata, task, str(run))
-        networks = student_networks(opened, config, config.embedding)
+        opened_task, metadata = open_task(metadata, task, str(run))
+        networks = student_networks(opened_task, config, config.embedding)
         params = read_params(run, step, networks.shapes, metadata)
         return Agent(networks, params, config, metadata)
 

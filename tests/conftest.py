@@ -8,7 +8,7 @@ from pathlib import Path
 import huggingface_hub
 import jaxtyping
 import pytest
-from hub_server import Hub, served_hub
+from hub_server import Hub, serve_hub
 from huggingface_hub import constants
 from tiny import DISTILL, TEACHER
 
@@ -102,7 +102,7 @@ def export_folder(student_run: Path) -> Path:
 @pytest.fixture
 def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A stand-in of the Hugging Face hub, in place of the real one; the user is logged in as ada."""
-    with served_hub() as served:
+    with serve_hub() as served:
         monkeypatch.setenv("HF_ENDPOINT", served.url)
         monkeypatch.setenv("HF_TOKEN", "hf_ada")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")

@@ -1,7 +1,7 @@
 """A stand-in for the Hugging Face hub: the part of its HTTP interface that huggingface_hub uses for models.
 
-It keeps what it is given, in memory, and answers as the hub does: small text files come inside the commit and
-binary ones through LFS, which are then served from another host; errors carry `X-Error-Code`.
+It stores uploads in memory and answers as the hub does: small text files come inside the commit, binary files through
+LFS, and these are served from another host. Errors have the header `X-Error-Code`.
 """
 
 import base64
@@ -23,7 +23,7 @@ MODEL = r"/api/models/(?P<repo>[^/]+/[^/]+)"
 
 @dataclass
 class Repository:
-    """Branches name commits, and commits hold whole trees: path to content."""
+    """A model repository: branches name commits, and a commit holds the content of every file by its path."""
 
     private: bool
     branches: dict[str, str] = field(default_factory=dict)
@@ -47,20 +47,21 @@ class RefusedError(Exception):
 
 
 class Hub:
-    """What the stand-in knows.
+    """The state of the stand-in.
 
     Attributes:
-        url: for HF_ENDPOINT.
-        users: their names by token.
-        repositories: by OWNER/NAME.
-        objects: of LFS, by SHA-256.
+        url: the value for HF_ENDPOINT.
+        storage: the URL of LFS, on another host, as the hub's is.
+        users: names of the users by token.
+        repositories: the repositories by OWNER/NAME.
+        objects: contents stored through LFS, by SHA-256.
         requests: method and path of each request so far.
-        failing: a status to answer everything with, or 0.
+        failing: a status with which every request is answered; 0 for none.
     """
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        self.storage = f"http://localhost:{port}"  # another host, as the hub's storage is
+        self.storage = f"http://localhost:{port}"
         self.users: dict[str, str] = {"hf_ada": "ada", "hf_bob": "bob"}
         self.repositories: dict[str, Repository] = {}
         self.objects: dict[str, bytes] = {}
@@ -69,8 +70,8 @@ class Hub:
         self.lock = threading.Lock()
 
     def tree(self, repo: str, revision: str = "main") -> dict[str, bytes]:
-        found = self.repositories[repo]
-        return found.commits[found.branches[revision]]
+        repository = self.repositories[repo]
+        return repository.commits[repository.branches[revision]]
 
 
 def is_binary(content: bytes) -> bool:
@@ -99,10 +100,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.hub.requests.append((self.command, path))
                 if self.hub.failing:
                     raise RefusedError(self.hub.failing, "out of order")
-                for method, pattern, answer in ROUTES:
-                    found = re.fullmatch(pattern, path)
-                    if found and self.command in method.split():
-                        answer(self, **{k: unquote(v) for k, v in found.groupdict().items()})
+                for methods, pattern, answer in ROUTES:
+                    match = re.fullmatch(pattern, path)
+                    if match and self.command in methods.split():
+                        answer(self, **{k: unquote(v) for k, v in match.groupdict().items()})
                         return
             raise RefusedError(404, "Sorry, we can't find the page you are looking for.")
         except RefusedError as error:
@@ -130,18 +131,18 @@ class Handler(BaseHTTPRequestHandler):
         self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _user(self) -> str | None:
-        given = self.headers.get("Authorization")
-        if given is None:
+        token = self.headers.get("Authorization")
+        if token is None:
             return None
-        user = self.hub.users.get(given.removeprefix("Bearer "))
+        user = self.hub.users.get(token.removeprefix("Bearer "))
         if user is None:
             raise RefusedError(401, "Invalid credentials in Authorization header")
         return user
 
-    def _repository(self, repo: str, write: bool = False) -> Repository:
-        user, found = self._user(), self.hub.repositories.get(repo)
+    def _find_repository(self, repo: str, write: bool = False) -> Repository:
+        user, repository = self._user(), self.hub.repositories.get(repo)
         owner = repo.split("/")[0]
-        if found is None or (found.private and user != owner):
+        if repository is None or (repository.private and user != owner):
             if user is None:  # the hub does not tell strangers what exists
                 raise RefusedError(401, "Invalid username or password.")
             raise RefusedError(404, "Repository not found", "RepoNotFound")
@@ -149,48 +150,48 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError(401, "Invalid username or password.")
         if write and user != owner:
             raise RefusedError(403, "Forbidden: you must have write access")
-        return found
+        return repository
 
-    def _commit_of(self, found: Repository, revision: str) -> str:
-        oid = found.resolve(revision)
+    def _find_commit(self, repository: Repository, revision: str) -> str:
+        oid = repository.resolve(revision)
         if oid is None:
             raise RefusedError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return oid
 
-    def create(self) -> None:
-        asked, user = json.loads(self.body), self._user()
-        owner = asked.get("organization") or user
+    def create_repository(self) -> None:
+        request, user = json.loads(self.body), self._user()
+        owner = request.get("organization") or user
         if user is None:
             raise RefusedError(401, "Invalid username or password.")
         if user != owner:
             raise RefusedError(403, f"You don't have the rights to create a model under {owner}")
-        repo = f"{owner}/{asked['name']}"
+        repo = f"{owner}/{request['name']}"
         url = f"{self.hub.url}/{repo}"
         if repo in self.hub.repositories:
             self._json({"error": "You already created this model repo", "url": url}, 409)
             return
-        created = Repository(private=asked.get("visibility") == "private")
+        created = Repository(private=request.get("visibility") == "private")
         created.commit("main", {".gitattributes": b"*.bin filter=lfs\n"})
         self.hub.repositories[repo] = created
         self._json({"url": url, "name": repo, "id": repo})
 
-    def branch(self, repo: str, branch: str) -> None:
-        found = self._repository(repo, write=True)
-        if branch in found.branches:
+    def create_branch(self, repo: str, branch: str) -> None:
+        repository = self._find_repository(repo, write=True)
+        if branch in repository.branches:
             raise RefusedError(409, "Reference already exists")
-        found.branches[branch] = found.branches["main"]
+        repository.branches[branch] = repository.branches["main"]
         self._json({}, 201)
 
-    def info(self, repo: str, revision: str = "main") -> None:
-        found = self._repository(repo)
-        oid = self._commit_of(found, revision)
+    def describe(self, repo: str, revision: str = "main") -> None:
+        repository = self._find_repository(repo)
+        oid = self._find_commit(repository, revision)
         siblings = [
             {"rfilename": path, "size": len(content), "blobId": hashlib.sha1(content).hexdigest()}
-            for path, content in found.commits[oid].items()
+            for path, content in repository.commits[oid].items()
         ]
-        self._json({"id": repo, "sha": oid, "private": found.private, "siblings": siblings})
+        self._json({"id": repo, "sha": oid, "private": repository.private, "siblings": siblings})
 
-    def validate(self) -> None:
+    def validate_card(self) -> None:
         front = json.loads(self.body)["content"].split("---\n")
         errors = []
         try:
@@ -200,35 +201,35 @@ class Handler(BaseHTTPRequestHandler):
             errors.append({"message": "the metadata is no YAML"})
         self._json({"errors": errors, "warnings": []}, 400 if errors else 200)
 
-    def preupload(self, repo: str, revision: str) -> None:
-        found = self._repository(repo, write=True)
-        self._commit_of(found, revision)
+    def choose_upload_modes(self, repo: str, revision: str) -> None:
+        repository = self._find_repository(repo, write=True)
+        self._find_commit(repository, revision)
         files = []
-        for asked in json.loads(self.body)["files"]:
-            binary = is_binary(base64.b64decode(asked["sample"]))
+        for entry in json.loads(self.body)["files"]:
+            binary = is_binary(base64.b64decode(entry["sample"]))
             mode = "lfs" if binary else "regular"
-            files.append({"path": asked["path"], "uploadMode": mode, "shouldIgnore": False})
+            files.append({"path": entry["path"], "uploadMode": mode, "shouldIgnore": False})
         self._json({"files": files})
 
-    def batch(self, repo: str) -> None:
-        self._repository(repo, write=True)
+    def prepare_uploads(self, repo: str) -> None:
+        self._find_repository(repo, write=True)
         answers = []
-        for asked in json.loads(self.body)["objects"]:
-            answer: dict[str, Any] = {"oid": asked["oid"], "size": asked["size"]}
-            if asked["oid"] not in self.hub.objects:
-                answer["actions"] = {"upload": {"href": f"{self.hub.storage}/lfs/{asked['oid']}"}}
+        for entry in json.loads(self.body)["objects"]:
+            answer: dict[str, Any] = {"oid": entry["oid"], "size": entry["size"]}
+            if entry["oid"] not in self.hub.objects:
+                answer["actions"] = {"upload": {"href": f"{self.hub.storage}/lfs/{entry['oid']}"}}
             answers.append(answer)
         self._json({"transfer": "basic", "objects": answers})
 
-    def store(self, oid: str) -> None:
+    def store_object(self, oid: str) -> None:
         if hashlib.sha256(self.body).hexdigest() != oid:
             raise RefusedError(400, "the content does not have this SHA-256")
         self.hub.objects[oid] = self.body
         self._send(200)
 
-    def commit(self, repo: str, revision: str) -> None:
-        found = self._repository(repo, write=True)
-        tree = dict(found.commits[self._commit_of(found, revision)])
+    def create_commit(self, repo: str, revision: str) -> None:
+        repository = self._find_repository(repo, write=True)
+        tree = dict(repository.commits[self._find_commit(repository, revision)])
         for line in self.body.splitlines():
             action = json.loads(line)
             key, value = action["key"], action["value"]
@@ -241,13 +242,13 @@ class Handler(BaseHTTPRequestHandler):
                     raise RefusedError(404, "A file with this name doesn't exist", "EntryNotFound")
             elif key != "header":
                 raise RefusedError(400, f"unknown key {key}")
-        oid = found.commit(revision, tree)
+        oid = repository.commit(revision, tree)
         self._json({"commitUrl": f"{self.hub.url}/{repo}/commit/{oid}", "commitOid": oid})
 
-    def resolve(self, repo: str, revision: str, path: str) -> None:
-        found = self._repository(repo)
-        oid = self._commit_of(found, revision)
-        content = found.commits[oid].get(path)
+    def download(self, repo: str, revision: str, path: str) -> None:
+        repository = self._find_repository(repo)
+        oid = self._find_commit(repository, revision)
+        content = repository.commits[oid].get(path)
         if content is None:
             raise RefusedError(404, "Entry not found", "EntryNotFound")
         headers = {"X-Repo-Commit": oid, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
@@ -258,31 +259,31 @@ class Handler(BaseHTTPRequestHandler):
         linked = {"X-Linked-Size": str(len(content)), "X-Linked-Etag": f'"{sha256}"'}
         self._send(302, b"", headers | linked | {"Location": f"{self.hub.storage}/lfs/{sha256}"})
 
-    def fetch(self, oid: str) -> None:
+    def download_object(self, oid: str) -> None:
         self._send(200, self.hub.objects[oid])
 
 
 ROUTES = [
-    ("POST", "/api/repos/create", Handler.create),
-    ("POST", "/api/validate-yaml", Handler.validate),
-    ("POST", MODEL + "/branch/(?P<branch>[^/]+)", Handler.branch),
-    ("POST", MODEL + "/preupload/(?P<revision>[^/]+)", Handler.preupload),
-    ("POST", MODEL + "/commit/(?P<revision>[^/]+)", Handler.commit),
-    ("GET", MODEL + "/revision/(?P<revision>[^/]+)", Handler.info),
-    ("GET", MODEL, Handler.info),
-    ("POST", r"/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", Handler.batch),
-    ("PUT", "/lfs/(?P<oid>[0-9a-f]{64})", Handler.store),
-    ("GET HEAD", "/lfs/(?P<oid>[0-9a-f]{64})", Handler.fetch),
+    ("POST", "/api/repos/create", Handler.create_repository),
+    ("POST", "/api/validate-yaml", Handler.validate_card),
+    ("POST", MODEL + "/branch/(?P<branch>[^/]+)", Handler.create_branch),
+    ("POST", MODEL + "/preupload/(?P<revision>[^/]+)", Handler.choose_upload_modes),
+    ("POST", MODEL + "/commit/(?P<revision>[^/]+)", Handler.create_commit),
+    ("GET", MODEL + "/revision/(?P<revision>[^/]+)", Handler.describe),
+    ("GET", MODEL, Handler.describe),
+    ("POST", r"/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", Handler.prepare_uploads),
+    ("PUT", "/lfs/(?P<oid>[0-9a-f]{64})", Handler.store_object),
+    ("GET HEAD", "/lfs/(?P<oid>[0-9a-f]{64})", Handler.download_object),
     (
         "GET HEAD",
         "/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)",
-        Handler.resolve,
+        Handler.download,
     ),
 ]
 
 
 @contextmanager
-def served_hub() -> Iterator[Hub]:
+def serve_hub() -> Iterator[Hub]:
     """Runs a stand-in until the block ends."""
 
     class Bound(Handler):

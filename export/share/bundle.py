@@ -107,10 +107,8 @@ def _read_intact(run: epath.Path, step: int) -> tuple[int, Metadata]:
         load_agent(run, None, step)
     except DamagedError:
         raise
-    except (
-        InputError
-    ):  # this machine may lack a task of the user's own, which sharing does not need
-        pass
+    except InputError:
+        pass  # This machine may lack a task that the user wrote. Sharing does not need it.
     return step, metadata
 
 

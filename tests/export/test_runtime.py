@@ -121,14 +121,16 @@ def test_policy_writes_into_out(export_folder) -> None:
 
 def test_reachability_agrees_between_two_files_and_one(export_folder, combined) -> None:
     two = Policy(export_folder / "policy.onnx", critic=export_folder / "critic.onnx")
-    chance = two.reachability(OBSERVATION, GOAL)
+    probability = two.reachability(OBSERVATION, GOAL)
     value = Critic(export_folder / "critic.onnx")(OBSERVATION, GOAL, two(OBSERVATION, GOAL))
     fitted = Critic(export_folder / "critic.onnx").metadata["reachability"]
     logit = fitted["scale"] * value + fitted["offset"]
-    np.testing.assert_allclose(chance, 1 / (1 + np.exp(-logit)), rtol=1e-5)
-    np.testing.assert_allclose(Policy(combined).reachability(OBSERVATION, GOAL), chance, atol=1e-4)
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-logit)), rtol=1e-5)
+    np.testing.assert_allclose(
+        Policy(combined).reachability(OBSERVATION, GOAL), probability, atol=1e-4
+    )
     many = two.reachability(np.tile(OBSERVATION, (3, 1)), np.tile(GOAL, (3, 1)))
-    np.testing.assert_allclose(many, [chance] * 3, atol=1e-5)
+    np.testing.assert_allclose(many, [probability] * 3, atol=1e-5)
     with pytest.raises(ValueError, match=r'open it as Policy\("policy.onnx", critic='):
         Policy(export_folder / "policy.onnx").reachability(OBSERVATION, GOAL)
 
