@@ -7,7 +7,6 @@ buffer, on the disk that holds the temporary folder. Run it with `python benchma
 import statistics
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ import jax.numpy as jnp
 from common import make_parser, network_sizes, report
 
 from teachers import teacher_config
-from teachers.crl.iteration import init_training, placement
-from teachers.resume import restore, saved_items
+from teachers.crl.state_checkpoint import checkpoint_items, restore_state
+from teachers.crl.training_programs import teacher_programs
 from teachers.runs.checkpoint_writer import CheckpointWriter
-from teachers.train import describe
+from teachers.train import teacher_metadata
 
 REPEATS = 3
 # Depth and width of each network, and whether the checkpoint holds the replay buffer.
@@ -29,21 +28,21 @@ SIZES = ((16, 64, True), (16, 256, True), (1024, 32, True), (1024, 256, True), (
 def measure(depth: int, width: int, replay: bool) -> dict[str, Any]:
     """Returns the row of one teacher: megabytes, and seconds of the pause, of writing and of reading."""
     config = teacher_config("reacher", overrides=network_sizes(depth, width))
-    init = partial(init_training, config)
-    state = jax.jit(init, out_shardings=placement(jax.eval_shape(init)))()
+    programs = teacher_programs(config)
+    state = programs.init(jnp.uint32(config.seed))
     # A new state holds many zeros, which compression would make smaller than a trained state.
     state = jax.block_until_ready(jax.tree.map(fill_with_noise, state))
-    metadata = describe(config, state.learner.params, 0, {})
+    metadata = teacher_metadata(config, state.learner.params, {"steps": 0})
     pause_seconds, write_seconds, read_seconds = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         for step in range(1, REPEATS + 2):
             with CheckpointWriter(folder) as writer:
                 start = time.perf_counter()
-                writer.save(step, metadata, saved_items(state, replay))
+                writer.save(step, metadata, checkpoint_items(state, with_replay=replay))
                 pause_seconds.append(time.perf_counter() - start)
             write_seconds.append(time.perf_counter() - start)
             start = time.perf_counter()
-            jax.block_until_ready(restore(config, folder, step, metadata))
+            jax.block_until_ready(restore_state(programs, folder, step, metadata))
             read_seconds.append(time.perf_counter() - start)
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
     # The first repeat compiles the fingerprints' programs, so the medians leave it out.

@@ -126,7 +126,8 @@ def load_or_train_from_scratch(config: TeacherConfig, run: epath.Path) -> Agent:
     """Returns the default student's networks, trained by contrastive RL, at their best evaluation."""
     scratch_config = ScratchConfig(teacher=config, student=distill_config().student)
     student = load_finished_student(run, scratch_config)
-    return student or train_from_scratch(get_task(config.task), scratch_config, run)
+    resume = bool(checkpoint_steps(run))
+    return student or train_from_scratch(get_task(config.task), scratch_config, run, resume=resume)
 
 
 def load_or_distill(teacher: Agent, plan: Plan, seed: int, run: epath.Path) -> Agent:

@@ -10,15 +10,14 @@ import statistics
 import subprocess
 import sys
 import time
-from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from common import make_parser, report
 
 from teachers import teacher_config
-from teachers.crl.iteration import init_training, make_iteration, placement
-from teachers.runs.devices import replicated
+from teachers.crl.training_programs import teacher_programs
 
 TASKS = ("reacher", "ant")
 # The ant gets fewer gradient steps than its default, so that an iteration stays short.
@@ -32,16 +31,12 @@ def measure(task: str) -> float:
     The median leaves out the first iteration, which compiles.
     """
     config = teacher_config(task, overrides=OVERRIDES.get(task))
-    init = partial(init_training, config)
-    state_placement = placement(jax.eval_shape(init))
-    state = jax.jit(init, out_shardings=state_placement)()
-    iterate = jax.jit(
-        make_iteration(config), donate_argnums=0, out_shardings=(state_placement, replicated())
-    )
+    programs = teacher_programs(config)
+    state = programs.init(jnp.uint32(config.seed))
     seconds = []
     for _ in range(ITERATIONS):
         start = time.perf_counter()
-        state, metrics = iterate(state)
+        state, metrics = programs.iterate(state)
         jax.block_until_ready(metrics)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])

@@ -7,16 +7,12 @@ run. Run it with `python benchmarks/learning.py --json FILE`.
 from collections.abc import Mapping
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 from common import make_parser, report
 
 from teachers import teacher_config
-from teachers.crl.iteration import init_training, make_iteration
-from teachers.crl.networks import teacher_networks
-from teachers.evaluate import player
-from teachers.measures import measure_outcomes
-from teachers.simulation.rollout import evaluation_starts
+from teachers.crl.training_programs import teacher_programs
 from teachers.tasks.reacher import Reacher
 from teachers.tasks.registry import TASKS
 
@@ -44,16 +40,14 @@ VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
 def measure_successes(task: str, overrides: Mapping[str, Any], seed: int) -> list[float]:
     """Trains a teacher and returns its success at the end of the episode after each quarter of the run."""
     config = teacher_config(task, overrides={**overrides, "seed": seed})
-    state = jax.jit(init_training, static_argnums=0)(config)
-    iterate = jax.jit(make_iteration(config), donate_argnums=0)
-    networks = teacher_networks(config)
-    play, starts = player(networks), evaluation_starts(networks.task, EPISODES, seed)
+    programs = teacher_programs(config)
+    state = programs.init(jnp.uint32(seed))
     successes = []
     for i in range(1, config.iterations + 1):
-        state, _ = iterate(state)
+        state, _ = programs.iterate(state)
         if i % (config.iterations // 4) == 0:
-            distance = np.concatenate(list(play(state.learner.params, starts)))
-            successes.append(float(measure_outcomes(networks.task, distance).success_at_end.mean()))
+            outcomes = programs.evaluator.evaluate(state.learner.params, EPISODES, seed)
+            successes.append(float(outcomes.success_at_end.mean()))
     return successes
 
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from common import make_parser, network_sizes, report
@@ -22,11 +23,8 @@ from matplotlib.figure import Figure
 from teachers import Task, get_task, teacher_config
 from teachers.config import LAYERS_PER_BLOCK, LearningConfig
 from teachers.crl import learner
-from teachers.crl.iteration import init_training, make_iteration
 from teachers.crl.networks import Networks
-from teachers.evaluate import player
-from teachers.measures import measure_outcomes
-from teachers.simulation.rollout import evaluation_starts
+from teachers.crl.training_programs import TrainingPrograms
 
 EPISODES = 256
 HIGHLIGHTED_VARIANTS = ("published", "zero branches")  # drawn with wide lines
@@ -152,20 +150,17 @@ def train(name: str, depth: int, width: int, seed: int, iterations: int) -> dict
     networks = make_networks(get_task(config.task), config.embedding, variant, depth, width)
     # Training takes its optimizer from this module.
     learner.make_optimizer = variant.make_optimizer
-    state = jax.jit(lambda: init_training(config, networks=networks))()
-    iterate = jax.jit(make_iteration(config, networks=networks), donate_argnums=0)
-    play, starts = player(networks), evaluation_starts(networks.task, EPISODES, seed)
+    programs = TrainingPrograms(config, networks)
+    state = programs.init(jnp.uint32(seed))
     curves: dict[str, list[float]] = {curve: [] for curve in (*CURVES, "success_at_end")}
     start = time.monotonic()
     for i in range(1, iterations + 1):
-        state, metrics = iterate(state)
+        state, metrics = programs.iterate(state)
         for curve in CURVES:
             curves[curve].append(float(f"{float(metrics[curve]):.4g}"))
         if i % max(1, iterations // 2) == 0:
-            distance = np.concatenate(list(play(state.learner.params, starts)))
-            curves["success_at_end"].append(
-                float(measure_outcomes(networks.task, distance).success_at_end.mean())
-            )
+            outcomes = programs.evaluator.evaluate(state.learner.params, EPISODES, seed)
+            curves["success_at_end"].append(float(outcomes.success_at_end.mean()))
     return {
         "variant": name,
         "depth": depth,

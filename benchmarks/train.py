@@ -15,11 +15,12 @@ from common import make_parser, network_sizes, report
 
 from teachers import teacher_config
 from teachers.config import NetworkConfig, TeacherConfig
-from teachers.crl import replay as buffer
 from teachers.crl.estimate import median_seconds
-from teachers.crl.iteration import TrainingState, init_training, make_iteration
+from teachers.crl.iteration import TrainingState
 from teachers.crl.learner import actor_objective, critic_objective, make_optimizer
 from teachers.crl.networks import Networks, sample_action, teacher_networks
+from teachers.crl.replay import Batch, Replay, index_episodes, insert_rollout, sample_pairs
+from teachers.crl.training_programs import teacher_programs
 from teachers.simulation.rollout import rollout
 from teachers.simulation.trajectory import Trajectory
 from teachers.tasks import State
@@ -90,14 +91,14 @@ def make_inference(
     return inference
 
 
-def make_replay(config: TeacherConfig) -> Callable[..., tuple[buffer.Replay, jax.Array]]:
+def make_replay(config: TeacherConfig) -> Callable[..., tuple[Replay, jax.Array]]:
     """Returns the jitted insertion of a rollout into the replay buffer, with the sampling of an iteration's batches."""
     keys = jax.random.split(jax.random.key(0), config.learning.gradient_steps)
 
     @partial(jax.jit, donate_argnums=0)
     def insert_and_sample(replay: Any, trajectory: Trajectory) -> Any:
-        replay = buffer.insert(replay, trajectory)
-        index = buffer.index(replay)
+        replay = insert_rollout(replay, trajectory)
+        index = index_episodes(replay)
         # The sums depend on every sampled row, so that the compiler cannot leave the sampling out.
         sums = jax.lax.map(lambda key: sample_batch(config, replay, index, key).future.sum(), keys)
         return replay, sums
@@ -105,10 +106,10 @@ def make_replay(config: TeacherConfig) -> Callable[..., tuple[buffer.Replay, jax
     return insert_and_sample
 
 
-def sample_batch(config: TeacherConfig, replay: Any, index: Any, key: jax.Array) -> buffer.Batch:
+def sample_batch(config: TeacherConfig, replay: Any, index: Any, key: jax.Array) -> Batch:
     """Returns the batch of one gradient step."""
     learning = config.learning
-    return buffer.sample(replay, index, key, learning.batch, learning.discount)
+    return sample_pairs(replay, index, key, learning.batch, learning.discount)
 
 
 def make_gradient_steps(
@@ -153,9 +154,9 @@ def time_parts(config: TeacherConfig, networks: Networks, state: TrainingState) 
     )
 
     @jax.jit
-    def first_batch(replay: Any) -> buffer.Batch:
-        replay = buffer.insert(replay, trajectory)
-        return sample_batch(config, replay, buffer.index(replay), jax.random.key(0))
+    def first_batch(replay: Any) -> Batch:
+        replay = insert_rollout(replay, trajectory)
+        return sample_batch(config, replay, index_episodes(replay), jax.random.key(0))
 
     batch = first_batch(state.replay)
     critic = {"phi": params["phi"], "psi": params["psi"]}
@@ -187,11 +188,11 @@ def copy_arrays(tree: Any) -> Any:
 def measure(config: TeacherConfig) -> list[dict[str, Any]]:
     """Returns a row for each part of an iteration, for their sum and for the complete iteration."""
     networks = teacher_networks(config, training=True)
-    state = jax.jit(lambda: init_training(config))()
+    programs = teacher_programs(config)
+    state = programs.init(jnp.uint32(config.seed))
     parts = time_parts(config, networks, state)
     total = sum(parts.values())
-    iterate = jax.jit(make_iteration(config), donate_argnums=0)
-    seconds = {**parts, "sum": total, "iteration": time_state_update(iterate, state)}
+    seconds = {**parts, "sum": total, "iteration": time_state_update(programs.iterate, state)}
     flops, peak = update_flops(config), peak_flops(config.learning.precision)
     return [
         {

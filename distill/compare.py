@@ -15,13 +15,12 @@ from distill.methods import METHODS
 from distill.programs import DistillPrograms
 from distill.retention import measure_retention
 from distill.run import distill_teacher, require_successful_teacher
-from distill.scratch import ScratchConfig, train_from_scratch
+from distill.scratch import ScratchConfig, scratch_programs, train_from_scratch
 from export.latency import measure_agent_latency
 from students.artefact import Student, load_finished_student
 from students.config import SavedStudentConfig
 from students.networks import parameters_used_by
 from teachers.agent import Agent, Teacher, describe_teacher
-from teachers.crl.iteration import simulated
 from teachers.crl.parameters import count_parameters
 from teachers.evaluate import evaluate_agent
 from teachers.measures import (
@@ -30,6 +29,7 @@ from teachers.measures import (
     summarise_seeds,
     summary,
 )
+from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.runs.errors import InputError
 from teachers.runs.metadata import replace_non_finite
 from teachers.runs.outputs import create_marked_folder, read_marker, write_atomically
@@ -146,7 +146,8 @@ class _Comparison:
         self._reference = cache(self._play_teacher)
         self._critics: dict[SavedStudentConfig, CriticComparison] = {}
         self._scratch = [self._scratch_config(seed) for seed in range(plan.scratch_seeds)]
-        simulated(teacher.task, self._scratch[0].teacher)  # refused before anything is done
+        # Settings that cannot be trained raise an error here, before anything is written.
+        self._scratch_programs = scratch_programs(teacher.task, self._scratch[0])
         _open_folder(out, describe_teacher(teacher)["digest"])
 
     def measurements(self) -> dict[str, Callable[[], Any]]:
@@ -291,7 +292,14 @@ class _Comparison:
             agent = load_finished_student(run, config, self._teacher.task)
             if agent is None:
                 with self._progress(f"from scratch, seed {seed}") as report:
-                    agent = train_from_scratch(self._teacher.task, config, run, progress=report)
+                    agent = train_from_scratch(
+                        self._teacher.task,
+                        config,
+                        run,
+                        resume=bool(checkpoint_steps(run)),
+                        progress=report,
+                        programs=self._scratch_programs,
+                    )
             rows.append(measure_retention(agent, self._reference(seed), seed))
         first = self._scratch[0]
         shape = first.student.policy

@@ -1,116 +1,136 @@
-"""A student's own networks trained as a teacher is, by contrastive RL: what distillation has to beat."""
+"""Trains a student's networks as a teacher is trained, by contrastive RL: the baseline that distillation has to beat."""
 
-import time
-from functools import lru_cache, partial
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from etils import epath
 
-from students.artefact import Student, save_student
+from students.artefact import Student, load_finished_student
 from students.config import StudentConfig, saved_student_config
 from students.networks import describe_networks, student_networks
 from teachers.agent import Agent
 from teachers.config import TeacherConfig
-from teachers.crl.iteration import init_training, make_iteration, placement
-from teachers.evaluate import player
-from teachers.measures import measure_outcomes, summary
+from teachers.crl.parameters import Params
+from teachers.crl.training_programs import TrainingPrograms
+from teachers.crl.training_run import TrainingRun
 from teachers.runs.configuration import Config
-from teachers.runs.devices import replicated
+from teachers.runs.errors import InputError
 from teachers.runs.metadata import Metadata, library_versions
-from teachers.runs.outputs import new_run_folder
 from teachers.runs.progress import Progress, ignore_progress
-from teachers.runs.run_log import RunLog
-from teachers.simulation.rollout import evaluation_starts
 from teachers.tasks import Task
+from teachers.train import train_runs
 
-SELECTION = 1_000_000  # added to the seed of evaluations by which the best is chosen
+SELECTION = (
+    1_000_000  # added to the run's seed for the evaluations by which the best parameters are chosen
+)
+UNLIMITED = 2**31 - 1  # gradient steps
 
 
 class ScratchConfig(Config):
-    """Everything that determines such a run: of the teacher's settings all but its networks."""
+    """Everything that determines such a run: all of a teacher's settings but its networks, and a student's networks."""
 
     teacher: TeacherConfig
     student: StudentConfig
 
 
 def train_from_scratch(
-    task: Task, config: ScratchConfig, out: epath.PathLike, *, progress: Progress = ignore_progress
+    task: Task,
+    config: ScratchConfig,
+    out: epath.PathLike,
+    *,
+    resume: bool = False,
+    progress: Progress = ignore_progress,
+    programs: TrainingPrograms | None = None,
 ) -> Student:
-    """Trains a student's networks by contrastive RL, with a teacher's settings and steps, and leaves a run in `out`.
+    """Trains a student's networks by contrastive RL, with the settings and steps of a teacher, and writes a run in `out`.
+
+    The result are the parameters that did best. They are evaluated as often as the teacher was and over as many episodes,
+    which differ from those on which results are measured.
 
     Args:
-        task: the teacher's.
-        config: of the run.
-        out: a new folder.
+        task: the teacher's task.
+        config: the run's configuration.
+        out: the run's folder: a new one, or with `resume` one that holds an unfinished run of this configuration.
+        resume: whether to go on from the newest sound checkpoint.
         progress: called after each iteration.
+        programs: the compiled functions of another run that differs in seed, length and logging alone; see
+            `scratch_programs`.
 
     Returns:
-        The student as it was when it did best: it is evaluated as often as the teacher was, over as many episodes, which
-        are none of those on which results are measured. Its metrics are those of then: its `steps`, and the
-        `trained_steps` and `seconds` of the whole run.
+        The student. Among its metrics are the `steps` after which it did best, and the `trained_steps` and `seconds` of the
+        whole run.
 
     Raises:
-        InputError: `out` is taken, or the run cannot be dealt out to the devices.
+        InputError: `out` is taken or cannot be resumed, or environments or batch cannot be divided evenly among the devices.
+        StoppedError: SIGTERM was received; the state is saved.
+        SaveError: a checkpoint could not be written.
     """
-    out, settings = epath.Path(out), config.teacher
-    begun = time.monotonic()
-    networks, init, iterate, play = _programs(
-        task, config.student, settings.model_copy(update={"seed": 0, "steps": 1})
-    )
-    total = settings.iterations * settings.steps_per_iteration
-    starts = evaluation_starts(task, settings.logging.episodes, SELECTION + settings.seed)
-    best: dict[str, Any] = {}
-    with new_run_folder(out), RunLog(out, config) as log:
-        state = init(jnp.uint32(settings.seed))
-        for i in range(1, settings.iterations + 1):
-            state, metrics = iterate(state)
-            step = i * settings.steps_per_iteration
-            row = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            if i == settings.iterations or i % settings.logging.evaluate_every == 0:
-                distance = np.concatenate(list(play(state.learner.params, starts)))
-                row |= summary(measure_outcomes(task, distance))
-                if not best or row["time_at_goal"] >= best["time_at_goal"]:
-                    best, params = row | {"steps": step}, jax.device_get(state.learner.params)
-            row["seconds"] = time.monotonic() - begun
-            log.write(step, row)
-            progress(step, total, row)
-        metadata = Metadata(
+    programs = programs or scratch_programs(task, config)
+    # A run that diverges goes on, and its best evaluation counts.
+    learning = config.teacher.learning.model_copy(update={"max_skipped": UNLIMITED})
+    loop_config = config.teacher.model_copy(update={"learning": learning})
+    run = ScratchRun(epath.Path(out), loop_config, config, task)
+    (result,) = train_runs([run], programs, resume=resume, progress=progress)
+    saved = saved_student_config(config.student, config.teacher.embedding)
+    return Agent(programs.networks, result.params, saved, result.metadata)
+
+
+def scratch_programs(task: Task, config: ScratchConfig) -> TrainingPrograms:
+    """Returns the compiled functions of `train_from_scratch`, to be shared by several calls.
+
+    Raises:
+        InputError: see `TrainingPrograms`.
+    """
+    networks = student_networks(task, config.student, config.teacher.embedding)
+    return TrainingPrograms(config.teacher, networks)
+
+
+@dataclass(frozen=True)
+class ScratchRun(TrainingRun):
+    """The run of a student that is trained from scratch."""
+
+    scratch: ScratchConfig
+    task: Task
+
+    result: ClassVar[Literal["newest", "best"]] = "best"
+    resume_advice: ClassVar[str] = "run the same command again to go on"
+
+    @property
+    def saved_config(self) -> ScratchConfig:
+        """The configuration of the student and of its training."""
+        return self.scratch
+
+    @property
+    def evaluation_seed(self) -> int:
+        """The seed of episodes on which no results are measured."""
+        return SELECTION + self.scratch.teacher.seed
+
+    def describe(self, params: Params, metrics: dict[str, Any]) -> Metadata:
+        """Returns the description of a student with these parameters and figures."""
+        student, teacher = self.scratch.student, self.scratch.teacher
+        return Metadata(
             kind="student",
-            task=task.name,
-            task_source=task.source,
-            sizes=task.sizes,
-            networks=describe_networks(config.student, params),
+            task=self.task.name,
+            task_source=self.task.source,
+            sizes=self.task.sizes,
+            networks=describe_networks(student, params),
             config={
-                **settings.model_dump(),
-                "student": config.student.model_dump(exclude_none=True),
-                "embedding": config.student.embedding or settings.embedding,
+                **teacher.model_dump(),
+                "student": student.model_dump(exclude_none=True),
+                "embedding": student.embedding or teacher.embedding,
             },
-            metrics={**best, "trained_steps": total, "seconds": row["seconds"]},
+            metrics=metrics,
             lineage={},
             versions=library_versions(),
         )
-        saved = saved_student_config(config.student, settings.embedding)
-        student = Agent(networks, params, saved, metadata)
-        save_student(student, out)
-    return student
 
+    def require_resumable(self) -> None:
+        """Raises an error if the folder holds a run of another configuration, or a finished one.
 
-@lru_cache(maxsize=1)
-def _programs(task: Task, student: StudentConfig, config: TeacherConfig) -> Any:
-    """Kept between runs that differ in seed and length alone."""
-    networks = student_networks(task, student, config.embedding)
-    init = partial(init_training, config, networks=networks)
-    place = placement(jax.eval_shape(init))
-    return (
-        networks,
-        jax.jit(init, out_shardings=place),
-        jax.jit(
-            make_iteration(config, networks=networks),
-            donate_argnums=0,
-            out_shardings=(place, replicated()),
-        ),
-        player(networks),
-    )
+        Raises:
+            InputError: it does.
+        """
+        if load_finished_student(self.folder, self.scratch, self.task):
+            raise InputError(
+                f"{self.folder} is finished: load its student, or choose another --out"
+            )

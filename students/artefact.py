@@ -6,11 +6,16 @@ from students.config import SavedStudentConfig
 from students.networks import student_networks
 from teachers.agent import Agent
 from teachers.runs.checkpoint_choice import CheckpointChoice, read_newest_sound
-from teachers.runs.checkpoint_files import checkpoint_steps
+from teachers.runs.checkpoint_files import (
+    checkpoint_steps,
+    has_item,
+    remove_unfinished_checkpoints,
+)
 from teachers.runs.checkpoint_writer import CheckpointWriter
 from teachers.runs.checkpoints import read_params, require_kind
-from teachers.runs.configuration import Config, stored_config
+from teachers.runs.configuration import Config, resolve_config, stored_config
 from teachers.runs.errors import InputError
+from teachers.runs.layout import CONFIG
 from teachers.runs.outputs import remove_unfinished_run
 from teachers.runs.paths import translate_storage_errors
 from teachers.tasks import Task
@@ -66,22 +71,41 @@ def load_student(
 def load_finished_student(
     run: epath.Path, config: Config, task: Task | None = None
 ) -> Student | None:
-    """Returns the student that an earlier call finished in `run`, or None; removes what an interrupted call left there.
+    """Returns the student that an earlier call finished in `run`.
+
+    What an interrupted call left there without a checkpoint is removed.
 
     Args:
         run: the run's folder, which need not exist.
         config: the configuration that the student must have been trained with.
         task: see `load_student`.
 
+    Returns:
+        None if there is no student, or one whose training is not finished.
+
     Raises:
         InputError: the student there was trained with another configuration.
     """
+
+    def read(step: int) -> tuple[Student, bool]:
+        # Only unfinished training leaves a state to resume from.
+        return load_student(run, task, step), not has_item(run, step, "training")
+
     with translate_storage_errors(run):
+        remove_unfinished_checkpoints(run)
         if not checkpoint_steps(run):
             remove_unfinished_run(run)
             return None
-        if (run / "config.toml").read_text() != config.to_toml():
-            raise InputError(
-                f"{run} was made with other settings; choose another --out, or remove it"
-            )
-    return load_student(run, task)
+    _require_same_config(run, config)
+    student, is_finished = read_newest_sound(run, read, "newest")
+    return student if is_finished else None
+
+
+def _require_same_config(run: epath.Path, config: Config) -> None:
+    error = InputError(f"{run} was made with other settings; choose another --out, or remove it")
+    try:
+        saved = resolve_config(type(config), {}, run / CONFIG, None)
+    except InputError as cause:
+        raise error from cause
+    if saved != config:
+        raise error

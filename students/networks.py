@@ -77,8 +77,8 @@ class TwoHeaded(Networks):
         encoder = {ENCODER: self._encoder.init(encoder_key, observation)}
         return encoder | self._init_modules(key, encoder)
 
-    def _encoded(self, params: Params, observation: Array) -> Array:
-        scaled = super()._encoded(params, observation)
+    def _encode_observation(self, params: Params, observation: Array) -> Array:
+        scaled = super()._encode_observation(params, observation)
         return apply_module(self._encoder, params[ENCODER], scaled)
 
 

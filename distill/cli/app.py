@@ -60,8 +60,7 @@ def _explain_error(error: Exception) -> tuple[str, int]:
 
     from export.write import ParityError
     from teachers.runs.checkpoint_writer import means_full_disk
-    from teachers.runs.errors import InputError, SaveError
-    from teachers.train import DivergedError, StoppedError
+    from teachers.runs.errors import DivergedError, InputError, SaveError, StoppedError
 
     if isinstance(error, InputError):
         return str(error), BAD_INPUT

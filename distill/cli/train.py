@@ -133,12 +133,12 @@ def sweep_command(
       crl-distill sweep cpu/depth --out runs/depth
     """
     prepare_process()
-    from teachers.sweeps.specification import cells, read_spec
+    from teachers.sweeps.specification import expand_cells, read_spec
     from teachers.sweeps.sweep import run_sweep
 
     name, experiment = read_spec(spec)
     if dry_run:
-        planned = [_describe_cell(cell, experiment.seeds) for cell in cells(experiment)]
+        planned = [_describe_cell(cell, experiment.seeds) for cell in expand_cells(experiment)]
         print_result(planned, as_json, lambda: _plan_table(spec, planned))
         return
     folder = out or f"runs/sweep-{name}"

@@ -1,7 +1,7 @@
-"""Whether depth is used: what a gradient step does to each residual block, and how much each block does.
+"""Whether depth is used: how much a gradient step changes each residual block, and how much each block adds.
 
-Quantiles over the blocks of a network stand in for its depth: a network whose lowest tenth of the blocks gets
-no gradient, or adds nothing to the residual stream, is shallower than it looks.
+Depth is summarised by quantiles over the blocks of a network. If the lowest tenth of the blocks gets no gradient, or adds
+nothing to the residual stream, the network is shallower than its configuration says.
 """
 
 from collections.abc import Callable
@@ -11,29 +11,31 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from teachers.config import TeacherConfig
-from teachers.crl import replay as buffer
 from teachers.crl.iteration import TrainingState
 from teachers.crl.learner import Metrics, make_gradients, make_optimizer
-from teachers.crl.memory import needs_remat
-from teachers.crl.networks import teacher_networks
+from teachers.crl.networks import Networks
 from teachers.crl.parameters import Params
+from teachers.crl.replay import index_episodes, sample_pairs
 from teachers.runs.devices import shard_batch
 
 QUANTILES = {"low": 0.1, "median": 0.5, "high": 0.9}
 
 
-def make_diagnosis(config: TeacherConfig) -> Callable[[TrainingState], Metrics]:
-    """A pure function from a training state to metrics, by one gradient step that is not taken.
+def make_diagnosis(config: TeacherConfig, networks: Networks) -> Callable[[TrainingState], Metrics]:
+    """Returns a pure function from a training state to metrics of one gradient step, which is not applied.
 
-    For each of actor, phi and psi, quantiles (`_low`, `_median`, `_high`) over its blocks of
+    For each of actor, phi and psi, the metrics are quantiles (`_low`, `_median`, `_high`) over its blocks of
 
     - `NETWORK_block_gradient`: the norm of the gradient;
     - `NETWORK_block_update`: the norm of the optimiser's update over that of the weights;
-    - `NETWORK_block_share`: the norm of what a block adds to the residual stream, over the stream's after it;
+    - `NETWORK_block_share`: the norm of what a block adds to the residual stream, over that of the stream after it;
 
     and `phi_rank`, `psi_rank`: the effective rank of a batch's embeddings.
+
+    Args:
+        config: the run's configuration.
+        networks: the networks in training, which must consist of residual blocks.
     """
-    networks = teacher_networks(config, training=True, remat=needs_remat(config))
     learning = config.learning
     gradients = make_gradients(networks, learning)
     optimizer = make_optimizer(learning)
@@ -41,35 +43,35 @@ def make_diagnosis(config: TeacherConfig) -> Callable[[TrainingState], Metrics]:
     def diagnose(state: TrainingState) -> Metrics:
         learner = state.learner
         sample_key, action_key = jax.random.split(state.key)
-        index = buffer.index(state.replay)
-        batch = buffer.sample(state.replay, index, sample_key, learning.batch, learning.discount)
+        index = index_episodes(state.replay)
+        batch = sample_pairs(state.replay, index, sample_key, learning.batch, learning.discount)
         batch = shard_batch(batch)
         grads, _ = gradients(learner, batch, action_key)
         actor_updates, _ = optimizer.update(grads.actor, learner.optimizers["actor"])
         critic_updates, _ = optimizer.update(grads.critic, learner.optimizers["critic"])
 
         goal = networks.task.achieved_goal(batch.future)
-        seen = networks.observed(learner.params, batch.observation, goal, batch.action)
-        metrics = {f"{name}_rank": effective_rank(seen[name][0]) for name in ("phi", "psi")}
-        parts = {
+        blocks = networks.block_outputs(learner.params, batch.observation, goal, batch.action)
+        metrics = {f"{name}_rank": effective_rank(blocks[name][0]) for name in ("phi", "psi")}
+        steps = {
             "actor": (grads.actor, actor_updates),
             "phi": (grads.critic["phi"], critic_updates["phi"]),
             "psi": (grads.critic["psi"], critic_updates["psi"]),
         }
-        for name, (gradient, update) in parts.items():
+        for name, (gradient, update) in steps.items():
             weights = _block_norms(learner.params[name])
             metrics |= _quantiles(f"{name}_block_gradient", _block_norms(gradient))
             metrics |= _quantiles(f"{name}_block_update", _block_norms(update) / weights)
-            metrics |= _quantiles(f"{name}_block_share", seen[name][1])
+            metrics |= _quantiles(f"{name}_block_share", blocks[name][1])
         return metrics
 
     return diagnose
 
 
 def effective_rank(features: Float[Array, "batch embed"]) -> Float[Array, ""]:
-    """Exp of the entropy of the normalised singular values: 1 to the number of columns.
+    """Returns the exponential of the entropy of the normalised singular values: from 1 to the number of columns.
 
-    Roy & Vetterli, "The effective rank" (EUSIPCO 2007), of the features less their mean.
+    Roy & Vetterli, "The effective rank" (EUSIPCO 2007), applied to the features minus their mean.
     """
     singular = jnp.linalg.svd(features - features.mean(0), compute_uv=False)
     share = singular / jnp.maximum(singular.sum(), 1e-12)

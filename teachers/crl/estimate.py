@@ -1,4 +1,4 @@
-"""What a training run will take, found without training: parameters, memory by part, duration."""
+"""Estimates what a training run will need without training it: parameters, memory by part, and duration."""
 
 import time
 from collections.abc import Callable
@@ -10,66 +10,73 @@ import numpy as np
 from jaxtyping import Array
 
 from teachers.config import TeacherConfig
-from teachers.crl import replay as buffer
-from teachers.crl.iteration import simulated_task
+from teachers.crl.iteration import configure_physics
 from teachers.crl.learner import init_learner, make_update
 from teachers.crl.memory import device_memory, needs_remat, parameter_counts, training_memory
-from teachers.crl.networks import teacher_networks
+from teachers.crl.networks import Networks, teacher_networks
 from teachers.crl.parameters import Params
+from teachers.crl.replay import Batch
 from teachers.runs.devices import replicated, shard_batch, sharded_if_divisible
 from teachers.simulation.rollout import reset, rollout
-from teachers.tasks import State
+from teachers.tasks import State, Task
+from teachers.tasks.registry import get_task
 
-ROLLOUT_STEPS = 5  # timed, of all environments
-UPDATES = 4  # timed
+TIMED_STEPS = 5  # control steps of all environments
+TIMED_UPDATES = 4
 REPEATS = 3
 
 
 def estimate(config: TeacherConfig) -> dict[str, Any]:
-    """Parameters, memory and duration of a run; a few control steps and gradient steps are timed, none is kept.
+    """Returns parameters, memory and duration of a run. A few control steps and gradient steps are timed for this.
 
     Returns:
-        `parameters` by network; `memory`, bytes by part; `memory_total`, `device_memory` and whether the one `fits` the
-        other; `remat`, whether activations are computed again; and, unless that alone which training holds does not fit,
-        the part `simulation` and `seconds`: of a rollout, of one gradient step, of an iteration, of an evaluation and
-        of the whole run.
+        `parameters` by network; `memory`, bytes by part; `memory_total`, `device_memory` and whether the total `fits` in
+        it; `remat`, whether activations are recomputed for the gradient. If what training holds fits in memory without
+        the simulation, also the part `simulation`, and `seconds` of a rollout, of one gradient step, of an iteration, of
+        an evaluation and of the whole run.
 
     Raises:
         InputError: the task cannot be simulated as configured.
     """
-    task = simulated_task(config)
-    memory = training_memory(config)
+    task = configure_physics(get_task(config.task), config)
+    memory, remat = training_memory(config), needs_remat(config)
     result: dict[str, Any] = {
         "task": task.name,
         "parameters": parameter_counts(config),
         "steps": config.iterations * config.steps_per_iteration,
         "iterations": config.iterations,
-        "remat": needs_remat(config),
+        "remat": remat,
         "memory": memory,
     }
-    if sum(memory.values()) <= device_memory():
-        rollout_seconds, memory["simulation"] = _time_rollout(config, config.rollout.environments)
-        update_seconds = _time_updates(config)
+    available = device_memory()
+    if sum(memory.values()) <= available:
+        networks = teacher_networks(config, task, training=True, remat=remat)
+        steps, environments = config.rollout.steps, config.rollout.environments
+        rollout_seconds, memory["simulation"] = _time_rollout(networks, environments, steps)
+        update_seconds = _time_updates(networks, config)
         evaluations = -(-config.iterations // config.logging.evaluate_every)
-        evaluated, _ = _time_rollout(config, config.logging.episodes)
-        evaluation = evaluated * task.episode_steps / config.rollout.steps
-        iteration = rollout_seconds + config.learning.gradient_steps * update_seconds
+        evaluation_rollout_seconds, _ = _time_rollout(networks, config.logging.episodes, steps)
+        evaluation_seconds = evaluation_rollout_seconds * task.episode_steps / steps
+        iteration_seconds = rollout_seconds + config.learning.gradient_steps * update_seconds
         result["seconds"] = {
             "rollout": rollout_seconds,
             "update": update_seconds,
-            "iteration": iteration,
-            "evaluation": evaluation,
-            "run": config.iterations * iteration + evaluations * evaluation,
+            "iteration": iteration_seconds,
+            "evaluation": evaluation_seconds,
+            "run": config.iterations * iteration_seconds + evaluations * evaluation_seconds,
         }
-    total, there = sum(memory.values()), device_memory()
-    return result | {"memory_total": total, "device_memory": there, "fits": total <= there}
+    total = sum(memory.values())
+    return result | {
+        "memory_total": total,
+        "device_memory": available,
+        "fits": total <= available,
+    }
 
 
-def _time_rollout(config: TeacherConfig, environments: int) -> tuple[float, int]:
-    """Seconds of an iteration's steps in so many environments, and bytes that their simulation needs meanwhile."""
-    task = simulated_task(config)
-    networks = teacher_networks(config, task, training=True)
-    length = min(ROLLOUT_STEPS, config.rollout.steps)
+def _time_rollout(networks: Networks, environments: int, steps: int) -> tuple[float, int]:
+    """Returns the seconds that a rollout of `steps` control steps takes, and the bytes that its simulation needs."""
+    task: Task = networks.task
+    length = min(TIMED_STEPS, steps)
 
     def play(params: Params, states: State, key: Array) -> Any:
         def act(keys: Array, observation: Array, goal: Array) -> Array:
@@ -79,50 +86,49 @@ def _time_rollout(config: TeacherConfig, environments: int) -> tuple[float, int]
 
     key = jax.random.key(0)
     params = jax.jit(networks.init, out_shardings=replicated())(key)
-    place = sharded_if_divisible(environments)
-    states = jax.jit(lambda key: reset(task, key, environments, "train"), out_shardings=place)(key)
+    sharding = sharded_if_divisible(environments)
+    start = jax.jit(lambda key: reset(task, key, environments, "train"), out_shardings=sharding)
+    states = start(key)
     compiled = jax.jit(play).lower(params, states, key).compile()
     seconds = median_seconds(lambda: compiled(params, states, key))
     memory: Any = compiled.memory_analysis()
-    return seconds * config.rollout.steps / length, memory.temp_size_in_bytes
+    return seconds * steps / length, memory.temp_size_in_bytes
 
 
-def _time_updates(config: TeacherConfig) -> float:
-    """Seconds of one gradient step, with random numbers in place of experience."""
-    task = simulated_task(config)
-    networks = teacher_networks(config, task, training=True, remat=needs_remat(config))
+def _time_updates(networks: Networks, config: TeacherConfig) -> float:
+    """Returns the seconds of one gradient step; its batch consists of random numbers."""
+    task, rows = networks.task, config.learning.batch
     update = make_update(networks, config.learning)
-    keys = jax.random.split(jax.random.key(0), 3)
-    rows = config.learning.batch
-    batch = buffer.Batch(
-        observation=jax.random.normal(keys[0], (rows, task.observation_size)),
+    observation_key, future_key, init_key = jax.random.split(jax.random.key(0), 3)
+    batch = Batch(
+        observation=jax.random.normal(observation_key, (rows, task.observation_size)),
         action=jnp.zeros((rows, task.action_size)),
-        future=jax.random.normal(keys[1], (rows, task.observation_size)),
+        future=jax.random.normal(future_key, (rows, task.observation_size)),
     )
 
     def learn(learner: Any, key: Array) -> Any:
         return jax.lax.scan(
             lambda learner, key: update(learner, shard_batch(batch), key),
             learner,
-            jax.random.split(key, UPDATES),
+            jax.random.split(key, TIMED_UPDATES),
         )[0]
 
     init = jax.jit(
         lambda key: init_learner(networks, config.learning, key), out_shardings=replicated()
     )
-    learner = init(keys[2])
-    step = jax.jit(learn, donate_argnums=0, out_shardings=replicated())
+    learner = init(init_key)
+    jitted = jax.jit(learn, donate_argnums=0, out_shardings=replicated())
 
-    def once() -> Any:
+    def learn_again() -> Any:
         nonlocal learner
-        learner = step(learner, keys[0])
+        learner = jitted(learner, observation_key)
         return learner
 
-    return median_seconds(once) / UPDATES
+    return median_seconds(learn_again) / TIMED_UPDATES
 
 
 def median_seconds(run: Callable[[], Any]) -> float:
-    """The median duration of some runs, after one that may compile."""
+    """Returns the median duration of several calls; a call before them compiles and is not timed."""
     jax.block_until_ready(run())
     times = []
     for _ in range(REPEATS):

@@ -1,11 +1,10 @@
-"""One jitted iteration of training, from state to state: roll out, store, and take all gradient steps.
+"""One jitted iteration of training, from state to state: a rollout, its insertion into the replay, and gradient steps.
 
 Contrastive RL (Eysenbach et al., arXiv 2206.07568) with deep residual networks (Wang et al.,
 arXiv 2503.14858).
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -13,47 +12,49 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key, UInt
 
 from teachers.config import TeacherConfig
-from teachers.crl import replay as buffer
 from teachers.crl.learner import Learner, Metrics, init_learner, make_update
-from teachers.crl.memory import needs_remat
-from teachers.crl.networks import Networks, teacher_networks
+from teachers.crl.networks import Networks
+from teachers.crl.replay import (
+    Replay,
+    empty_replay,
+    index_episodes,
+    insert_rollout,
+    sample_pairs,
+)
 from teachers.runs.devices import replicated, require_divisible, shard_batch, sharded
 from teachers.simulation.rollout import reset, rollout
 from teachers.tasks import State, Task
-from teachers.tasks.registry import get_task
 
-SATURATED = 0.99  # from here on an action in [-1, 1] counts as saturated
+SATURATION = 0.99  # an action in [-1, 1] of a larger magnitude counts as saturated
 
 
 class TrainingState(NamedTuple):
-    """The whole state of a run: all that an iteration reads and writes."""
+    """The complete state of a run: everything that an iteration reads and writes."""
 
     learner: Learner
     environments: State
-    replay: buffer.Replay
+    replay: Replay
     key: Key[Array, ""]
     iteration: Int[Array, ""]
 
 
 def init_training(
-    config: TeacherConfig,
-    seed: UInt[Array, ""] | None = None,
-    networks: Networks | None = None,
+    config: TeacherConfig, networks: Networks, seed: UInt[Array, ""] | None = None
 ) -> TrainingState:
-    """The state before the first iteration.
+    """Returns the state before the first iteration.
 
     Args:
-        config: of the run.
-        seed: that all randomness follows from, uint32; by default `config.seed`.
-        networks: to train in place of those that the configuration describes.
+        config: the run's configuration.
+        networks: the networks to train.
+        seed: seed of all randomness, uint32; by default `config.seed`.
     """
     seed = jnp.uint32(config.seed) if seed is None else seed
-    task = networks.task if networks else get_task(config.task)
+    task = networks.task
     key, learner_key, reset_key = jax.random.split(jax.random.key(seed), 3)
     return TrainingState(
-        learner=init_learner(networks or teacher_networks(config), config.learning, learner_key),
+        learner=init_learner(networks, config.learning, learner_key),
         environments=reset(task, reset_key, config.rollout.environments, "train"),
-        replay=buffer.empty(
+        replay=empty_replay(
             config.replay_slots,
             config.rollout.environments,
             task.observation_size,
@@ -64,39 +65,41 @@ def init_training(
     )
 
 
-def placement(state: TrainingState, seeds: int = 1) -> Any:
-    """On which devices each array of a run's state lies: a `jax.sharding.Sharding` in its place.
+def state_shardings(state: TrainingState, seeds: int = 1) -> Any:
+    """Returns on which devices each array of a training state lies: a `jax.sharding.Sharding` in its place.
 
     Args:
-        state: of one run, of arrays or `jax.ShapeDtypeStruct`.
-        seeds: of how many runs at once the placed state is; if several, it has a leading axis of seeds.
+        state: the state of one run, of arrays or `jax.ShapeDtypeStruct`.
+        seeds: number of runs in the state to be placed; if there are several, its arrays have a leading axis of seeds.
     """
-    ahead = 0 if seeds == 1 else 1
-    steps = sharded(ahead + 1)
-    placed: Any = jax.tree.map(lambda _: replicated(), state)
-    return placed._replace(
-        environments=jax.tree.map(lambda _: sharded(ahead), state.environments),
-        replay=placed.replay._replace(observation=steps, action=steps, steps=steps),
+    env_axis = 0 if seeds == 1 else 1
+    time_major = sharded(env_axis + 1)
+    shardings: Any = jax.tree.map(lambda _: replicated(), state)
+    return shardings._replace(
+        environments=jax.tree.map(lambda _: sharded(env_axis), state.environments),
+        replay=shardings.replay._replace(
+            observation=time_major, action=time_major, steps=time_major
+        ),
     )
 
 
 def make_iteration(
-    config: TeacherConfig, seeds: int = 1, networks: Networks | None = None
+    config: TeacherConfig, networks: Networks, seeds: int = 1
 ) -> Callable[[TrainingState], tuple[TrainingState, Metrics]]:
-    """`state -> (state, metrics)`, a pure function, which `train_teacher` jits with a donated state.
+    """Returns the pure function `state -> (state, metrics)`; `TrainingPrograms` jits it with a donated state.
 
-    Metrics are means over the gradient steps that were applied; `skipped_updates` counts those of the whole run that were
-    not, `broken_environments` those of the iteration.
+    Metrics are means over the gradient steps that were applied. `skipped_updates` is the number of gradient steps of the
+    whole run that were not applied, `broken_environments` the number of environments that broke in the iteration.
 
     Args:
-        config: of the run.
-        seeds: how many of this function run at once, batched by `jax.vmap`.
-        networks: to train in place of those that the configuration describes.
+        config: the run's configuration.
+        networks: the networks to train.
+        seeds: number of runs that are trained at once, batched by `jax.vmap`.
+
+    Raises:
+        InputError: see `configure_physics`.
     """
-    task = simulated(networks.task, config, seeds) if networks else simulated_task(config, seeds)
-    networks = networks or teacher_networks(
-        config, task, training=True, remat=needs_remat(config, seeds)
-    )
+    task = configure_physics(networks.task, config, seeds)
     learning = config.learning
     update = make_update(networks, learning)
 
@@ -109,12 +112,12 @@ def make_iteration(
         environments, trajectory = rollout(
             task, act, state.environments, rollout_key, config.rollout.steps, "train"
         )
-        replay = buffer.insert(state.replay, trajectory)
-        index = buffer.index(replay)
+        replay = insert_rollout(state.replay, trajectory)
+        index = index_episodes(replay)
 
         def learn(learner: Learner, keys: tuple[Array, Array]) -> tuple[Learner, Metrics]:
             sample_key, action_key = keys
-            batch = buffer.sample(replay, index, sample_key, learning.batch, learning.discount)
+            batch = sample_pairs(replay, index, sample_key, learning.batch, learning.discount)
             return update(learner, shard_batch(batch), action_key)
 
         keys = (
@@ -126,7 +129,7 @@ def make_iteration(
         metrics |= {
             "skipped_updates": learner.skipped,
             "broken_environments": jnp.sum(trajectory.broken),
-            "saturated_actions": jnp.mean(jnp.abs(trajectory.action) > SATURATED),
+            "saturated_actions": jnp.mean(jnp.abs(trajectory.action) > SATURATION),
             "rollout_time_at_goal": jnp.mean(trajectory.distance < task.success_radius),
         }
         return TrainingState(learner, environments, replay, key, state.iteration + 1), metrics
@@ -134,21 +137,21 @@ def make_iteration(
     return iteration
 
 
-@lru_cache(maxsize=4)
-def simulated_task(config: TeacherConfig, seeds: int = 1) -> Task:
-    """The task that a configuration names, see `simulated`."""
-    return simulated(get_task(config.task), config, seeds)
+def configure_physics(task: Task, config: TeacherConfig, seeds: int = 1) -> Task:
+    """Returns a run's task with its physics computed as the configuration says.
 
-
-def simulated(task: Task, config: TeacherConfig, seeds: int = 1) -> Task:
-    """A run's task, with its physics computed as the configuration says.
+    Args:
+        task: the task of the run.
+        config: the run's configuration.
+        seeds: number of runs that are trained at once.
 
     Raises:
-        InputError: they cannot be, here, or environments or batch cannot be dealt out to the devices.
+        InputError: this physics cannot be computed here, or environments or batch cannot be divided evenly among the
+            devices.
     """
     require_divisible(
         rollout__environments=config.rollout.environments, learning__batch=config.learning.batch
     )
-    # Evaluations play as many episodes at once.
-    most = max(seeds * config.rollout.environments, config.logging.episodes)
-    return task.simulated_by(config.rollout.physics, most)
+    # An evaluation simulates all of its episodes at once.
+    environments = max(seeds * config.rollout.environments, config.logging.episodes)
+    return task.simulated_by(config.rollout.physics, environments)

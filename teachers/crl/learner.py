@@ -1,4 +1,4 @@
-"""One gradient step of contrastive RL, on actor, critic and temperature, from state to state."""
+"""One gradient step of contrastive RL on actor, critic and temperature, from state to state."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,16 +18,16 @@ Metrics = dict[str, Array]
 
 
 class Learner(NamedTuple):
-    """What gradient steps change."""
+    """What gradient steps change: parameters, temperature and optimiser states."""
 
     params: Params  # {"actor": ..., "phi": ..., "psi": ...}
     log_temperature: Float[Array, ""]
     optimizers: Any  # optax states: {"actor": ..., "critic": ..., "temperature": ...}
-    skipped: Int[Array, ""]  # gradient steps that were not applied, of all
+    skipped: Int[Array, ""]  # number of gradient steps that were not applied
 
 
 class Gradients(NamedTuple):
-    """Of one gradient step."""
+    """The gradients of one gradient step."""
 
     actor: Params
     critic: Params  # {"phi": ..., "psi": ...}
@@ -35,12 +35,12 @@ class Gradients(NamedTuple):
 
 
 def make_optimizer(learning: LearningConfig) -> optax.GradientTransformation:
-    """Adam, the same for actor, critic and temperature."""
+    """Returns the optimiser of actor, critic and temperature: Adam."""
     return optax.adam(learning.learning_rate)
 
 
 def init_learner(networks: Networks, learning: LearningConfig, key: Key[Array, ""]) -> Learner:
-    """Fresh networks, and optimisers that have seen nothing."""
+    """Returns newly initialised networks and optimiser states."""
     params = networks.init(key)
     log_temperature = jnp.log(jnp.float32(learning.initial_temperature))
     optimizer = make_optimizer(learning)
@@ -59,7 +59,17 @@ def init_learner(networks: Networks, learning: LearningConfig, key: Key[Array, "
 def critic_objective(
     networks: Networks, learning: LearningConfig, critic: Params, batch: Batch
 ) -> tuple[Float[Array, ""], tuple[Float[Array, "batch embed"], Metrics]]:
-    """InfoNCE of a batch; beside it the goals' embeddings, which the actor's loss needs too, and metrics."""
+    """Returns the critic's loss, InfoNCE, of a batch.
+
+    Args:
+        networks: actor, phi and psi.
+        learning: how they learn.
+        critic: the parameters `{"phi": ..., "psi": ...}`.
+        batch: state-action pairs, whose later observations contain the goals.
+
+    Returns:
+        The loss; and beside it the embeddings of the goals, which the actor's loss needs too, and metrics.
+    """
     goals = networks.psi(critic, networks.task.achieved_goal(batch.future))
     logits = pairwise_logits(networks.phi(critic, batch.observation, batch.action), goals)
     loss, accuracy = info_nce(logits, learning.logsumexp_penalty)
@@ -85,7 +95,20 @@ def actor_objective(
     batch: Batch,
     key: Key[Array, ""],
 ) -> tuple[Float[Array, ""], Float[Array, "batch"]]:
-    """The actor's loss for a critic and its embeddings `goals` of the batch's goals; and log probabilities."""
+    """Returns the actor's loss of a batch.
+
+    Args:
+        networks: actor, phi and psi.
+        actor: the actor's parameters.
+        critic: the critic's parameters `{"phi": ..., "psi": ...}`.
+        goals: the critic's embeddings of the batch's goals.
+        temperature: weight of the entropy.
+        batch: state-action pairs, whose later observations contain the goals.
+        key: random key of the policy's actions.
+
+    Returns:
+        The loss, and the log probability density of each action.
+    """
     goal = networks.task.achieved_goal(batch.future)
     mean, log_std = networks.actor({"actor": actor}, batch.observation, goal)
     action, log_probs = sample_action(key, mean, log_std)
@@ -96,14 +119,18 @@ def actor_objective(
 def make_gradients(
     networks: Networks, learning: LearningConfig
 ) -> Callable[[Learner, Batch, Key[Array, ""]], tuple[Gradients, Metrics]]:
-    """The gradients of all three losses on the same batch and the same, old, parameters."""
+    """Returns a pure function `(learner, batch, key) -> (gradients, metrics)`.
+
+    It computes the gradients of the actor, critic and temperature losses on the same batch, all of them at the parameters
+    before the gradient step.
+    """
     target_entropy = learning.target_entropy * networks.task.action_size
 
     def gradients(learner: Learner, batch: Batch, key: Key[Array, ""]) -> tuple[Gradients, Metrics]:
         actor = learner.params["actor"]
         critic = {"phi": learner.params["phi"], "psi": learner.params["psi"]}
         temperature = jnp.exp(learner.log_temperature)
-        # The actor's loss takes psi of the goals from here: one of its two forward passes is saved.
+        # The actor's loss uses these embeddings of the goals, which saves one of its two forward passes.
         critic_grads, (goals, metrics) = jax.grad(
             lambda critic: critic_objective(networks, learning, critic, batch), has_aux=True
         )(critic)
@@ -126,7 +153,7 @@ def make_gradients(
 def make_update(
     networks: Networks, learning: LearningConfig
 ) -> Callable[[Learner, Batch, Key[Array, ""]], tuple[Learner, Metrics]]:
-    """One gradient step, `(learner, batch, key) -> (learner, metrics)`: a pure function.
+    """Returns a pure function `(learner, batch, key) -> (learner, metrics)` that takes one gradient step.
 
     A step whose gradients are not all finite is not applied: its metrics are NaN, and `skipped_updates` is 1.
 
@@ -142,15 +169,15 @@ def make_update(
         actor = learner.params["actor"]
         critic = {"phi": learner.params["phi"], "psi": learner.params["psi"]}
         states = learner.optimizers
-        # A loss that is not finite has gradients that are not.
+        # The losses need not be looked at: one that is not finite has gradients that are not finite.
         norm = {"actor": optax.tree.norm(grads.actor), "critic": optax.tree.norm(grads.critic)}
-        usable = jnp.isfinite(norm["actor"] + norm["critic"] + grads.temperature)
+        is_finite = jnp.isfinite(norm["actor"] + norm["critic"] + grads.temperature)
 
         def step(grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
-            updates, after = adam.update(grads, state, params)
-            fresh = optax.apply_updates(params, updates), after
+            updates, new_state = adam.update(grads, state, params)
+            stepped = optax.apply_updates(params, updates), new_state
             return jax.tree.map(
-                lambda new, old: jnp.where(usable, new, old), fresh, (params, state)
+                lambda new, old: jnp.where(is_finite, new, old), stepped, (params, state)
             )
 
         actor, actor_state = step(grads.actor, states["actor"], actor)
@@ -159,8 +186,8 @@ def make_update(
             grads.temperature, states["temperature"], learner.log_temperature
         )
         metrics |= {"actor_gradient_norm": norm["actor"], "critic_gradient_norm": norm["critic"]}
-        metrics = {name: jnp.where(usable, value, jnp.nan) for name, value in metrics.items()}
-        skipped = (~usable).astype(jnp.int32)
+        metrics = {name: jnp.where(is_finite, value, jnp.nan) for name, value in metrics.items()}
+        skipped = (~is_finite).astype(jnp.int32)
         return Learner(
             params={"actor": actor, **critic},
             log_temperature=log_temperature,

@@ -1,6 +1,6 @@
-"""The deep networks of a teacher: residual MLPs whose blocks are stacked and scanned.
+"""Actor and critic of an agent as functions of parameters, and the deep networks of teachers.
 
-After Wang et al., "1000 Layer Networks for Self-Supervised RL" (arXiv 2503.14858), section 3.
+Teachers follow Wang et al., "1000 Layer Networks for Self-Supervised RL" (arXiv 2503.14858), section 3.
 """
 
 from functools import cached_property
@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
 from teachers.config import NetworkConfig, TeacherConfig
+from teachers.crl.evaluator import Evaluator
 from teachers.crl.parameters import Params, apply_module
 from teachers.crl.residual_mlp import ResidualMLP
 from teachers.tasks.base import Task
@@ -20,51 +21,59 @@ LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 
 
 def bounded_log_std(raw: Float[Array, "*batch act"]) -> Float[Array, "*batch act"]:
-    """Maps any number smoothly into the range of log standard deviations, as the published actor does."""
+    """Maps real numbers smoothly into the range of log standard deviations, as the published actor does."""
     return LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (jnp.tanh(raw) + 1.0)
 
 
 def sample_action(
     key: Key[Array, ""], mean: Float[Array, "*batch act"], log_std: Float[Array, "*batch act"]
 ) -> tuple[Float[Array, "*batch act"], Float[Array, "*batch"]]:
-    """An action of the tanh-Gaussian policy, and its log probability density.
+    """Draws an action from the tanh-Gaussian policy, and returns it with its log probability density.
 
-    The density carries the change of variables of the squashing (SAC, arXiv 1812.05905, eq. 26), in the
+    The density includes the change of variables of the squashing (SAC, arXiv 1812.05905, eq. 26), in the
     form log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), which stays finite for saturated actions.
+
+    Args:
+        key: random key.
+        mean: mean of the Gaussian, before the squashing.
+        log_std: logarithm of its standard deviation.
+
+    Returns:
+        The action in [-1, 1], and the logarithm of its density.
     """
     noise = jax.random.normal(key, mean.shape, mean.dtype)
-    before = mean + jnp.exp(log_std) * noise
+    unsquashed = mean + jnp.exp(log_std) * noise
     gaussian = -0.5 * noise**2 - log_std - 0.5 * jnp.log(2.0 * jnp.pi)
-    squashing = 2.0 * (jnp.log(2.0) - before - jax.nn.softplus(-2.0 * before))
-    return jnp.tanh(before), (gaussian - squashing).sum(-1)
+    squashing = 2.0 * (jnp.log(2.0) - unsquashed - jax.nn.softplus(-2.0 * unsquashed))
+    return jnp.tanh(unsquashed), (gaussian - squashing).sum(-1)
 
 
 def similarity(
     phi: Float[Array, "*batch embed"], psi: Float[Array, "*batch embed"]
 ) -> Float[Array, "*batch"]:
-    """The critic f = -||phi - psi||, row by row."""
+    """Returns the critic f = -||phi - psi|| of each row of `phi` with the same row of `psi`."""
     return -_norm(phi - psi)
 
 
 def pairwise_logits(
     phi: Float[Array, "batch embed"], psi: Float[Array, "batch embed"]
 ) -> Float[Array, "batch batch"]:
-    """The critic's logits: f of every row of `phi` with every row of `psi`.
+    """Returns the critic's logits: f of every row of `phi` with every row of `psi`.
 
-    By a matrix product, as |a|^2 + |b|^2 - 2 ab. Close to zero that loses digits, so the diagonal, the positives
-    of contrastive learning, is computed from the differences.
+    They are computed by a matrix product, as |a|^2 + |b|^2 - 2 ab. Close to zero this loses digits, so the diagonal,
+    which holds the positives of contrastive learning, is computed from the differences.
     """
     products = jnp.matmul(phi, psi.T, precision=jax.lax.Precision.HIGHEST)
     squared = (phi**2).sum(-1)[:, None] + (psi**2).sum(-1)[None, :] - 2.0 * products
-    logits = -_root(jnp.maximum(squared, 0.0))
+    logits = -_safe_sqrt(jnp.maximum(squared, 0.0))
     return jnp.where(jnp.eye(len(phi), dtype=bool), similarity(phi, psi)[:, None], logits)
 
 
 def _norm(x: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
-    return _root((x**2).sum(-1))
+    return _safe_sqrt((x**2).sum(-1))
 
 
-def _root(squared: Float[Array, "*n"]) -> Float[Array, "*n"]:
+def _safe_sqrt(squared: Float[Array, "*n"]) -> Float[Array, "*n"]:
     # The small constant keeps the gradient finite where the embeddings coincide.
     return jnp.sqrt(squared + 1e-12)
 
@@ -72,30 +81,43 @@ def _root(squared: Float[Array, "*n"]) -> Float[Array, "*n"]:
 class Networks:
     """Actor, phi and psi as functions of parameters `{"actor": ..., "phi": ..., "psi": ...}`.
 
-    Deep or shallow, all agents share this: observations and goals are divided by the scale of their fields
-    before a network reads them.
+    Teachers and students share this class. Observations and goals are divided by the scale of their fields before a
+    network reads them.
+
+    Attributes:
+        task: the task whose observations, goals and actions the networks read.
     """
 
     def __init__(self, task: Task, actor: nn.Module, phi: nn.Module, psi: nn.Module) -> None:
         """Wraps three modules that map `[*batch, inputs]` to `[*batch, outputs]`.
 
         Args:
-            task: whose fields and scales they read.
-            actor: from observation and goal to twice the action's size.
-            phi: from observation and action to an embedding.
-            psi: from a goal to an embedding of the same size.
+            task: the task that declares observations, goals and actions with their scales.
+            actor: maps observation and goal to mean and log standard deviation of the action.
+            phi: maps observation and action to an embedding.
+            psi: maps a goal to an embedding of the same size.
         """
         self.task = task
         self._modules = {"actor": actor, "phi": phi, "psi": psi}
 
     def init(self, key: Key[Array, ""]) -> Params:
-        """Fresh parameters."""
+        """Returns newly initialised parameters."""
         return self._init_modules(key, {})
 
     @cached_property
     def shapes(self) -> Params:
-        """Those of the parameters, without making them."""
+        """Shapes and types of the parameters, found without allocating them: a pytree of `jax.ShapeDtypeStruct`."""
         return jax.eval_shape(self.init, jax.eval_shape(lambda: jax.random.key(0)))
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """Evaluates the policy; the networks keep it, so that all agents with these networks share its programs."""
+        return Evaluator(self.task, self.policy)
+
+    @property
+    def has_residual_blocks(self) -> bool:
+        """Whether all three networks consist of residual blocks, whose outputs `block_outputs` returns."""
+        return all(isinstance(module, ResidualMLP) for module in self._modules.values())
 
     def actor(
         self,
@@ -103,7 +125,7 @@ class Networks:
         observation: Float[Array, "*batch obs"],
         goal: Float[Array, "*batch goal"],
     ) -> tuple[Float[Array, "*batch act"], Float[Array, "*batch act"]]:
-        """pi(a | s, g): mean and log standard deviation of the action before the squashing."""
+        """Returns pi(a | s, g) as the mean and log standard deviation of the action before the squashing."""
         inputs = self._actor_inputs(params, observation, goal)
         outputs = apply_module(self._modules["actor"], params["actor"], inputs)
         mean, raw = jnp.split(outputs, 2, axis=-1)
@@ -115,15 +137,15 @@ class Networks:
         observation: Float[Array, "*batch obs"],
         action: Float[Array, "*batch act"],
     ) -> Float[Array, "*batch embed"]:
-        """The embedding of a state and an action."""
+        """Returns the embedding of a state and an action."""
         inputs = self._phi_inputs(params, observation, action)
         return apply_module(self._modules["phi"], params["phi"], inputs)
 
     def psi(
         self, params: Params, goal: Float[Array, "*batch goal"]
     ) -> Float[Array, "*batch embed"]:
-        """The embedding of a goal."""
-        return apply_module(self._modules["psi"], params["psi"], self._scaled(goal))
+        """Returns the embedding of a goal."""
+        return apply_module(self._modules["psi"], params["psi"], self._scale_goal(goal))
 
     def policy(
         self,
@@ -131,7 +153,7 @@ class Networks:
         observation: Float[Array, "*batch obs"],
         goal: Float[Array, "*batch goal"],
     ) -> Float[Array, "*batch act"]:
-        """The action in [-1, 1] without exploration: the squashed mean."""
+        """Returns the action in [-1, 1] without exploration noise: the squashed mean."""
         mean, _ = self.actor(params, observation, goal)
         return jnp.tanh(mean)
 
@@ -142,7 +164,7 @@ class Networks:
         observation: Float[Array, "batch obs"],
         goal: Float[Array, "batch goal"],
     ) -> Float[Array, "batch act"]:
-        """An action in [-1, 1] drawn from the policy, each row by its own key."""
+        """Draws an action in [-1, 1] from the policy, for each row with its own key."""
         return jax.vmap(sample_action)(keys, *self.actor(params, observation, goal))[0]
 
     def critic(
@@ -152,29 +174,36 @@ class Networks:
         goal: Float[Array, "*batch goal"],
         action: Float[Array, "*batch act"],
     ) -> Float[Array, "*batch"]:
-        """f(s, a, g)."""
+        """Returns f(s, a, g)."""
         return similarity(self.phi(params, observation, action), self.psi(params, goal))
 
-    def observed(
+    def block_outputs(
         self,
         params: Params,
         observation: Float[Array, "batch obs"],
         goal: Float[Array, "batch goal"],
         action: Float[Array, "batch act"],
     ) -> dict[str, tuple[Float[Array, "batch outputs"], Float[Array, "blocks"]]]:
-        """For each of a teacher's networks, its outputs, and the share of each block's output that the block adds.
+        """Returns the outputs of residual networks, and how much each of their blocks adds; see `ResidualMLP`.
 
-        See `ResidualMLP`.
+        Returns:
+            By the name of each network, its outputs and, for each block, the norm of what the block adds over the
+            norm of the sum.
         """
-        seen = {}
+        found = {}
         for name, inputs in self._inputs(params, observation, goal, action).items():
             module = self._modules[name]
             outputs, state = module.apply(params[name], inputs, mutable="intermediates")
-            seen[name] = outputs, state["intermediates"]["branch_share"][0]
-        return seen
+            found[name] = outputs, state["intermediates"]["branch_share"][0]
+        return found
 
     def _init_modules(self, key: Key[Array, ""], shared: Params) -> Params:
-        """Fresh parameters of the three modules, where their inputs depend on the parameters `shared`."""
+        """Returns newly initialised parameters of the three modules.
+
+        Args:
+            key: random key.
+            shared: parameters of modules that compute the inputs of the three, if there are any.
+        """
         inputs = self._inputs(shared, *(jnp.zeros((1, n)) for n in self.task.sizes.values()))
         keys = zip(self._modules, jax.random.split(key, 3), strict=True)
         return {name: self._modules[name].init(key, inputs[name]) for name, key in keys}
@@ -185,33 +214,35 @@ class Networks:
         return {
             "actor": self._actor_inputs(params, observation, goal),
             "phi": self._phi_inputs(params, observation, action),
-            "psi": self._scaled(goal),
+            "psi": self._scale_goal(goal),
         }
 
     def _actor_inputs(self, params: Params, observation: Array, goal: Array) -> Array:
-        return jnp.concatenate([self._encoded(params, observation), self._scaled(goal)], axis=-1)
+        return jnp.concatenate(
+            [self._encode_observation(params, observation), self._scale_goal(goal)], axis=-1
+        )
 
     def _phi_inputs(self, params: Params, observation: Array, action: Array) -> Array:
-        return jnp.concatenate([self._encoded(params, observation), action], axis=-1)
+        return jnp.concatenate([self._encode_observation(params, observation), action], axis=-1)
 
-    def _scaled(self, goal: Array) -> Array:
+    def _scale_goal(self, goal: Array) -> Array:
         return goal / self.task.goal_scale
 
-    def _encoded(self, params: Params, observation: Array) -> Array:
-        """What actor and phi read of an observation."""
+    def _encode_observation(self, params: Params, observation: Array) -> Array:
+        """Returns what actor and phi read of an observation: by default the scaled observation."""
         return observation / self.task.observation_scale
 
 
 def teacher_networks(
     config: TeacherConfig, task: Task | None = None, *, training: bool = False, remat: bool = False
 ) -> Networks:
-    """The residual networks that a configuration describes, without parameters.
+    """Returns the residual networks that a configuration describes, without parameters.
 
     Args:
         config: their depths and widths.
-        task: by default the one that the configuration names.
-        training: compute in `learning.precision` rather than in float32.
-        remat: see `ResidualMLP`.
+        task: the task that they act on; by default the one that the configuration names.
+        training: whether they compute in `learning.precision` rather than in float32.
+        remat: whether activations are recomputed for the gradient; see `ResidualMLP`.
     """
     task = task or get_task(config.task)
     dtype = config.learning.precision if training else "float32"

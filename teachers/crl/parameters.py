@@ -1,4 +1,4 @@
-"""Parameters of networks."""
+"""Functions of the parameters of networks."""
 
 from typing import Any, cast
 
@@ -10,10 +10,10 @@ Params = Any  # a pytree of arrays, as Flax makes it
 
 
 def apply_module(module: nn.Module, params: Params, x: Array) -> Array:
-    """What a module of one input and one output makes of `x` with these parameters."""
+    """Returns the output of a module with one input and one output."""
     return cast(Array, module.apply(params, x))
 
 
 def count_parameters(params: Params) -> int:
-    """Numbers in a pytree of parameters."""
+    """Returns the number of elements in a pytree of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

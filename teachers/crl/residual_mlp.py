@@ -13,19 +13,18 @@ from jaxtyping import Array, Float, Key
 from teachers.config import LAYERS_PER_BLOCK
 from teachers.crl.parameters import Params, apply_module
 
-PRODUCT = "matrix product"  # what the gradient keeps of a layer
-
+MATRIX_PRODUCT = "matrix product"  # names what is saved of each layer for the gradient
 
 _lecun_uniform = nn.initializers.lecun_uniform()
 
 
 class ResidualBranch(nn.Module):
-    """Four layers of (Dense, LayerNorm, swish): what a residual block adds to its input.
+    """Four layers of (Dense, LayerNorm, swish), whose output a residual block adds to its input.
 
     Attributes:
         width: units of each layer.
         zero: whether the branch starts at zero, by the scale of its last LayerNorm.
-        dtype: in which the matrix products are computed; parameters and all else are float32.
+        dtype: type in which the matrix products are computed; parameters and everything else are float32.
     """
 
     width: int
@@ -37,9 +36,9 @@ class ResidualBranch(nn.Module):
         """Applies the layers."""
         for layer in range(LAYERS_PER_BLOCK):
             product = nn.Dense(self.width, dtype=self.dtype, kernel_init=_lecun_uniform)(x)
-            product = checkpoint_name(product.astype(residual_dtype(self.dtype)), PRODUCT)
-            silent = self.zero and layer == LAYERS_PER_BLOCK - 1
-            scale = nn.initializers.zeros if silent else nn.initializers.ones
+            product = checkpoint_name(product.astype(residual_dtype(self.dtype)), MATRIX_PRODUCT)
+            starts_at_zero = self.zero and layer == LAYERS_PER_BLOCK - 1
+            scale = nn.initializers.zeros if starts_at_zero else nn.initializers.ones
             norm = nn.LayerNorm(dtype=jnp.float32, scale_init=scale)
             x = nn.swish(norm(product))
         return x
@@ -48,21 +47,22 @@ class ResidualBranch(nn.Module):
 class ResidualMLP(nn.Module):
     """An input layer, `depth` / 4 residual blocks and a linear head.
 
-    The blocks' parameters are stacked on a leading axis and the blocks applied by `lax.scan`, so that
-    the time to compile does not grow with depth.
+    The parameters of the blocks are stacked on a leading axis and the blocks are applied by `lax.scan`, so that the
+    compile time does not grow with depth.
 
-    For the gradient it keeps the matrix products of every layer and computes the rest of a block again: beside a
-    matrix product that costs less than writing it to memory and reading it back.
+    For the gradient, the matrix products of every layer are saved and the rest of a block is recomputed, which costs less
+    than writing it to memory and reading it back.
 
     Attributes:
         depth: number of Dense layers in the residual trunk, a multiple of 4.
-        width: units of each of them.
+        width: units of each of these layers.
         outputs: size of the head.
-        zero: whether each block's branch starts at zero, so that a new network is a shallow one, whatever its depth
-            (Goyal et al., arXiv 1706.02677, section 5.1). The published network starts with all blocks at work, and
-            learns the later the deeper it is: benchmarks/stability.py.
-        remat: whether the gradient keeps the blocks' inputs alone and computes the matrix products again too.
-        dtype: in which the trunk's matrix products are computed.
+        zero: whether each block's branch starts at zero, so that a new network computes the same as a shallow one
+            (Goyal et al., arXiv 1706.02677, section 5.1). In the published network all branches start at random, and
+            the deeper it is, the later it learns: see benchmarks/stability.py.
+        remat: whether only the inputs of the blocks are saved for the gradient and the matrix products are recomputed
+            too.
+        dtype: type in which the trunk's matrix products are computed.
     """
 
     depth: int
@@ -76,37 +76,38 @@ class ResidualMLP(nn.Module):
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         """Applies the network.
 
-        Where the collection `intermediates` is mutable, it gets `branch_share`: for each block the norm of what
-        it adds over the norm of the sum, `[blocks]`.
+        If the collection `intermediates` is mutable, `branch_share` `[blocks]` is written into it: for each block, the
+        norm of what the block adds over the norm of the sum.
         """
         x = nn.Dense(self.width, kernel_init=_lecun_uniform, name="input")(x)
         x = nn.swish(nn.LayerNorm(name="input_norm")(x))
         branch = ResidualBranch(self.width, self.zero, self.dtype, parent=None)
         blocks = self.param("blocks", self._init_blocks, branch, x)
-        observed = self.is_mutable_collection("intermediates")
+        records_shares = self.is_mutable_collection("intermediates")
 
         def block(x: Array, params: Params) -> tuple[Array, Array | None]:
             added = apply_module(branch, params, x)
-            share = jnp.linalg.norm(added) / jnp.linalg.norm(x + added) if observed else None
+            share = jnp.linalg.norm(added) / jnp.linalg.norm(x + added) if records_shares else None
             return x + added, share
 
-        kept = [] if self.remat else [PRODUCT]
-        policy = jax.checkpoint_policies.save_only_these_names(*kept)
-        # Inside a scan nothing is merged with the forward pass anyway.
+        saved = [] if self.remat else [MATRIX_PRODUCT]
+        policy = jax.checkpoint_policies.save_only_these_names(*saved)
+        # Inside a scan, XLA cannot merge the recomputation with the forward pass, so that `prevent_cse` is not needed.
         x, shares = jax.lax.scan(jax.checkpoint(block, policy=policy, prevent_cse=False), x, blocks)
-        if observed:
+        if records_shares:
             self.sow("intermediates", "branch_share", shares)
         return nn.Dense(self.outputs, kernel_init=_lecun_uniform, name="head")(x)
 
     def _init_blocks(self, key: Key[Array, ""], branch: ResidualBranch, x: Array) -> Params:
         keys = jax.random.split(key, self.depth // LAYERS_PER_BLOCK)
-        # One after the other, so that the random numbers of each are made in the processor's cache.
+        # The blocks are initialised one after the other, so that the random numbers of each fit into the processor's cache.
         return jax.lax.map(lambda key: branch.init(key, x), keys)
 
 
 def residual_dtype(dtype: DTypeLike) -> DTypeLike:
-    """In what a block keeps its matrix products of type `dtype` for the gradient.
+    """Returns the type in which a block saves its matrix products of type `dtype` for the gradient.
 
-    On a CPU in float32: there XLA converts all that is kept in bfloat16 at every block, in time quadratic in depth.
+    On a CPU it is float32, because XLA would otherwise convert the saved products of all blocks at every block, which
+    takes time quadratic in depth.
     """
     return jnp.float32 if jax.default_backend() == "cpu" else dtype

@@ -10,3 +10,11 @@ class InputError(ValueError):
 
 class SaveError(RuntimeError):
     """A file or checkpoint of a run could not be written; the checkpoints before it are intact."""
+
+
+class DivergedError(RuntimeError):
+    """Too many gradient steps of a training were not finite."""
+
+
+class StoppedError(RuntimeError):
+    """A run was asked to end by SIGTERM, and saved its state first."""

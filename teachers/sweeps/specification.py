@@ -1,4 +1,4 @@
-"""What an experiment is: a grid of teachers, described by one TOML file."""
+"""The specification of an experiment: a grid of teachers, described by one TOML file."""
 
 import itertools
 from collections.abc import Iterable, Mapping
@@ -16,8 +16,9 @@ from teachers.sweeps.figures import SweepFigure
 
 SHIPPED = Path(__file__).parent / "specifications"
 
-# Names in a specification for several fields at once, the widest first: the narrower ones win.
-SHORT: Mapping[str, tuple[str, ...]] = {
+# Keys in a specification that stand for several fields. Those for all networks come first, and those for the critic's
+# networks override them.
+GROUPED_FIELDS: Mapping[str, tuple[str, ...]] = {
     f"{prefix}{field}": tuple(f"{network}.{field}" for network in networks)
     for prefix, networks in (("", ("actor", "phi", "psi")), ("critic.", ("phi", "psi")))
     for field in ("depth", "width", "residual")
@@ -29,13 +30,13 @@ Value = str | int | float | bool
 class SweepSpec(Config):
     """An experiment, as its TOML file describes it.
 
-    `settings`, `grid` and `cells` use the configuration's dotted keys, and for several networks at once `depth`,
-    `width`, `residual`, `critic.depth`, `critic.width` and `critic.residual` (phi and psi); `grid` and `cells` also
-    `task`. What a cell says wins over `settings`.
+    `settings`, `grid` and `cells` use the dotted keys of the configuration. `depth`, `width` and `residual` set a field of
+    all networks; `critic.depth`, `critic.width` and `critic.residual` set one of phi and psi. `grid` and `cells` may also
+    set `task`. The settings of a cell override `settings`.
     """
 
-    about: str = Field("", description="what it is to show")
-    task: str = Field(description="a name or FILE.py:Class; the grid and cells may name others")
+    about: str = Field("", description="what the experiment shows")
+    task: str = Field(description="a name or FILE.py:Class; grid and cells may set others")
     preset: str | None = Field(None, description="a preset of the configuration, such as `paper`")
     seeds: int = Field(
         3, ge=1, le=1000, strict=True, description="runs of each cell, with seeds 0, 1, ..."
@@ -44,42 +45,44 @@ class SweepSpec(Config):
         "auto",
         description="seeds trained at once by vmap; auto: what fits an accelerator, one on a CPU",
     )
-    settings: dict[str, Any] = Field({}, description="of all cells")
+    settings: dict[str, Any] = Field({}, description="settings of all cells")
     grid: dict[str, list[Value]] = Field(
-        {}, description="values by key: a cell for each combination"
+        {}, description="lists of values by key; each combination is a cell"
     )
     cells: list[dict[str, Value]] = Field(
         [], description="further cells, each with its own settings"
     )
-    figures: list[SweepFigure] = Field(["depth", "curves"], description="see `plot_sweep`")
+    figures: list[SweepFigure] = Field(
+        ["depth", "curves"], description="figures to draw; see `plot_sweep`"
+    )
 
     @field_validator("settings", mode="before")
     @classmethod
-    def _flat_settings(cls, settings: Any) -> Any:
-        return _flat(settings)
+    def _flatten_settings(cls, settings: Any) -> Any:
+        return _flatten(settings)
 
     @field_validator("grid", mode="before")
     @classmethod
-    def _flat_grid(cls, grid: Any) -> Any:
-        flat = _flat(grid)
+    def _flatten_grid(cls, grid: Any) -> Any:
+        flat = _flatten(grid)
         for key, values in flat.items() if isinstance(flat, dict) else ():
             if not isinstance(values, list) or not values:
                 raise ValueError(f"{key} takes a list of values, such as {key} = [4, 16]")
-            _require_plain(key, values)
+            _require_plain_values(key, values)
         return flat
 
     @field_validator("cells", mode="before")
     @classmethod
-    def _flat_cells(cls, cells: Any) -> Any:
-        flat = [_flat(cell) for cell in cells] if isinstance(cells, list) else cells
+    def _flatten_cells(cls, cells: Any) -> Any:
+        flat = [_flatten(cell) for cell in cells] if isinstance(cells, list) else cells
         for cell in flat if isinstance(flat, list) else ():
             for key, value in cell.items() if isinstance(cell, dict) else ():
-                _require_plain(key, [value])
+                _require_plain_values(key, [value])
         return flat
 
 
 class Cell(NamedTuple):
-    """One combination of settings."""
+    """One combination of settings, which is trained with several seeds."""
 
     name: str  # such as `depth=16,width=64`
     varied: dict[str, Value]
@@ -87,10 +90,10 @@ class Cell(NamedTuple):
 
 
 def read_spec(spec: str) -> tuple[str, SweepSpec]:
-    """An experiment's name and specification.
+    """Returns the name and specification of an experiment.
 
     Args:
-        spec: a TOML file, or the name of one that is shipped, such as `cpu/depth`.
+        spec: a TOML file, or the name of a shipped specification, such as `cpu/depth`.
 
     Raises:
         InputError: there is no such file, or it is not a specification.
@@ -98,10 +101,10 @@ def read_spec(spec: str) -> tuple[str, SweepSpec]:
     file, name = epath.Path(spec), epath.Path(spec).stem
     require_reachable(file)
     if not file.is_file():
-        if spec not in shipped():
-            known = ", ".join(shipped())
+        if spec not in shipped_specifications():
+            names = ", ".join(shipped_specifications())
             raise InputError(
-                f"there is no specification {spec!r}; give a TOML file or one of {known}"
+                f"there is no specification {spec!r}; give a TOML file or one of {names}"
             )
         file, name = epath.Path(SHIPPED / f"{spec}.toml"), spec.replace("/", "-")
     try:
@@ -111,14 +114,14 @@ def read_spec(spec: str) -> tuple[str, SweepSpec]:
         raise InputError(f"{error}{where}") from None
 
 
-def shipped() -> list[str]:
-    """The names of the specifications that come with the package."""
+def shipped_specifications() -> list[str]:
+    """Returns the names of the specifications that come with the package."""
     files = sorted(SHIPPED.glob("*/*.toml"))
     return [str(file.relative_to(SHIPPED).with_suffix("")) for file in files]
 
 
-def cells(spec: SweepSpec) -> list[Cell]:
-    """All cells of an experiment, the grid's first.
+def expand_cells(spec: SweepSpec) -> list[Cell]:
+    """Returns all cells of an experiment, those of the grid first.
 
     Raises:
         InputError: a setting is unknown or out of its range, or two cells are the same.
@@ -129,57 +132,60 @@ def cells(spec: SweepSpec) -> list[Cell]:
     )
     if spec.cells and not spec.grid:
         combinations = []
-    found: dict[str, Cell] = {}
+    cells: dict[str, Cell] = {}
     for varied in [*combinations, *spec.cells]:
-        cell = _cell(spec, varied)
-        for other in found.values():
+        cell = _make_cell(spec, varied)
+        for other in cells.values():
             if other.config == cell.config:
                 raise InputError(
                     f"cells {other.name!r} and {cell.name!r} are the same; leave one out"
                 )
-        found[cell.name] = cell
-    return list(found.values())
+        cells[cell.name] = cell
+    return list(cells.values())
 
 
-def _cell(spec: SweepSpec, varied: Mapping[str, Value]) -> Cell:
+def _make_cell(spec: SweepSpec, varied: Mapping[str, Value]) -> Cell:
     name = ",".join(f"{key}={value}" for key, value in varied.items()) or "only"
     for source, keys in (("settings", spec.settings), (f"cell {name!r}", varied)):
         if "seed" in keys:
             raise InputError(
-                f"'seed' in {source}: each cell is trained with seeds 0, 1, ...; set `seeds`"
+                f"'seed' in {source}: each cell is trained with seeds 0, 1, ...; set `seeds` to their number"
             )
     task = str(varied.get("task", spec.task))
-    own = {key: value for key, value in varied.items() if key != "task"}
+    cell_settings = {key: value for key, value in varied.items() if key != "task"}
     try:
-        fields = {**_expanded(spec.settings), **_expanded(own)}
+        fields = {**_expand_groups(spec.settings), **_expand_groups(cell_settings)}
         config = teacher_config(task, None, fields, spec.preset, "the experiment")
     except InputError as error:
         raise InputError(f"cell {name!r}: {error}") from None
     return Cell(name.replace("/", "_"), dict(varied), config)
 
 
-def _expanded(settings: Mapping[str, Any]) -> dict[str, Any]:
-    wide = {key: settings[key] for key in SHORT if key in settings}
-    fields = {field: value for key, value in wide.items() for field in SHORT[key]}
-    return fields | {key: value for key, value in settings.items() if key not in SHORT}
+def _expand_groups(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings with every key of `GROUPED_FIELDS` replaced by its fields; keys of single fields override it."""
+    groups = {key: settings[key] for key in GROUPED_FIELDS if key in settings}
+    fields = {field: value for key, value in groups.items() for field in GROUPED_FIELDS[key]}
+    return fields | {key: value for key, value in settings.items() if key not in GROUPED_FIELDS}
 
 
-def _require_plain(key: str, values: list[Any]) -> None:
+def _require_plain_values(key: str, values: list[Any]) -> None:
     for value in values:
         if not isinstance(value, Value):
-            raise ValueError(f"{key} = {value!r}: a value is a number, text, true or false")
+            raise ValueError(f"{key} = {value!r}: a value must be a number, text, true or false")
 
 
-def _flat(tree: Any, prefix: str = "") -> Any:
-    """Nested tables as one, by dotted key."""
+def _flatten(tree: Any, prefix: str = "") -> Any:
+    """Returns nested tables as one table by dotted key; anything else is returned unchanged."""
     if not isinstance(tree, Mapping):
         return tree
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         inner = (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+            _flatten(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {prefix + key: value}
         )
-        if twice := flat.keys() & inner.keys():
-            raise ValueError(f"{twice.pop()} stands there twice")
+        if duplicates := flat.keys() & inner.keys():
+            raise ValueError(f"{duplicates.pop()} is set twice; leave one out")
         flat |= inner
     return flat

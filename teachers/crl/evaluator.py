@@ -1,0 +1,131 @@
+"""Plays whole episodes of a policy in MJX, and measures their outcomes."""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key
+
+from teachers.crl.parameters import Params
+from teachers.measures import Outcomes, measure_outcomes
+from teachers.runs.devices import replicated
+from teachers.runs.progress import Progress, ignore_progress
+from teachers.simulation.rollout import NOISE, evaluation_starts, rollout
+from teachers.simulation.trajectory import is_running
+from teachers.tasks import Disturbances, State, Task
+
+MAX_SEGMENT_STEPS = 50
+
+# (params, observation [env, obs], goal [env, goal]) -> action [env, act] in [-1, 1]
+Policy = Callable[[Params, Array, Array], Array]
+
+
+class Evaluator:
+    """Plays whole episodes of a policy in MJX, without exploration noise.
+
+    It holds the compiled programs: one for undisturbed and one for disturbed episodes, each compiled at its first use
+    and used again for other parameters, seeds and disturbances.
+    """
+
+    def __init__(self, task: Task, policy: Policy) -> None:
+        """Prepares the evaluation of a policy; nothing is compiled yet.
+
+        Args:
+            task: the task that is played.
+            policy: the policy as a function of its parameters.
+        """
+        self._task = task
+        self._policy = policy
+        # Episodes are played in segments of equal length, so that long ones can report their progress.
+        self._segment_steps = next(
+            steps for steps in range(MAX_SEGMENT_STEPS, 0, -1) if task.episode_steps % steps == 0
+        )
+
+    def evaluate(
+        self,
+        params: Params,
+        episodes: int,
+        seed: int,
+        progress: Progress = ignore_progress,
+        disturbances: Disturbances | None = None,
+    ) -> Outcomes:
+        """Plays episodes and returns their outcomes.
+
+        Args:
+            params: the policy's parameters.
+            episodes: number of episodes, which are simulated at once.
+            seed: of initial states and goals; the same seed gives any policy the same episodes.
+            progress: called after each segment of the episodes.
+            disturbances: what the same episodes are disturbed by.
+
+        Raises:
+            InputError: the episodes are disturbed, and Warp simulates the task.
+        """
+        starts = evaluation_starts(self._task, episodes, seed, disturbances)
+        segments: list[np.ndarray] = []
+        for segment in self.play(params, starts, seed):
+            segments.append(np.asarray(segment))
+            done = sum(map(len, segments))
+            progress(done * episodes, self._task.episode_steps * episodes, {})
+        return self.measure(segments)
+
+    def play(
+        self, params: Params, starts: State, seed: int = 0
+    ) -> Iterator[Float[Array, "time env"]]:
+        """Plays one episode from each of the initial states.
+
+        A terminated episode counts as away from its goal from then on.
+
+        Args:
+            params: the policy's parameters.
+            starts: initial states and goals, disturbed or not; see `evaluation_starts`.
+            seed: of sensor noise.
+
+        Yields:
+            For each segment of the episodes, the distance to the goal after each step in the goal's unit; infinite from
+            a termination on. The arrays may still be being computed when they are yielded.
+
+        Raises:
+            InputError: the episodes are disturbed, and Warp simulates the task.
+        """
+        program = self._disturbed_program if starts.disturbed else self._program
+        states = starts
+        alive: Any = np.ones(starts.steps.shape, bool)
+        noise_key = jax.random.fold_in(jax.random.key(seed), NOISE)
+        for segment in range(self._task.episode_steps // self._segment_steps):
+            key = jax.random.fold_in(noise_key, segment)
+            states, alive, distance = program(params, states, alive, key)
+            yield distance
+
+    def measure(self, segments: list[np.ndarray]) -> Outcomes:
+        """Returns the outcomes of episodes from what `play` yielded of them."""
+        return measure_outcomes(self._task, np.concatenate(segments))
+
+    @cached_property
+    def _program(self) -> Callable[..., tuple[State, Array, Array]]:
+        return self._compile(self._task)
+
+    @cached_property
+    def _disturbed_program(self) -> Callable[..., tuple[State, Array, Array]]:
+        # The initial states say by what their episodes are disturbed. An episode that is restarted is not evaluated any
+        # more, so that it need not be disturbed.
+        return self._compile(self._task.disturbed_by(Disturbances()))
+
+    def _compile(self, task: Task) -> Callable[..., tuple[State, Array, Array]]:
+        def play_segment(
+            params: Params, states: State, alive: Bool[Array, "env"], key: Key[Array, ""]
+        ) -> tuple[State, Bool[Array, "env"], Float[Array, "time env"]]:
+            def act(_: Key[Array, "env"], observation: Array, goal: Array) -> Array:
+                return self._policy(params, observation, goal)
+
+            states, trajectory = rollout(
+                task, act, states, key, self._segment_steps, task.evaluation_goals
+            )
+            running = is_running(trajectory.terminated, alive)
+            return states, running[-1], jnp.where(running, trajectory.distance, jnp.inf)
+
+        # The distances are replicated, so that every process can read all of them.
+        return jax.jit(play_segment, out_shardings=(None, None, replicated()))

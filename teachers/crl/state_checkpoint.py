@@ -1,0 +1,112 @@
+"""A training state in the items of a checkpoint: how it is split for saving, and how it is read back."""
+
+from typing import Any, NamedTuple
+
+import jax
+from etils import epath
+from jaxtyping import Array
+
+from teachers.crl.iteration import TrainingState, state_shardings
+from teachers.crl.parameters import Params
+from teachers.crl.replay import empty_replay
+from teachers.crl.training_programs import TrainingPrograms
+from teachers.runs.checkpoints import read_items, saved_item_names, warn_on_main_process
+from teachers.runs.metadata import Metadata
+from teachers.tasks import Physics, State
+
+
+class _UndisturbedState(NamedTuple):
+    """`State` without disturbances, as checkpoints hold it: training is undisturbed, and Orbax would save an empty field."""
+
+    physics: Physics
+    observation: Array
+    goal: Array
+    steps: Array
+    terminated: Array
+
+
+def checkpoint_items(
+    state: TrainingState, *, with_replay: bool = True, best: Params | None = None
+) -> dict[str, Any]:
+    """Returns the items of a checkpoint from which training can be resumed.
+
+    Args:
+        state: the state of one run.
+        with_replay: whether the replay is saved too.
+        best: parameters to save as those of the artefact in place of the newest ones, which are then saved with the rest
+            of the state.
+
+    Returns:
+        Pytrees by name: `params`, `training` and, with the replay, `replay`.
+    """
+    params = state.learner.params if best is None else best
+    return {"params": params, **_state_items(state, with_replay, with_params=best is not None)}
+
+
+def restore_state(
+    programs: TrainingPrograms,
+    run: epath.PathLike,
+    step: int,
+    metadata: Metadata,
+    *,
+    keeps_best: bool = False,
+) -> tuple[TrainingState, Params]:
+    """Reads the training state in a checkpoint onto the devices of this process.
+
+    If the checkpoint holds no replay, the state gets an empty one, with a warning.
+
+    Args:
+        programs: the programs that trained the run.
+        run: the run's folder.
+        step: control step of the checkpoint.
+        metadata: the checkpoint's description.
+        keeps_best: whether the checkpoint was saved with the parameters `best`; see `checkpoint_items`.
+
+    Returns:
+        The state, and the parameters of the artefact.
+
+    Raises:
+        DamagedError: the checkpoint lacks something, or differs from what was saved.
+    """
+    shapes, shardings = programs.state_shapes, state_shardings(programs.state_shapes)
+    like: Any = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+    with_replay = "replay" in saved_item_names(run, step)
+    if not with_replay:
+        warn_on_main_process(
+            f"checkpoint {step} in {run} holds no replay: training goes on with an empty one, and will differ from an "
+            "uninterrupted run"
+        )
+    wanted = {"params": like.learner.params, **_state_items(like, with_replay, keeps_best)}
+    items = read_items(run, step, wanted, metadata)
+    training: TrainingState = items["training"]
+    learner = training.learner
+    if not keeps_best:
+        learner = learner._replace(params=items["params"])
+    state = training._replace(
+        learner=learner,
+        environments=State(*training.environments),
+        replay=items["replay"] if with_replay else _empty_replay(shapes, shardings),
+    )
+    return state, items["params"]
+
+
+def _state_items(state: TrainingState, with_replay: bool, with_params: bool) -> dict[str, Any]:
+    removed: Any = {}
+    environments: Any = _UndisturbedState(*state.environments[:-1])
+    learner = state.learner if with_params else state.learner._replace(params=removed)
+    training = state._replace(learner=learner, environments=environments, replay=removed)
+    return {"training": training, **({"replay": state.replay} if with_replay else {})}
+
+
+def _empty_replay(shapes: TrainingState, shardings: TrainingState) -> Any:
+    slots, environments, observation_size = shapes.replay.observation.shape
+    action_size = shapes.replay.action.shape[-1]
+    create = jax.jit(
+        lambda: empty_replay(slots, environments, observation_size, action_size),
+        out_shardings=shardings.replay,
+    )
+    return create()
