@@ -13,7 +13,9 @@ from teachers.config import TeacherConfig
 from teachers.crl.parameters import Params
 from teachers.crl.training_programs import TrainingPrograms
 from teachers.crl.training_run import TrainingRun
+from teachers.runs.checkpoint_files import remove_earlier_checkpoints
 from teachers.runs.configuration import Config
+from teachers.runs.devices import on_main_process
 from teachers.runs.errors import InputError
 from teachers.runs.metadata import Metadata, library_versions
 from teachers.runs.progress import Progress, ignore_progress
@@ -71,6 +73,8 @@ def train_from_scratch(
     loop_config = config.teacher.model_copy(update={"learning": learning})
     run = ScratchRun(epath.Path(out), loop_config, config, task)
     (result,) = train_runs([run], programs, resume=resume, progress=progress)
+    steps = result.metadata.metrics["trained_steps"]
+    on_main_process(lambda: remove_earlier_checkpoints(out, steps))
     saved = saved_student_config(config.student, config.teacher.embedding)
     return Agent(programs.networks, result.params, saved, result.metadata)
 

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -70,6 +71,36 @@ def named_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "caches" / "crl-distill"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def shared_programs() -> Iterator[None]:
+    """Lets trainings with the same settings share their compiled programs: compiling is most of a short training."""
+    from teachers import train
+    from teachers.crl.training_programs import teacher_programs
+    from teachers.sweeps import sweep
+
+    created = []
+
+    def find_or_create(config, seeds=1):
+        for programs in created:
+            if programs.can_train(config, seeds):
+                return programs
+        created.append(teacher_programs(config, seeds))
+        return created[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (train, sweep):
+            patch.setattr(module, "teacher_programs", find_or_create)
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_programs():
+    """The compiled programs of the trainings with the settings `TEACHER`."""
+    from teachers import teacher_config, train
+
+    return train.teacher_programs(teacher_config("reacher", overrides=TEACHER))
+
+
 @pytest.fixture(scope="session")
 def teacher_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from teachers import teacher_config, train_teacher
@@ -77,6 +108,14 @@ def teacher_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "teacher"
     train_teacher(teacher_config("reacher", overrides=TEACHER), run)
     return run
+
+
+@pytest.fixture(scope="session")
+def teacher(teacher_run: Path, tiny_programs):
+    """The teacher of `teacher_run`; its evaluations share the compiled programs of its training."""
+    from teachers import load_teacher
+
+    return replace(load_teacher(teacher_run), networks=tiny_programs.networks)
 
 
 @pytest.fixture(scope="session")

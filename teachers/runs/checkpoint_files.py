@@ -72,6 +72,13 @@ def remove_later_checkpoints(run: epath.PathLike, step: int) -> None:
             (checkpoints_folder(run) / str(later)).rmtree()
 
 
+def remove_earlier_checkpoints(run: epath.PathLike, step: int) -> None:
+    """Removes the checkpoints of a run that were made before control step `step`."""
+    for earlier in checkpoint_steps(run):
+        if earlier < step:
+            (checkpoints_folder(run) / str(earlier)).rmtree()
+
+
 def remove_unfinished_checkpoints(run: epath.PathLike) -> list[str]:
     """Removes what a killed or failed save left half-written, and returns the names of the removed folders."""
     if jax.process_index() or not checkpoints_folder(run).is_dir():

@@ -1,7 +1,8 @@
 """Finds the checkpoint from which a run, or several runs that are trained at once, can be resumed."""
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from etils import epath
 
@@ -18,12 +19,19 @@ from teachers.runs.errors import InputError
 Content = TypeVar("Content")
 
 
-class ResumePoint(NamedTuple, Generic[Content]):
-    """The newest control step at which all runs have a sound checkpoint."""
+@dataclass(frozen=True)
+class ResumePoint(Generic[Content]):
+    """The newest control step at which all runs have a sound checkpoint.
+
+    Attributes:
+        step: the control step.
+        contents: what was read of the checkpoint of each run.
+        damaged: newer checkpoints that are damaged, as run and step.
+    """
 
     step: int
-    contents: list[Content]  # what was read of each run's checkpoint
-    damaged: list[tuple[epath.Path, int]]  # newer checkpoints that could not be used
+    contents: list[Content]
+    damaged: list[tuple[epath.Path, int]]
 
 
 def find_resume_point(

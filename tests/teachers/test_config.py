@@ -7,7 +7,7 @@ from teachers.config import NetworkConfig, TeacherConfig
 from teachers.runs.configuration import parse_assignments
 
 
-def test_precedence_task_then_file_then_overrides(tmp_path) -> None:
+def test_teacher_config_takes_task_then_file_then_overrides(tmp_path) -> None:
     file = tmp_path / "config.toml"
     file.write_text("[learning]\ndiscount = 0.9\nbatch = 32\n")
     config = teacher_config("point_u_maze", file, {"learning.batch": "64"})
@@ -17,7 +17,7 @@ def test_precedence_task_then_file_then_overrides(tmp_path) -> None:
     assert config.learning.gradient_steps == TeacherConfig(task="reacher").learning.gradient_steps
 
 
-def test_the_written_configuration_reads_back(tmp_path) -> None:
+def test_teacher_config_reads_what_to_toml_writes(tmp_path) -> None:
     config = teacher_config("reacher", overrides={"actor.depth": 32, "seed": 7})
     (tmp_path / "config.toml").write_text(config.to_toml())
     assert teacher_config("reacher", tmp_path / "config.toml") == config
@@ -39,7 +39,7 @@ def test_the_written_configuration_reads_back(tmp_path) -> None:
         ({"steps": "many"}, r"steps = 'many': .*integer"),
     ],
 )
-def test_bad_values_are_named(overrides, message) -> None:
+def test_teacher_config_names_invalid_values(overrides, message) -> None:
     with pytest.raises(InputError, match=message):
         teacher_config("reacher", overrides=overrides)
 
@@ -55,21 +55,21 @@ def test_bad_values_are_named(overrides, message) -> None:
         ("[learning\n", r"is not valid TOML"),
     ],
 )
-def test_bad_files_are_named(tmp_path, text, message) -> None:
+def test_teacher_config_names_invalid_keys_in_files(tmp_path, text, message) -> None:
     file = tmp_path / "bad.toml"
     file.write_text(text)
     with pytest.raises(InputError, match=message):
         teacher_config("reacher", file)
 
 
-def test_missing_file_and_task_are_named(tmp_path) -> None:
+def test_teacher_config_names_missing_file_and_task(tmp_path) -> None:
     with pytest.raises(InputError, match=r"cannot read configuration .*nowhere.toml"):
         teacher_config("reacher", tmp_path / "nowhere.toml")
     with pytest.raises(InputError, match=r"unknown task 'reachr'; did you mean 'reacher'"):
         teacher_config("reachr")
 
 
-def test_a_configuration_for_another_task_is_refused(tmp_path) -> None:
+def test_teacher_config_refuses_configuration_of_another_task(tmp_path) -> None:
     file = tmp_path / "config.toml"
     file.write_text(teacher_config("point_u_maze").to_toml())
     for arguments in ((file, None), (None, {"task": "point_u_maze"})):
@@ -83,7 +83,7 @@ def test_assignments_are_split_at_the_first_equals_sign() -> None:
         parse_assignments(["seed"])
 
 
-def test_configurations_are_frozen() -> None:
+def test_teacher_config_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         TeacherConfig(task="reacher").seed = 1
 
@@ -94,7 +94,9 @@ def test_configurations_are_frozen() -> None:
     length=st.integers(1, 200),
     kept=st.integers(2, 5000),
 )
-def test_steps_and_replay_are_rounded_up_to_iterations(steps, environments, length, kept) -> None:
+def test_teacher_config_rounds_steps_and_replay_up_to_iterations(
+    steps, environments, length, kept
+) -> None:
     config = teacher_config(
         "reacher",
         overrides={
@@ -111,7 +113,7 @@ def test_steps_and_replay_are_rounded_up_to_iterations(steps, environments, leng
 
 
 @pytest.mark.parametrize(("depth", "zero"), [(4, False), (8, True), (20, True), (1024, True)])
-def test_branches_start_at_zero_where_depth_needs_it(depth, zero) -> None:
+def test_network_config_starts_deep_networks_with_zero_branches(depth, zero) -> None:
     assert NetworkConfig(depth=depth).zero == zero
     assert NetworkConfig(depth=depth, residual="zero").zero
     assert not NetworkConfig(depth=depth, residual="published").zero

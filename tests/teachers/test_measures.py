@@ -6,6 +6,7 @@ from trajectories import make_trajectory
 
 from teachers.measures import (
     auroc,
+    interquartile_mean,
     label_reached_within,
     mean_interval,
     measure_outcomes,
@@ -114,3 +115,8 @@ def test_label_reached_within_counts_from_each_state() -> None:
     _, known = label_reached_within(task, ended, horizon=2)
     assert known[:, 0].tolist() == [True, True, True, False]
     assert known[:, 1].tolist() == [False, True, False, False]
+
+
+def test_interquartile_mean_leaves_out_the_outer_quarters() -> None:
+    assert interquartile_mean(np.array([0.0, 1.0, 2.0, 100.0])) == 1.5
+    assert interquartile_mean(np.array([0.0, 1.0, 5.0])) == 2.0

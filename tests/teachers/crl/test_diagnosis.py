@@ -16,11 +16,11 @@ def test_effective_rank_counts_equally_used_directions(rank) -> None:
     assert effective_rank(features) == pytest.approx(rank, rel=0.02)
 
 
-def test_effective_rank_of_nothing_is_one() -> None:
+def test_effective_rank_of_equal_rows_is_one() -> None:
     assert effective_rank(jnp.ones((4, 3))) == pytest.approx(1)
 
 
-def test_evaluations_say_what_each_network_does_over_its_depth(teacher_run) -> None:
+def test_make_diagnosis_measures_every_network(teacher_run) -> None:
     rows = [row for row in read_metrics(teacher_run) if "success_at_end" in row]
     for row in rows:
         for network in ("actor", "phi", "psi"):
@@ -35,7 +35,7 @@ def test_evaluations_say_what_each_network_does_over_its_depth(teacher_run) -> N
         assert 1 <= row["psi_rank"] <= 4
 
 
-def test_diagnosing_does_not_change_training(teacher_run, tmp_path) -> None:
+def test_make_diagnosis_does_not_change_training(teacher_run, tmp_path) -> None:
     often = teacher_config("reacher", overrides={**TEACHER, "logging.evaluate_every": 1})
     train_teacher(often, tmp_path / "run")
     assert all("phi_rank" in row for row in read_metrics(tmp_path / "run"))

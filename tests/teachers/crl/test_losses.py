@@ -36,7 +36,7 @@ def test_actor_loss_by_hand() -> None:
     assert loss == pytest.approx(0.2 * 1.0 + 2.0)
 
 
-def test_temperature_rises_exactly_when_entropy_is_below_its_target() -> None:
+def test_temperature_loss_raises_temperature_when_entropy_is_below_target() -> None:
     gradient = jax.grad(temperature_loss)
     entropy = 1.0
     log_probs = jnp.full(4, -entropy)

@@ -12,9 +12,10 @@ from teachers.crl.memory import (
     total_bytes,
     training_memory,
 )
+from teachers.crl.networks import teacher_networks
 
 
-def test_what_fits_passes_and_what_does_not_is_refused() -> None:
+def test_require_memory_refuses_what_does_not_fit() -> None:
     require_memory(device_memory(), "the batch")
     with pytest.raises(InputError, match=r"at least .* GiB of memory .*; lower the batch"):
         require_memory(device_memory() + 1, "the batch")
@@ -22,24 +23,24 @@ def test_what_fits_passes_and_what_does_not_is_refused() -> None:
         require_memory(2**52, "x")
 
 
-def test_this_machine_has_some_memory() -> None:
+def test_device_memory_is_that_of_a_machine() -> None:
     assert 0.5 * GIB < device_memory() < 2**50
 
 
-def test_parts_of_a_run_are_counted_without_allocating() -> None:
+def test_training_memory_counts_parts_without_allocating() -> None:
     config = teacher_config(
         "reacher", overrides={"rollout.environments": 500_000, "rollout.replay_steps": 100_000}
     )
     parts = training_memory(config)
     numbers = 8 + 2 + 1  # observation, action and step index
     assert parts["replay"] == pytest.approx(4 * numbers * 500_000 * 100_000, rel=1e-6)
-    state = jax.eval_shape(lambda: init_training(config))
+    state = jax.eval_shape(lambda: init_training(config, teacher_networks(config)))
     assert parts["environments"] == total_bytes(state.environments)
     assert parts["gradients"] == parts["parameters"]
     assert parts["optimizers"] == pytest.approx(2 * parts["parameters"], rel=1e-3)
 
 
-def test_activations_are_computed_again_where_memory_asks_for_it(monkeypatch) -> None:
+def test_needs_remat_where_activations_do_not_fit(monkeypatch) -> None:
     deep = {f"{name}.depth": 1024 for name in ("actor", "phi", "psi")}
     config = teacher_config("reacher", overrides={**deep, "learning.batch": 4096})
     needed = sum(training_memory(config, remat=False).values())
@@ -55,7 +56,7 @@ def test_activations_are_computed_again_where_memory_asks_for_it(monkeypatch) ->
 
 
 @pytest.mark.parametrize(("backend", "share"), [("cpu", 1.0), ("gpu", 0.6)])
-def test_products_in_bfloat16_are_kept_in_half_the_memory_but_on_a_cpu(
+def test_training_memory_of_bfloat16_is_smaller_on_accelerators_alone(
     monkeypatch, backend, share
 ) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: backend)

@@ -6,18 +6,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from teachers.crl import replay
+from teachers.crl.replay import (
+    empty_replay,
+    geometric_offsets,
+    index_episodes,
+    insert_rollout,
+    sample_pairs,
+)
 from teachers.simulation.trajectory import Trajectory
 
 SLOTS, ENVS, LENGTH, BATCH = 12, 3, 4, 64
 
-insert = jax.jit(replay.insert)
-index_of = jax.jit(replay.index)
-sample = jax.jit(replay.sample, static_argnames=("batch", "discount"))
+insert = jax.jit(insert_rollout)
+index = jax.jit(index_episodes)
+sample = jax.jit(sample_pairs, static_argnames=("batch", "discount"))
 
 
-def chunk(episode: np.ndarray, step: np.ndarray) -> Trajectory:
-    """A rollout whose observations say which environment, episode and step they are."""
+def make_rollout(episode: np.ndarray, step: np.ndarray) -> Trajectory:
+    """Returns a rollout whose observations are the environment, the episode and the step."""
     env = np.broadcast_to(np.arange(episode.shape[1]), episode.shape)
     observation = np.stack([env, episode, step], axis=-1).astype(np.float32)
     flags = jnp.zeros(episode.shape, bool)
@@ -32,8 +38,8 @@ def chunk(episode: np.ndarray, step: np.ndarray) -> Trajectory:
     )
 
 
-def chunks(lengths: list[list[int]], count: int) -> list[Trajectory]:
-    """`count` rollouts of environments whose episodes have these lengths, one list an environment."""
+def make_rollouts(lengths: list[list[int]], count: int) -> list[Trajectory]:
+    """Returns rollouts of environments whose episodes have the given lengths, one list for each environment."""
     total = count * LENGTH
     columns = []
     for own in lengths:
@@ -41,7 +47,8 @@ def chunks(lengths: list[list[int]], count: int) -> list[Trajectory]:
         columns.append(rows)
     table = np.array(columns).swapaxes(0, 1)  # [time, env, 2]
     return [
-        chunk(part[..., 0], part[..., 1]) for part in table.reshape(count, LENGTH, len(lengths), 2)
+        make_rollout(part[..., 0], part[..., 1])
+        for part in table.reshape(count, LENGTH, len(lengths), 2)
     ]
 
 
@@ -53,11 +60,13 @@ def chunks(lengths: list[list[int]], count: int) -> list[Trajectory]:
     count=st.integers(1, 9),  # up to three times around the ring
     seed=st.integers(0, 2**31),
 )
-def test_goals_come_from_later_steps_of_the_same_episode(lengths, count, seed) -> None:
-    buffer = replay.empty(SLOTS, ENVS, 3, 1)
-    for part in chunks(lengths, count):
-        buffer = insert(buffer, part)
-    batch = sample(buffer, index_of(buffer), jax.random.key(seed), batch=BATCH, discount=0.8)
+def test_sample_pairs_draws_goals_from_later_steps_of_the_same_episode(
+    lengths, count, seed
+) -> None:
+    replay = empty_replay(SLOTS, ENVS, 3, 1)
+    for part in make_rollouts(lengths, count):
+        replay = insert(replay, part)
+    batch = sample(replay, index(replay), jax.random.key(seed), batch=BATCH, discount=0.8)
     now, later = np.asarray(batch.observation), np.asarray(batch.future)
     np.testing.assert_array_equal(now[:, :2], later[:, :2])  # same environment and episode
     assert (later[:, 2] >= now[:, 2]).all()
@@ -78,31 +87,31 @@ def test_goals_come_from_later_steps_of_the_same_episode(lengths, count, seed) -
     ),
     count=st.integers(1, 9),
 )
-def test_episode_ends_match_a_search_by_hand(lengths, count) -> None:
-    buffer = replay.empty(SLOTS, ENVS, 3, 1)
-    parts = chunks(lengths, count)
+def test_index_episodes_finds_the_ends_of_episodes(lengths, count) -> None:
+    replay = empty_replay(SLOTS, ENVS, 3, 1)
+    parts = make_rollouts(lengths, count)
     for part in parts:
-        buffer = insert(buffer, part)
+        replay = insert(replay, part)
     episode = np.concatenate([part.observation[..., 1] for part in parts])[-SLOTS:]
-    ends = np.asarray(index_of(buffer).ends)
+    ends = np.asarray(index(replay).ends)
     for env in range(ENVS):
         for age in range(len(episode)):
             same = np.flatnonzero(episode[:, env] == episode[age, env])
             assert ends[age, env] == same[-1]
 
 
-def test_every_stored_step_is_drawn() -> None:
-    buffer = replay.empty(SLOTS, ENVS, 3, 1)
-    for part in chunks([[5], [3], [7]], 5):
-        buffer = insert(buffer, part)
-    batch = sample(buffer, index_of(buffer), jax.random.key(0), batch=4096, discount=0.8)
+def test_sample_pairs_draws_every_stored_step() -> None:
+    replay = empty_replay(SLOTS, ENVS, 3, 1)
+    for part in make_rollouts([[5], [3], [7]], 5):
+        replay = insert(replay, part)
+    batch = sample(replay, index(replay), jax.random.key(0), batch=4096, discount=0.8)
     drawn = {tuple(row) for row in np.asarray(batch.observation).astype(int)}
     assert len(drawn) == SLOTS * ENVS
 
 
-def test_offsets_follow_the_geometric_distribution() -> None:
+def test_geometric_offsets_follow_their_distribution() -> None:
     discount, count = 0.9, 200_000
-    offsets = np.asarray(replay.geometric_offsets(jax.random.key(0), count, discount))
+    offsets = np.asarray(geometric_offsets(jax.random.key(0), count, discount))
     assert offsets.min() == 1
     for k in (1, 2, 5, 10, 20):
         expected = (1 - discount) * discount ** (k - 1)
@@ -112,40 +121,42 @@ def test_offsets_follow_the_geometric_distribution() -> None:
 
 
 @pytest.mark.parametrize("discount", [0.9999, 0.99999999])
-def test_offsets_stay_positive_as_the_discount_nears_one(discount) -> None:
-    offsets = np.asarray(replay.geometric_offsets(jax.random.key(0), 10_000, discount))
+def test_geometric_offsets_stay_positive_as_the_discount_nears_one(discount) -> None:
+    offsets = np.asarray(geometric_offsets(jax.random.key(0), 10_000, discount))
     assert offsets.min() >= 1
     assert np.median(offsets) == pytest.approx(np.log(2) / (1 - discount), rel=0.1)
 
 
-def test_offsets_are_clipped_to_the_last_stored_step() -> None:
-    buffer = replay.empty(SLOTS, 1, 3, 1)
-    for part in chunks([[40]], 3):
-        buffer = insert(buffer, part)
-    batch = sample(buffer, index_of(buffer), jax.random.key(0), batch=512, discount=0.999)
+def test_sample_pairs_clips_offsets_to_the_last_stored_step() -> None:
+    replay = empty_replay(SLOTS, 1, 3, 1)
+    for part in make_rollouts([[40]], 3):
+        replay = insert(replay, part)
+    batch = sample(replay, index(replay), jax.random.key(0), batch=512, discount=0.999)
     assert np.mean(np.asarray(batch.future)[:, 2] == SLOTS - 1) > 0.9
 
 
-def test_the_counter_of_insertions_never_overflows_nor_moves_the_ring() -> None:
-    buffer = replay.empty(SLOTS, ENVS, 3, 1)
-    for i, part in enumerate(chunks([[5], [3], [7]], 30), start=1):
-        buffer = insert(buffer, part)
-        assert buffer.inserted % SLOTS == (i * LENGTH) % SLOTS
-        assert buffer.inserted <= 3 * SLOTS
+def test_insert_rollout_bounds_its_counter_and_keeps_the_position() -> None:
+    replay = empty_replay(SLOTS, ENVS, 3, 1)
+    for i, part in enumerate(make_rollouts([[5], [3], [7]], 30), start=1):
+        replay = insert(replay, part)
+        assert replay.inserted % SLOTS == (i * LENGTH) % SLOTS
+        assert replay.inserted <= 3 * SLOTS
 
 
-def test_slots_must_be_whole_rollouts() -> None:
+def test_insert_rollout_refuses_slots_that_are_no_multiple_of_the_length() -> None:
     with pytest.raises(ValueError, match="not a multiple"):
-        replay.insert(replay.empty(10, ENVS, 3, 1), chunks([[5], [3], [7]], 1)[0])
+        insert_rollout(empty_replay(10, ENVS, 3, 1), make_rollouts([[5], [3], [7]], 1)[0])
 
 
-def test_steps_that_broke_the_simulation_are_never_drawn_nor_joined() -> None:
-    part = chunk(np.zeros((LENGTH, ENVS), int), np.arange(LENGTH)[:, None].repeat(ENVS, axis=1))
+def test_sample_pairs_never_draws_or_crosses_broken_steps() -> None:
+    part = make_rollout(
+        np.zeros((LENGTH, ENVS), int), np.arange(LENGTH)[:, None].repeat(ENVS, axis=1)
+    )
     broken = np.zeros((LENGTH, ENVS), bool)
     broken[2, 0] = broken[0, 1] = True
     broken[:, 2] = [False, True, True, False]
-    buffer = insert(replay.empty(SLOTS, ENVS, 3, 1), part._replace(broken=jnp.asarray(broken)))
-    batch = sample(buffer, index_of(buffer), jax.random.key(0), batch=2048, discount=0.5)
+    replay = insert(empty_replay(SLOTS, ENVS, 3, 1), part._replace(broken=jnp.asarray(broken)))
+    batch = sample(replay, index(replay), jax.random.key(0), batch=2048, discount=0.5)
     pairs = {
         (int(now[0]), int(now[2]), int(later[2]))
         for now, later in zip(batch.observation, batch.future, strict=True)
@@ -156,11 +167,13 @@ def test_steps_that_broke_the_simulation_are_never_drawn_nor_joined() -> None:
     } | {(2, 0, 0), (2, 3, 3)}  # fmt: skip
 
 
-def test_an_environment_that_only_broke_is_never_drawn() -> None:
-    part = chunk(np.zeros((LENGTH, ENVS), int), np.arange(LENGTH)[:, None].repeat(ENVS, axis=1))
+def test_sample_pairs_never_draws_from_a_broken_environment() -> None:
+    part = make_rollout(
+        np.zeros((LENGTH, ENVS), int), np.arange(LENGTH)[:, None].repeat(ENVS, axis=1)
+    )
     broken = jnp.zeros((LENGTH, ENVS), bool).at[:, 1].set(True)
-    buffer = insert(replay.empty(SLOTS, ENVS, 3, 1), part._replace(broken=broken))
-    batch = sample(buffer, index_of(buffer), jax.random.key(0), batch=2048, discount=0.5)
+    replay = insert(empty_replay(SLOTS, ENVS, 3, 1), part._replace(broken=broken))
+    batch = sample(replay, index(replay), jax.random.key(0), batch=2048, discount=0.5)
     drawn, times = np.unique(np.asarray(batch.observation)[:, [0, 2]], axis=0, return_counts=True)
     assert {env for env, _ in drawn} == {0, 2}
     assert len(drawn) == 2 * LENGTH

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from falling import FallingReacher
 
-from teachers.simulation.rollout import random_policy, reset, rollout
+from teachers.simulation.rollout import evaluation_starts, random_policy, reset, rollout
 from teachers.tasks.reacher import Reacher
+from teachers.tasks.registry import get_task
 
 ENVS = 6
 
@@ -132,3 +133,15 @@ for seed in range(6):
 def test_rollout_of_humanoids_on_several_cores_does_not_deadlock() -> None:
     # XLA's thread pool had them wait for each other for ever: see the flags in teachers/tasks/base.py.
     subprocess.run([sys.executable, "-c", STANDSTILL], timeout=400, check=True)
+
+
+def test_evaluation_starts_differ_with_the_seed() -> None:
+    task = get_task("reacher")
+    goals = [np.asarray(evaluation_starts(task, 8, seed).goal) for seed in (0, 1)]
+    assert not np.allclose(*goals)
+
+
+def test_evaluation_starts_have_goals_of_the_evaluation_set() -> None:
+    task = get_task("point_u_maze")
+    goals = np.asarray(evaluation_starts(task, 64, 0).goal)
+    assert (goals[:, 1] < -0.5).all()  # the far corridor

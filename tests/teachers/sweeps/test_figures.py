@@ -1,11 +1,21 @@
 import imageio.v3 as imageio
-import numpy as np
 
-from teachers.runs.learning_curve import plot_learning_curve
+from teachers.sweeps.figures import plot_sweep
 
 
-def test_the_curve_is_a_picture_with_something_on_it(teacher_run, tmp_path) -> None:
-    plot_learning_curve(teacher_run, tmp_path / "curve.png")
-    picture = imageio.imread(tmp_path / "curve.png")
-    assert picture.shape[1] > 500
-    assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 20
+def test_plot_sweep_draws_actor_against_critic(tmp_path) -> None:
+    row = {"task": "reacher", "cell": "x", "varied": {}, "batch": 8, "parameters": 1}
+    rows = [
+        {
+            **row,
+            "actor_depth": a,
+            "critic_depth": c,
+            "time_at_goal": 0.1,
+            "time_at_goal_ci95": (0, 0.2),
+        }
+        for a in (4, 8)
+        for c in (4, 8)
+    ]
+    for figure in ("actor_critic", "batch"):
+        plot_sweep(rows, figure, tmp_path / f"{figure}.png")
+        assert imageio.imread(tmp_path / f"{figure}.png").std() > 5

@@ -1,0 +1,102 @@
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from teachers import teacher_config
+from teachers.crl.evaluator import Evaluator
+from teachers.crl.training_run import (
+    Evaluation,
+    RunRecorder,
+    Standing,
+    TrainingRun,
+    standing_at_checkpoint,
+)
+from teachers.runs.checkpoint_writer import CheckpointWriter
+from teachers.runs.metadata import Metadata
+from teachers.tasks.registry import get_task
+
+
+class NewestRun(TrainingRun):
+    def describe(self, params, metrics):
+        common = {name: {} for name in ("networks", "config", "lineage", "versions")}
+        return Metadata(kind="teacher", task="reacher", metrics=metrics, **common)
+
+    def require_resumable(self) -> None:
+        pass
+
+
+class BestRun(NewestRun):
+    result: ClassVar = "best"
+
+
+@pytest.fixture
+def record(tmp_path):
+    """Starts to record a run of a class, by default from its beginning."""
+    with CheckpointWriter(tmp_path) as writer:
+
+        def record(kind, standing=None):
+            run = kind(epath.Path(tmp_path), teacher_config("reacher"))
+            evaluator = Evaluator(get_task("reacher"), lambda *_: None)  # measures without playing
+            standing = standing or Standing({})
+            return RunRecorder(run, standing, evaluator, None, writer, with_replay=True)
+
+        yield record
+
+
+def log(recorder, step, steps_at_goal):
+    """Logs an evaluation of one episode of ten steps, some of them at the goal; the parameters are the step."""
+    distance = np.where(np.arange(10) < steps_at_goal, 0.0, 1.0)[:, None]
+    evaluation = Evaluation([distance], jnp.full((), step))
+    recorder.log(step, {"critic_loss": float(step)}, evaluation)
+
+
+def test_make_result_is_of_the_newest_parameters(record) -> None:
+    recorder = record(NewestRun)
+    log(recorder, 40, steps_at_goal=5)
+    log(recorder, 80, steps_at_goal=2)
+    recorder.log(120, {"critic_loss": 120.0}, None)
+    result = recorder.make_result(120, jnp.full((), 120))
+    assert result.params == 120
+    metrics = result.metadata.metrics
+    assert (metrics["steps"], metrics["evaluated_at"], metrics["critic_loss"]) == (120, 80, 120.0)
+    assert metrics["time_at_goal"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("at_goal", "best"), [((5, 2, 3), 40), ((2, 5, 5), 120), ((2, 5, 4), 80)])
+def test_make_result_is_of_the_best_parameters_the_later_of_equals(record, at_goal, best) -> None:
+    recorder = record(BestRun)
+    for step, steps_at_goal in zip((40, 80, 120), at_goal, strict=True):
+        log(recorder, step, steps_at_goal)
+    result = recorder.make_result(120, jnp.full((), 120))
+    assert result.params == best
+    metrics = result.metadata.metrics
+    assert (metrics["steps"], metrics["critic_loss"]) == (best, float(best))
+    assert metrics["trained_steps"] == 120
+    assert "evaluated_at" not in metrics
+
+
+def test_make_result_is_of_the_newest_parameters_before_the_first_evaluation(record) -> None:
+    recorder = record(BestRun)
+    recorder.log(40, {"critic_loss": 1.0}, None)
+    result = recorder.make_result(40, jnp.full((), 40))
+    assert result.params == 40
+    standing = standing_at_checkpoint(recorder.run, result.params, result.metadata.metrics)
+    assert standing.best is None
+    assert standing.metrics == {"seconds": result.metadata.metrics["seconds"]}
+
+
+def test_standing_at_checkpoint_goes_on_with_the_best(record) -> None:
+    recorder = record(BestRun)
+    log(recorder, 40, steps_at_goal=5)
+    before = recorder.make_result(40, jnp.full((), 40))
+    standing = standing_at_checkpoint(recorder.run, before.params, before.metadata.metrics)
+    recorder = record(BestRun, standing)
+    log(recorder, 80, steps_at_goal=4)
+    after = recorder.make_result(80, jnp.full((), 80))
+    assert after.params == 40
+    assert after.metadata.metrics["seconds"] >= before.metadata.metrics["seconds"]
+    clock = {"trained_steps": 80, "seconds": after.metadata.metrics["seconds"]}
+    assert after.metadata.metrics == {**before.metadata.metrics, **clock}

@@ -1,0 +1,18 @@
+import pytest
+
+from teachers import InputError, teacher_config
+
+
+def test_preset_paper_has_the_published_settings() -> None:
+    config = teacher_config("ant_u4_maze", preset="paper")
+    assert (config.actor.depth, config.phi.width, config.embedding) == (64, 256, 64)
+    assert (config.rollout.environments, config.rollout.steps) == (512, 62)
+    assert (config.learning.batch, config.learning.gradient_steps) == (512, 800)
+    assert (config.learning.discount, config.learning.learning_rate) == (0.99, 3e-4)
+    changed = teacher_config("ant", overrides={"learning.batch": 256}, preset="paper")
+    assert changed.learning.batch == 256
+
+
+def test_preset_refuses_unknown_name() -> None:
+    with pytest.raises(InputError, match="unknown preset 'papr'; choose from paper"):
+        teacher_config("ant", preset="papr")
