@@ -14,30 +14,32 @@ from jaxtyping import Array, Float, Key
 from teachers.tasks.base import Task
 from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
 from teachers.tasks.maze import BIG, HARDEST, PUSH, U4, U5, Maze, U
-from teachers.tasks.modelling import add_motor
-from teachers.tasks.walking import TRAINING
+from teachers.tasks.modelling import (
+    BODY_COLOUR,
+    LIMB_COLOUR,
+    MOVABLE_COLOUR,
+    PAIRS_ONLY,
+    add_floor,
+    add_motor,
+)
+from teachers.tasks.walking import TRAINING, is_outside
 
-TORSO = 0.25  # radius, m
-LIMB = 0.08  # radius, m
-UPPER, SHIN = 0.2 * 2**0.5, 0.4 * 2**0.5  # m
+TORSO_RADIUS = 0.25  # m
+LIMB_RADIUS = 0.08  # m
+UPPER_LENGTH, SHIN_LENGTH = 0.2 * 2**0.5, 0.4 * 2**0.5  # m
 DENSITY = 5.0  # kg/m^3
-# Half of the published 150 N m, at which 10 ms Euler steps bounce an ant that acts at random above its healthy height
-# every 45 steps; at half, every 400, and it gets farther.
+# Half of the published 150 N m. With the published torque and Euler steps of 10 ms, random actions make the ant bounce
+# above its healthy height every 45 steps; with half of it every 400 steps, and the ant moves farther.
 TORQUE = 75.0  # N m
 CELL = 4.0  # m
 FEET = tuple(f"foot_{i}" for i in range(4))
-SOLID = (
-    "torso",
-    *FEET,
-)  # what touches walls and other bodies; the floor is touched by the feet alone
-SOLVER = (2, 4)
+# The geoms that touch walls and movable bodies. Only the feet touch the floor.
+COLLIDING = ("torso", *FEET)
+SOLVER_ITERATIONS = (2, 4)  # of the solver and of its line search
 MAX_WALL_CONTACTS = 8
-STANDING = (0.0, 0.0, 0.55, 1.0, 0.0, 0.0, 0.0, *(0.0, 1.0) * 4)  # qpos
-HEALTHY = (0.2, 1.0)  # m
-BALL = 0.5  # radius, m
-BODY_COLOUR = [0.25, 0.42, 0.68, 1]
-LIMB_COLOUR = [0.38, 0.55, 0.78, 1]
-MOVABLE_COLOUR = [0.85, 0.55, 0.25, 1]
+STANDING_POSE = (0.0, 0.0, 0.55, 1.0, 0.0, 0.0, 0.0, *(0.0, 1.0) * 4)  # qpos
+HEALTHY_HEIGHT = (0.2, 1.0)  # m; beyond it the episode ends
+BALL_RADIUS = 0.5  # m
 FIELDS: tuple[Field, ...] = (
     Field("position", 2, "m", "x and y of the torso"),
     Field("height", 1, "m", "height of the torso", 0.5),
@@ -51,7 +53,7 @@ GOAL: tuple[Field, ...] = (Field("position", 2, "m", "x and y where the torso sh
 
 
 class Ant(Task):
-    """Walks on open ground; other ant tasks add to it."""
+    """The ant on open ground, from which the other ant tasks are derived."""
 
     name = "ant"
     summary = "A quadruped walks to a point 10 m away, in any direction."
@@ -75,7 +77,7 @@ class Ant(Task):
     success_radius = 0.5
     training = TRAINING
     camera = Camera(lookat=(0.0, 0.0, 0.0), distance=28.0, elevation=-60.0)
-    floor = 20.0  # half-width in pictures, m
+    floor_half_width = 20.0  # m, in pictures
 
     def build(self) -> mujoco.MjSpec:
         spec = mujoco.MjSpec()
@@ -83,31 +85,24 @@ class Ant(Task):
         option.timestep = 0.01
         # Armature dominates the joints' inertia, so that damping needs no implicit integration.
         option.disableflags = mujoco.mjtDisableBit.mjDSBL_EULERDAMP
-        option.iterations, option.ls_iterations = SOLVER
-        spec.worldbody.add_geom(
-            name="floor",
-            type=mujoco.mjtGeom.mjGEOM_PLANE,
-            size=[self.floor, self.floor, 1],
-            rgba=[0.86, 0.87, 0.88, 1],
-            contype=0,
-            conaffinity=0,
-        )
+        option.iterations, option.ls_iterations = SOLVER_ITERATIONS
+        add_floor(spec, self.floor_half_width)
         _add_ant(spec)
         for foot in FEET:
             spec.add_pair(geomname1="floor", geomname2=foot, condim=3, friction=[1.0, 1.0, 0, 0, 0])
-        self.furnish(spec)
+        self.add_objects(spec)
         return spec
 
-    def furnish(self, spec: mujoco.MjSpec) -> None:
-        """Adds what else is in the world."""
+    def add_objects(self, spec: mujoco.MjSpec) -> None:
+        """Adds walls and movable bodies; by default there are none."""
 
     def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
-        return noisy(key, jnp.array(STANDING), self.model.nv)
+        return sample_near_pose(key, jnp.array(STANDING_POSE), self.model.nv)
 
     def sample_goal(
         self, key: Key[Array, ""], observation: Float[Array, "obs"], goal_set: GoalSet
     ) -> Float[Array, "goal"]:
-        return on_circle(key, 10.0)
+        return sample_on_circle(key, 10.0)
 
     def observe(self, data: Any) -> Any:
         return namespace(data.qpos).concatenate([data.qpos[:15], data.qvel[:14]])
@@ -116,21 +111,20 @@ class Ant(Task):
         return observation[..., :2]
 
     def terminated(self, observation: Any) -> Any:
-        height = observation[..., 2]
-        return (height < HEALTHY[0]) | (height > HEALTHY[1])
+        return is_outside(observation[..., 2], HEALTHY_HEIGHT)
 
     def goal_position(self, goal: Any) -> tuple[float, float, float]:
-        return (float(goal[0]), float(goal[1]), STANDING[2])
+        return (float(goal[0]), float(goal[1]), STANDING_POSE[2])
 
 
 class AntMaze(Ant):
-    """An ant in a maze; subclasses name the layout."""
+    """The ant in a maze; subclasses declare the layout."""
 
     maze: Maze
     goal_sets: ClassVar[tuple[GoalSet, ...]] = ("train", "eval")
 
-    def furnish(self, spec: mujoco.MjSpec) -> None:
-        self.maze.add_walls(spec, height=1.0, touched_by=SOLID, most=MAX_WALL_CONTACTS)
+    def add_objects(self, spec: mujoco.MjSpec) -> None:
+        self.maze.add_walls(spec, height=1.0, touched_by=COLLIDING, max_contacts=MAX_WALL_CONTACTS)
 
     def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
         qpos, qvel = super().sample_state(key)
@@ -143,7 +137,7 @@ class AntMaze(Ant):
 
 
 class AntUMaze(AntMaze):
-    """The U-shaped maze."""
+    """The ant in the U-shaped maze."""
 
     name = "ant_u_maze"
     summary = "A quadruped walks round the bend of a U-shaped corridor."
@@ -152,7 +146,7 @@ class AntUMaze(AntMaze):
 
 
 class AntU4Maze(AntMaze):
-    """A U with a longer way."""
+    """The ant in a U with longer arms."""
 
     name = "ant_u4_maze"
     summary = "A quadruped walks round a U-shaped corridor of 11 cells."
@@ -161,7 +155,7 @@ class AntU4Maze(AntMaze):
 
 
 class AntU5Maze(AntMaze):
-    """The longest U."""
+    """The ant in the longest U."""
 
     name = "ant_u5_maze"
     summary = "A quadruped walks round a U-shaped corridor of 17 cells."
@@ -170,7 +164,7 @@ class AntU5Maze(AntMaze):
 
 
 class AntBigMaze(AntMaze):
-    """The big maze."""
+    """The ant in the big maze."""
 
     name = "ant_big_maze"
     summary = "A quadruped finds its way through a maze of 8 x 8 cells."
@@ -179,7 +173,7 @@ class AntBigMaze(AntMaze):
 
 
 class AntHardestMaze(AntMaze):
-    """The hardest maze."""
+    """The ant in the hardest maze."""
 
     name = "ant_hardest_maze"
     summary = "A quadruped finds its way through a maze of 12 x 9 cells."
@@ -188,50 +182,49 @@ class AntHardestMaze(AntMaze):
 
 
 class AntBall(Ant):
-    """Moves a ball, which slides on the floor instead of rolling: that needs no contact between the two."""
+    """The ant and a ball, which slides instead of rolling: that needs no contact between ball and floor."""
 
     name = "ant_ball"
     summary = "A quadruped brings a ball to a point 5 m away."
     observation = (*FIELDS, Field("ball", 2, "m", "x and y of the ball"))
     goal = (Field("ball", 2, "m", "x and y where the ball should be"),)
     camera = Camera(lookat=(0.0, 0.0, 0.0), distance=15.0, elevation=-60.0)
-    floor = 10.0
+    floor_half_width = 10.0
 
-    def furnish(self, spec: mujoco.MjSpec) -> None:
-        ball = spec.worldbody.add_body(name="ball", pos=[0, 0, BALL])
+    def add_objects(self, spec: mujoco.MjSpec) -> None:
+        ball = spec.worldbody.add_body(name="ball", pos=[0, 0, BALL_RADIUS])
         _add_slides(ball, "ball", damping=0.3)
         ball.add_geom(
             name="ball",
             type=mujoco.mjtGeom.mjGEOM_SPHERE,
-            size=[BALL, 0, 0],
+            size=[BALL_RADIUS, 0, 0],
             mass=0.5,
             rgba=MOVABLE_COLOUR,
-            contype=0,
-            conaffinity=0,
+            **PAIRS_ONLY,
         )
-        for geom in SOLID:
+        for geom in COLLIDING:
             spec.add_pair(geomname1=geom, geomname2="ball", condim=1)
 
     def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
         key, distance_key, angle_key = jax.random.split(key, 3)
         qpos, qvel = super().sample_state(key)
         distance = jax.random.uniform(distance_key, minval=1.5, maxval=2.5)
-        return jnp.concatenate([qpos, on_circle(angle_key, distance)]), qvel
+        return jnp.concatenate([qpos, sample_on_circle(angle_key, distance)]), qvel
 
     def sample_goal(
         self, key: Key[Array, ""], observation: Float[Array, "obs"], goal_set: GoalSet
     ) -> Float[Array, "goal"]:
-        return on_circle(key, 5.0)
+        return sample_on_circle(key, 5.0)
 
     def observe(self, data: Any) -> Any:
-        return _with_movable(data)
+        return _observe_with_movable(data)
 
     def achieved_goal(self, observation: Any) -> Any:
         return observation[..., 29:31]
 
 
 class AntPush(AntMaze):
-    """Pushes a block out of the way; pushed the wrong way, it shuts the goal off."""
+    """The ant and a block in its way; if it is pushed in the wrong direction, it closes off the goal."""
 
     name = "ant_push"
     summary = "A quadruped pushes a block aside to get to the chamber behind it."
@@ -240,11 +233,11 @@ class AntPush(AntMaze):
     observation = (*FIELDS, Field("block", 2, "m", "x and y of the block"))
     goal_sets = ("train",)
 
-    def furnish(self, spec: mujoco.MjSpec) -> None:
+    def add_objects(self, spec: mujoco.MjSpec) -> None:
         half, corner = CELL / 2 - 0.1, 0.3
         block = spec.worldbody.add_body(name="block", pos=[0, 0, half / 2])
         _add_slides(block, "block", damping=2.0)
-        look = {"rgba": MOVABLE_COLOUR, "contype": 0, "conaffinity": 0}
+        look = {"rgba": MOVABLE_COLOUR, **PAIRS_ONLY}
         block.add_geom(
             name="block",
             type=mujoco.mjtGeom.mjGEOM_BOX,
@@ -252,7 +245,7 @@ class AntPush(AntMaze):
             mass=1.0,
             **look,
         )
-        # Walls stop the block at these spheres within its corners: far cheaper than two boxes.
+        # Walls touch these spheres in the corners of the block: much cheaper than contacts between two boxes.
         corners = [f"block_corner_{i}" for i in range(4)]
         for name, x, y in zip(corners, (-1, -1, 1, 1), (-1, 1, -1, 1), strict=True):
             inset = half - corner
@@ -264,10 +257,10 @@ class AntPush(AntMaze):
                 mass=0,
                 **look,
             )
-        for geom in SOLID:
+        for geom in COLLIDING:
             spec.add_pair(geomname1=geom, geomname2="block", condim=1)
         self.maze.add_walls(
-            spec, height=1.0, touched_by=(*SOLID, *corners), most=MAX_WALL_CONTACTS + 4
+            spec, height=1.0, touched_by=(*COLLIDING, *corners), max_contacts=MAX_WALL_CONTACTS + 4
         )
 
     def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
@@ -275,10 +268,10 @@ class AntPush(AntMaze):
         return jnp.concatenate([qpos, jnp.asarray(self.maze.cells("B")[0])]), qvel
 
     def observe(self, data: Any) -> Any:
-        return _with_movable(data)
+        return _observe_with_movable(data)
 
 
-def _with_movable(data: Any) -> Any:
+def _observe_with_movable(data: Any) -> Any:
     # The movable's two slides come after the ant's coordinates.
     return namespace(data.qpos).concatenate([data.qpos[:15], data.qvel[:14], data.qpos[15:17]])
 
@@ -296,30 +289,42 @@ def _add_slides(body: Any, name: str, damping: float) -> None:
 def _add_ant(spec: mujoco.MjSpec) -> None:
     capsule, sphere = mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_SPHERE
     hinge = mujoco.mjtJoint.mjJNT_HINGE
-    look = {"density": DENSITY, "contype": 0, "conaffinity": 0}
-    torso = spec.worldbody.add_body(name="torso", pos=STANDING[:3])
+    look = {"density": DENSITY, **PAIRS_ONLY}
+    torso = spec.worldbody.add_body(name="torso", pos=STANDING_POSE[:3])
     torso.add_freejoint(name="root")
-    torso.add_geom(name="torso", type=sphere, size=[TORSO, 0, 0], rgba=BODY_COLOUR, **look)
+    torso.add_geom(name="torso", type=sphere, size=[TORSO_RADIUS, 0, 0], rgba=BODY_COLOUR, **look)
     for i in range(4):
         turn = np.pi / 4 + i * np.pi / 2
         hip = torso.add_body(name=f"hip_{i}", quat=[np.cos(turn / 2), 0, 0, np.sin(turn / 2)])
         hip.add_geom(
-            type=capsule, fromto=[0, 0, 0, UPPER, 0, 0], size=[LIMB, 0, 0], rgba=LIMB_COLOUR, **look
+            type=capsule,
+            fromto=[0, 0, 0, UPPER_LENGTH, 0, 0],
+            size=[LIMB_RADIUS, 0, 0],
+            rgba=LIMB_COLOUR,
+            **look,
         )
-        leg = hip.add_body(name=f"leg_{i}", pos=[UPPER, 0, 0])
+        leg = hip.add_body(name=f"leg_{i}", pos=[UPPER_LENGTH, 0, 0])
         leg.add_geom(
-            type=capsule, fromto=[0, 0, 0, UPPER, 0, 0], size=[LIMB, 0, 0], rgba=BODY_COLOUR, **look
+            type=capsule,
+            fromto=[0, 0, 0, UPPER_LENGTH, 0, 0],
+            size=[LIMB_RADIUS, 0, 0],
+            rgba=BODY_COLOUR,
+            **look,
         )
-        shin = leg.add_body(name=f"shin_{i}", pos=[UPPER, 0, 0])
+        shin = leg.add_body(name=f"shin_{i}", pos=[UPPER_LENGTH, 0, 0])
         shin.add_geom(
-            type=capsule, fromto=[0, 0, 0, SHIN, 0, 0], size=[LIMB, 0, 0], rgba=LIMB_COLOUR, **look
+            type=capsule,
+            fromto=[0, 0, 0, SHIN_LENGTH, 0, 0],
+            size=[LIMB_RADIUS, 0, 0],
+            rgba=LIMB_COLOUR,
+            **look,
         )
-        # Without mass: it lies inside the shin's end, and is what touches.
+        # The geom that touches. It has no mass, because it lies inside the end of the shin.
         shin.add_geom(
             name=FEET[i],
             type=sphere,
-            pos=[SHIN, 0, 0],
-            size=[LIMB, 0, 0],
+            pos=[SHIN_LENGTH, 0, 0],
+            size=[LIMB_RADIUS, 0, 0],
             rgba=LIMB_COLOUR,
             **look | {"density": 0},
         )
@@ -339,10 +344,13 @@ def _add_ant(spec: mujoco.MjSpec) -> None:
             add_motor(spec, f"{joint}_{i}", TORQUE)
 
 
-def noisy(
+def sample_near_pose(
     key: Key[Array, ""], qpos: Float[Array, "nq"], velocities: int
 ) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
-    """A start near the standing pose: joints and orientation within 0.1, velocities of 0.1."""
+    """Returns a start near the pose `qpos`.
+
+    Joint angles (rad) and the quaternion's numbers are within 0.1 of it; velocities have a standard deviation of 0.1.
+    """
     position_key, velocity_key = jax.random.split(key)
     noise = jax.random.uniform(position_key, (12,), minval=-0.1, maxval=0.1)
     qpos = qpos.at[3:15].add(noise)
@@ -351,7 +359,7 @@ def noisy(
     return qpos, qvel
 
 
-def on_circle(key: Key[Array, ""], radius: float | Float[Array, ""]) -> Float[Array, "2"]:
-    """A point on the circle of this radius (m) around the origin."""
+def sample_on_circle(key: Key[Array, ""], radius: float | Float[Array, ""]) -> Float[Array, "2"]:
+    """Returns a point on the circle of this radius (m) around the origin."""
     angle = jax.random.uniform(key, minval=-jnp.pi, maxval=jnp.pi)
     return radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])

@@ -1,8 +1,8 @@
 """A seven-joint arm with a two-finger gripper, on a table: reaching, pushing, moving between bins, grasping.
 
 Proportions, joint and force limits are those of a Franka Panda; all geoms are primitives. x points away from the
-base, the table is z = 0. An action sets the targets of joints 1, 2, 4 and 6 within the front part of the
-workspace; joints 3, 5 and 7 are held. The controller makes up for gravity on the arm, as the Panda's own does.
+base, the table is at z = 0. An action sets the targets of joints 1, 2, 4 and 6 within the front part of the
+workspace; joints 3, 5 and 7 keep their angles. The controller compensates gravity on the arm, as the Panda's does.
 """
 
 import itertools
@@ -15,22 +15,21 @@ from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import Task
 from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
+from teachers.tasks.modelling import BODY_COLOUR, MOVABLE_COLOUR, PAIRS_ONLY, WALL_COLOUR, add_floor
 
-SOLVER = (4, 6)
-HELD = {3: 0.0, 5: 0.0, 7: 0.0}  # rad
-START = {1: 0.0, 2: 0.45, 4: -1.9, 6: 2.35}  # rad: the hand points down, in front of the base
-OPEN = 0.04  # travel of each finger, m
-CUBE = 0.025  # half its edge, m
+SOLVER_ITERATIONS = (4, 6)  # of the solver and of its line search
+FIXED_ANGLES = {3: 0.0, 5: 0.0, 7: 0.0}  # rad, by joint
+START_ANGLES = {1: 0.0, 2: 0.45, 4: -1.9, 6: 2.35}  # rad: the hand points down before the base
+FINGER_TRAVEL = 0.04  # of each finger, m
+CUBE_HALF_EDGE = 0.025  # m
 CUBE_MASS = 0.1  # kg
-TIP = 0.01  # radius of the spheres that are the fingers' pads, m
+TIP_RADIUS = 0.01  # of the spheres that are the fingers' pads, m
 WALL = (0.005, 0.05)  # half thickness and height of the bins' walls, m
-BODY_COLOUR = [0.92, 0.93, 0.95, 1]
-LIMB_COLOUR = [0.25, 0.42, 0.68, 1]
-CUBE_COLOUR = [0.85, 0.55, 0.25, 1]
+BASE_COLOUR = [0.92, 0.93, 0.95, 1]
 
 
 class Joint(NamedTuple):
-    """A joint of the arm, in a frame that is aligned with the world's when all angles are zero."""
+    """A joint of the arm, in a frame that is aligned with the world where all angles are zero."""
 
     anchor: tuple[float, float, float]  # in its body's frame, m
     axis: tuple[int, int, int]
@@ -40,11 +39,14 @@ class Joint(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A body with its joints. Two joints share one where their axes meet or nearly do: shorter chains compile faster."""
+    """A body with its joints.
 
-    offset: tuple[float, float, float]  # from the link before, m
+    Two joints whose axes nearly intersect share a body, because shorter chains compile faster.
+    """
+
+    offset: tuple[float, float, float]  # from the previous link, m
     joints: tuple[Joint, ...]
-    ends: tuple[tuple[float, float, float], ...]  # the corners of what is seen of it, m
+    ends: tuple[tuple[float, float, float], ...]  # the corners of its capsules, m
     mass: float  # kg
 
 
@@ -84,21 +86,23 @@ LINKS = (
     ),
 )
 JOINTS = tuple(joint for link in LINKS for joint in link.joints)
-DRIVEN = {i: joint.target for i, joint in enumerate(JOINTS) if joint.target}
-HAND = 0.107  # from joint 7 down to the hand, m
-FINGER = 0.1034  # from the hand down to the point between the fingertips, m
-POSE = tuple({**HELD, **START}[i + 1] for i in range(7))
+DRIVEN_JOINTS = {i: joint.target for i, joint in enumerate(JOINTS) if joint.target}
+HAND_OFFSET = 0.107  # from joint 7 down to the hand, m
+FINGER_LENGTH = 0.1034  # from the hand down to the point between the fingertips, m
+START_POSE = tuple({**FIXED_ANGLES, **START_ANGLES}[i + 1] for i in range(7))
 
 
 class Arm(Task):
-    """The arm over an empty table; subclasses add what it handles."""
+    """The arm over an empty table; subclasses add objects."""
 
     action = (
         *(
             Field(f"joint_{i + 1}", 1, "rad", f"target of joint {i + 1}", 1.0, *span)
-            for i, span in DRIVEN.items()
+            for i, span in DRIVEN_JOINTS.items()
         ),
-        Field("grip", 1, "m", "target of each finger's opening; +1 is closed", 1.0, OPEN, 0.0),
+        Field(
+            "grip", 1, "m", "target of each finger's opening; +1 is closed", 1.0, FINGER_TRAVEL, 0.0
+        ),
     )
     substeps = 10
     success_radius = 0.1
@@ -109,44 +113,37 @@ class Arm(Task):
     def build(self) -> mujoco.MjSpec:
         spec = mujoco.MjSpec()
         spec.option.timestep = 0.005
-        spec.option.iterations, spec.option.ls_iterations = SOLVER
+        spec.option.iterations, spec.option.ls_iterations = SOLVER_ITERATIONS
         spec.compiler.degree = False
-        spec.worldbody.add_geom(
-            name="table",
-            type=mujoco.mjtGeom.mjGEOM_PLANE,
-            size=[1.2, 1.2, 1],
-            rgba=[0.86, 0.87, 0.88, 1],
-            contype=0,
-            conaffinity=0,
-        )
+        add_floor(spec, 1.2, name="table")
         _add_arm(spec)
-        self.furnish(spec)
+        self.add_objects(spec)
         return spec
 
-    def furnish(self, spec: mujoco.MjSpec) -> None:
-        """Adds what lies on the table, and what touches what."""
+    def add_objects(self, spec: mujoco.MjSpec) -> None:
+        """Adds objects on the table, and the contact pairs."""
 
     def control(self, action: Any) -> Any:
         xp = namespace(action)
         action = xp.clip(action, -1.0, 1.0)
         low, high = self.action_limits
         target = low + (action + 1.0) / 2.0 * (high - low)
-        joints = [xp.full(action.shape[:-1], value, dtype=action.dtype) for value in POSE]
-        for place, i in enumerate(DRIVEN):
+        joints = [xp.full(action.shape[:-1], value, dtype=action.dtype) for value in START_POSE]
+        for place, i in enumerate(DRIVEN_JOINTS):
             joints[i] = target[..., place]
         return xp.stack([*joints, target[..., -1], target[..., -1]], axis=-1)
 
     def hand(self, data: Any) -> tuple[Any, Any]:
-        """Position (m) and velocity (m/s) of the point between the fingertips."""
-        # From the joints' axes: for a chain this long, `cvel` takes much longer to compile.
+        """Returns position (m) and velocity (m/s) of the point between the fingertips."""
+        # From the joints' axes, because `cvel` takes much longer to compile for a chain of this length.
         xp = namespace(data.qpos)
-        place = data.site_xpos[0]
-        by_joint = xp.cross(data.xaxis[:7], place - data.xanchor[:7])
-        return place, data.qvel[:7] @ by_joint
+        position = data.site_xpos[0]
+        jacobian = xp.cross(data.xaxis[:7], position - data.xanchor[:7])
+        return position, data.qvel[:7] @ jacobian
 
     def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
         noise = jax.random.uniform(key, (7,), minval=-0.05, maxval=0.05)
-        qpos = jnp.concatenate([jnp.array(POSE) + noise, jnp.full(2, OPEN)])
+        qpos = jnp.concatenate([jnp.array(START_POSE) + noise, jnp.full(2, FINGER_TRAVEL)])
         return qpos, jnp.zeros(9)
 
 
@@ -159,7 +156,7 @@ def _arm_fields() -> tuple[Field, ...]:
 
 
 class ArmReach(Arm):
-    """Touches nothing; the gripper moves along."""
+    """The arm without objects or contacts."""
 
     name = "arm_reach"
     summary = "A seven-joint arm brings its hand to a point of a box of 40 cm."
@@ -184,7 +181,7 @@ CUBE_FIELD = Field("cube", 3, "m", "x, y and z of the cube", 0.3)
 
 
 class ArmCube(Arm):
-    """The arm and a cube; subclasses say where the cube starts and where it should go."""
+    """The arm and a cube; subclasses declare where the cube starts and where its goals are."""
 
     observation = (
         CUBE_FIELD,
@@ -199,17 +196,16 @@ class ArmCube(Arm):
     goal_centre = (0.5, 0.1)  # m
     goal_spread = 0.1  # half-width of the square of goals, m
 
-    def furnish(self, spec: mujoco.MjSpec) -> None:
-        cube = spec.worldbody.add_body(name="cube", pos=[*self.cube_centre, CUBE])
+    def add_objects(self, spec: mujoco.MjSpec) -> None:
+        cube = spec.worldbody.add_body(name="cube", pos=[*self.cube_centre, CUBE_HALF_EDGE])
         cube.add_freejoint(name="cube")
         cube.add_geom(
             name="cube",
             type=mujoco.mjtGeom.mjGEOM_BOX,
-            size=[CUBE, CUBE, CUBE],
+            size=[CUBE_HALF_EDGE, CUBE_HALF_EDGE, CUBE_HALF_EDGE],
             mass=CUBE_MASS,
-            rgba=CUBE_COLOUR,
-            contype=0,
-            conaffinity=0,
+            rgba=MOVABLE_COLOUR,
+            **PAIRS_ONLY,
         )
         grip = {"condim": 3, "friction": [1.0, 1.0, 0, 0, 0]}
         spec.add_pair(geomname1="table", geomname2="cube", condim=3, friction=[0.6, 0.6, 0, 0, 0])
@@ -225,14 +221,14 @@ class ArmCube(Arm):
             cube_key, (2,), minval=-self.cube_spread, maxval=self.cube_spread
         )
         place = jnp.array(self.cube_centre) + offset
-        cube = jnp.concatenate([place, jnp.array([CUBE, 1.0, 0.0, 0.0, 0.0])])
+        cube = jnp.concatenate([place, jnp.array([CUBE_HALF_EDGE, 1.0, 0.0, 0.0, 0.0])])
         return jnp.concatenate([qpos, cube]), jnp.zeros(15)
 
     def sample_goal(
         self, key: Key[Array, ""], observation: Float[Array, "obs"], goal_set: GoalSet
     ) -> Float[Array, "goal"]:
         offset = jax.random.uniform(key, (2,), minval=-self.goal_spread, maxval=self.goal_spread)
-        return jnp.append(jnp.array(self.goal_centre) + offset, CUBE)
+        return jnp.append(jnp.array(self.goal_centre) + offset, CUBE_HALF_EDGE)
 
     def observe(self, data: Any) -> Any:
         xp = namespace(data.qpos)
@@ -244,7 +240,7 @@ class ArmCube(Arm):
 
 
 class ArmPushEasy(ArmCube):
-    """From one small square to the one beside it."""
+    """The arm and a cube with goals in the square beside its start."""
 
     name = "arm_push_easy"
     summary = "A seven-joint arm moves a cube from one square of 20 cm to the one beside it."
@@ -254,7 +250,7 @@ class ArmPushEasy(ArmCube):
 
 
 class ArmPushHard(ArmCube):
-    """Anywhere within a large square."""
+    """The arm and a cube with starts and goals in a large square."""
 
     name = "arm_push_hard"
     summary = "A seven-joint arm moves a cube from and to any place of a square of 50 cm."
@@ -264,7 +260,7 @@ class ArmPushHard(ArmCube):
 
 
 class ArmBinpickEasy(ArmCube):
-    """Two bins with a wall between them, over which the cube must be lifted."""
+    """The arm and two bins with a wall between them, over which the cube must be lifted."""
 
     name = "arm_binpick_easy"
     summary = "A seven-joint arm lifts a cube out of one bin into the middle of another."
@@ -272,19 +268,18 @@ class ArmBinpickEasy(ArmCube):
     cube_centre, cube_spread = (0.5, -0.19), 0.1
     goal_centre, goal_spread = (0.5, 0.19), 0.05
 
-    def furnish(self, spec: mujoco.MjSpec) -> None:
-        super().furnish(spec)
-        # Walls stop this sphere within the cube, not the cube itself: far cheaper than two boxes.
+    def add_objects(self, spec: mujoco.MjSpec) -> None:
+        super().add_objects(spec)
+        # Walls touch this sphere within the cube: much cheaper than contacts between two boxes.
         core = spec.body("cube").add_geom(
             name="core",
             type=mujoco.mjtGeom.mjGEOM_SPHERE,
-            size=[CUBE, 0, 0],
+            size=[CUBE_HALF_EDGE, 0, 0],
             mass=0,
-            rgba=CUBE_COLOUR,
-            contype=0,
-            conaffinity=0,
+            rgba=MOVABLE_COLOUR,
+            **PAIRS_ONLY,
         )
-        # Of 25 points that could touch, no more do at once than the cube's and fingers' eight of either kind.
+        # Of 25 possible contact points, at most eight of each kind (cube and fingers) touch at once.
         spec.add_numeric(name="max_contact_points", data=[8])
         thick, height = WALL
         x, half, far = self.cube_centre[0], 0.19, 0.38
@@ -296,16 +291,15 @@ class ArmBinpickEasy(ArmCube):
                 type=mujoco.mjtGeom.mjGEOM_BOX,
                 pos=[wall_x, wall_y, height / 2],
                 size=[half_x, half_y, height / 2],
-                rgba=[0.55, 0.57, 0.6, 1],
-                contype=0,
-                conaffinity=0,
+                rgba=WALL_COLOUR,
+                **PAIRS_ONLY,
             )
             for geom in (core.name, "left_tip", "right_tip"):
                 spec.add_pair(geomname1=geom, geomname2=f"wall_{number}", condim=1)
 
 
 class ArmBinpickHard(ArmBinpickEasy):
-    """Goals all over the other bin."""
+    """The arm and two bins with goals anywhere in the other bin."""
 
     name = "arm_binpick_hard"
     summary = "A seven-joint arm lifts a cube out of one bin to any place in another."
@@ -313,7 +307,7 @@ class ArmBinpickHard(ArmBinpickEasy):
 
 
 class ArmGrasp(ArmCube):
-    """The cube stays where it is and the fingers close in on it."""
+    """The arm and a cube that is to be taken between the fingers, at the place where it is."""
 
     name = "arm_grasp"
     hard_radius = None
@@ -334,11 +328,11 @@ class ArmGrasp(ArmCube):
     def sample_goal(
         self, key: Key[Array, ""], observation: Float[Array, "obs"], goal_set: GoalSet
     ) -> Float[Array, "goal"]:
-        # Joint 1 turns the fingers with the arm, so that they stand across the line from the base to the cube.
+        # Joint 1 turns the fingers with the arm, so that they are at right angles to the line from the base to the cube.
         cube = observation[:3]
         across = jnp.stack([-cube[1], cube[0]]) / jnp.linalg.norm(cube[:2])
-        reach = jnp.append((CUBE + TIP) * across, 0.0)
-        return jnp.concatenate([cube, cube + reach, cube - reach])
+        offset = jnp.append((CUBE_HALF_EDGE + TIP_RADIUS) * across, 0.0)
+        return jnp.concatenate([cube, cube + offset, cube - offset])
 
     def observe(self, data: Any) -> Any:
         tips = (self.model.geom(f"{side}_tip").id for side in ("left", "right"))
@@ -357,28 +351,28 @@ def _add_arm(spec: mujoco.MjSpec) -> None:
         mujoco.mjtGeom.mjGEOM_BOX,
         mujoco.mjtGeom.mjGEOM_SPHERE,
     )
-    look: dict[str, Any] = {"contype": 0, "conaffinity": 0}
+    look: dict[str, Any] = dict(PAIRS_ONLY)
     body = spec.worldbody
     body.add_geom(
-        type=capsule, fromto=[0, 0, 0.05, 0, 0, 0.25], size=[0.075, 0, 0], rgba=BODY_COLOUR, **look
+        type=capsule, fromto=[0, 0, 0.05, 0, 0, 0.25], size=[0.075, 0, 0], rgba=BASE_COLOUR, **look
     )
     number = 0
     for link in LINKS:
         body = body.add_body(pos=link.offset, gravcomp=1.0)
         for joint in link.joints:
             number += 1
-            strong = joint.torque > 50
+            is_strong = joint.torque > 50
             body.add_joint(
                 name=f"joint_{number}",
                 type=mujoco.mjtJoint.mjJNT_HINGE,
                 pos=joint.anchor,
                 axis=joint.axis,
                 range=joint.range,
-                armature=0.3 if strong else 0.1,
-                damping=[40.0 if strong else 8.0, 0, 0],
+                armature=0.3 if is_strong else 0.1,
+                damping=[40.0 if is_strong else 8.0, 0, 0],
             )
             _add_servo(
-                spec, f"joint_{number}", 400.0 if strong else 100.0, joint.torque, joint.range
+                spec, f"joint_{number}", 400.0 if is_strong else 100.0, joint.torque, joint.range
             )
         for start, end in itertools.pairwise(link.ends):
             body.add_geom(
@@ -386,53 +380,55 @@ def _add_arm(spec: mujoco.MjSpec) -> None:
                 fromto=[*start, *end],
                 size=[0.06 if number < 5 else 0.05, 0, 0],
                 mass=link.mass / (len(link.ends) - 1),
-                rgba=LIMB_COLOUR if number in (4, 7) else BODY_COLOUR,
+                rgba=BODY_COLOUR if number in (4, 7) else BASE_COLOUR,
                 **look,
             )
     body.add_geom(
         type=box,
-        pos=[0, 0, -HAND - 0.03],
+        pos=[0, 0, -HAND_OFFSET - 0.03],
         size=[0.02, 0.1, 0.025],
         mass=0.7,
-        rgba=BODY_COLOUR,
+        rgba=BASE_COLOUR,
         **look,
     )
-    body.add_site(name="hand", pos=[0, 0, -HAND - FINGER])
+    body.add_site(name="hand", pos=[0, 0, -HAND_OFFSET - FINGER_LENGTH])
     for side, sign in (("left", 1), ("right", -1)):
-        finger = body.add_body(name=f"{side}_finger", pos=[0, 0, -HAND - FINGER], gravcomp=1.0)
+        finger = body.add_body(
+            name=f"{side}_finger", pos=[0, 0, -HAND_OFFSET - FINGER_LENGTH], gravcomp=1.0
+        )
         finger.add_joint(
             name=f"{side}_finger",
             type=mujoco.mjtJoint.mjJNT_SLIDE,
             axis=[0, sign, 0],
-            range=[0, OPEN],
+            range=[0, FINGER_TRAVEL],
             armature=0.1,
             damping=[15.0, 0, 0],
         )
         finger.add_geom(
             type=box,
-            pos=[0, 1.6 * TIP * sign, 0.025],
-            size=[0.009, 0.6 * TIP, 0.03],
+            pos=[0, 1.6 * TIP_RADIUS * sign, 0.025],
+            size=[0.009, 0.6 * TIP_RADIUS, 0.03],
             mass=0.02,
-            rgba=LIMB_COLOUR,
+            rgba=BODY_COLOUR,
             **look,
         )
         for name, height in (("tip", 0.0), ("pad", 0.02)):
             finger.add_geom(
                 name=f"{side}_{name}",
                 type=sphere,
-                pos=[0, TIP * sign, height],
-                size=[TIP, 0, 0],
+                pos=[0, TIP_RADIUS * sign, height],
+                size=[TIP_RADIUS, 0, 0],
                 mass=0,
-                rgba=LIMB_COLOUR,
+                rgba=BODY_COLOUR,
                 **look,
             )
-        _add_servo(spec, f"{side}_finger", 500.0, 20.0, (0.0, OPEN))
+        _add_servo(spec, f"{side}_finger", 500.0, 20.0, (0.0, FINGER_TRAVEL))
 
 
 def _add_servo(
     spec: mujoco.MjSpec, joint: str, stiffness: float, limit: float, span: tuple[float, float]
 ) -> None:
-    """Adds a position controller whose damping is the joint's, which MuJoCo integrates implicitly."""
+    """Adds a position controller. Its damping is that of the joint, which MuJoCo integrates implicitly."""
     servo = spec.add_actuator(
         name=joint,
         target=joint,

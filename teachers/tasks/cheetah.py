@@ -11,16 +11,14 @@ from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import Task
 from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
-from teachers.tasks.modelling import add_motor
+from teachers.tasks.modelling import BODY_COLOUR, LIMB_COLOUR, PAIRS_ONLY, add_floor, add_motor
 from teachers.tasks.walking import TRAINING
 
-RADIUS = 0.046  # of every limb, m
+LIMB_RADIUS = 0.046  # m
 DENSITY = 646.8  # kg/m^3, for 14 kg in all
-HEIGHT = 0.7  # of the torso at the start, m
-REACH = 10.0  # goals lie within it, m
-SOLVER = (4, 8)
-BODY_COLOUR = [0.25, 0.42, 0.68, 1]
-LIMB_COLOUR = [0.38, 0.55, 0.78, 1]
+START_HEIGHT = 0.7  # of the torso, m
+MAX_GOAL_DISTANCE = 10.0  # m
+SOLVER_ITERATIONS = (4, 8)  # of the solver and of its line search
 
 
 class Segment(NamedTuple):
@@ -48,7 +46,7 @@ LEGS = (
     ),
 )
 SEGMENTS = tuple(segment for leg in LEGS for segment in leg)
-# Spheres that touch the floor: both ends of the trunk, the head, and both ends of each foot.
+# The spheres that touch the floor: both ends of the trunk, the head, and both ends of each foot.
 TOUCHING = (
     "tail",
     "chest",
@@ -58,7 +56,7 @@ TOUCHING = (
 
 
 class Cheetah(Task):
-    """See `summary`."""
+    """The cheetah on a line."""
 
     name = "cheetah"
     summary = "A planar runner goes to a place ahead or behind and stays there."
@@ -87,26 +85,19 @@ class Cheetah(Task):
     def build(self) -> mujoco.MjSpec:
         spec = mujoco.MjSpec()
         spec.option.timestep = 0.01
-        spec.option.iterations, spec.option.ls_iterations = SOLVER
+        spec.option.iterations, spec.option.ls_iterations = SOLVER_ITERATIONS
         spec.compiler.degree = False
         hinge, slide = mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE
-        spec.worldbody.add_geom(
-            name="floor",
-            type=mujoco.mjtGeom.mjGEOM_PLANE,
-            size=[2 * REACH, 2, 1],
-            rgba=[0.86, 0.87, 0.88, 1],
-            contype=0,
-            conaffinity=0,
-        )
-        torso = spec.worldbody.add_body(name="torso", pos=[0, 0, HEIGHT])
+        add_floor(spec, 2 * MAX_GOAL_DISTANCE, half_depth=2)
+        torso = spec.worldbody.add_body(name="torso", pos=[0, 0, START_HEIGHT])
         torso.add_joint(name="x", type=slide, axis=[1, 0, 0])
         torso.add_joint(name="z", type=slide, axis=[0, 0, 1])
         torso.add_joint(name="pitch", type=hinge, axis=[0, 1, 0])
-        _capsule(torso, (-0.5, 0.0), (0.5, 0.0), BODY_COLOUR)
-        _capsule(torso, (0.5, 0.0), (0.7, 0.2), BODY_COLOUR)
-        _sphere(torso, "tail", (-0.5, 0.0))
-        _sphere(torso, "chest", (0.5, 0.0))
-        _sphere(torso, "head", (0.7, 0.2))
+        _add_capsule(torso, (-0.5, 0.0), (0.5, 0.0), BODY_COLOUR)
+        _add_capsule(torso, (0.5, 0.0), (0.7, 0.2), BODY_COLOUR)
+        _add_sphere(torso, "tail", (-0.5, 0.0))
+        _add_sphere(torso, "chest", (0.5, 0.0))
+        _add_sphere(torso, "head", (0.7, 0.2))
         for end, leg in zip(("back", "front"), LEGS, strict=True):
             body = torso
             for segment in leg:
@@ -122,9 +113,9 @@ class Cheetah(Task):
                     damping=[segment.damping, 0, 0],
                 )
                 add_motor(spec, segment.name, segment.torque)
-                _capsule(body, (0.0, 0.0), segment.end, LIMB_COLOUR)
-            _sphere(body, f"{end}_heel", (0.0, 0.0))
-            _sphere(body, f"{end}_toe", leg[-1].end)
+                _add_capsule(body, (0.0, 0.0), segment.end, LIMB_COLOUR)
+            _add_sphere(body, f"{end}_heel", (0.0, 0.0))
+            _add_sphere(body, f"{end}_toe", leg[-1].end)
         for name in TOUCHING:
             spec.add_pair(geomname1="floor", geomname2=name, condim=3, friction=[0.4, 0.4, 0, 0, 0])
         return spec
@@ -137,7 +128,7 @@ class Cheetah(Task):
     def sample_goal(
         self, key: Key[Array, ""], observation: Float[Array, "obs"], goal_set: GoalSet
     ) -> Float[Array, "goal"]:
-        return jax.random.uniform(key, (1,), minval=-REACH, maxval=REACH)
+        return jax.random.uniform(key, (1,), minval=-MAX_GOAL_DISTANCE, maxval=MAX_GOAL_DISTANCE)
 
     def observe(self, data: Any) -> Any:
         return namespace(data.qpos).concatenate([data.qpos, data.qvel])
@@ -146,32 +137,30 @@ class Cheetah(Task):
         return observation[..., :1]
 
     def goal_position(self, goal: Any) -> tuple[float, float, float]:
-        return (float(goal[0]), 0.0, HEIGHT)
+        return (float(goal[0]), 0.0, START_HEIGHT)
 
 
-def _capsule(
+def _add_capsule(
     body: Any, start: tuple[float, float], end: tuple[float, float], colour: list[float]
 ) -> None:
     body.add_geom(
         type=mujoco.mjtGeom.mjGEOM_CAPSULE,
         fromto=[start[0], 0, start[1], end[0], 0, end[1]],
-        size=[RADIUS, 0, 0],
+        size=[LIMB_RADIUS, 0, 0],
         density=DENSITY,
         rgba=colour,
-        contype=0,
-        conaffinity=0,
+        **PAIRS_ONLY,
     )
 
 
-def _sphere(body: Any, name: str, place: tuple[float, float]) -> None:
-    """An end of a capsule, as a geom of its own that can touch."""
+def _add_sphere(body: Any, name: str, place: tuple[float, float]) -> None:
+    """Adds a sphere at the end of a capsule, as the geom that touches the floor."""
     body.add_geom(
         name=name,
         type=mujoco.mjtGeom.mjGEOM_SPHERE,
         pos=[place[0], 0, place[1]],
-        size=[RADIUS, 0, 0],
+        size=[LIMB_RADIUS, 0, 0],
         mass=0,
         rgba=LIMB_COLOUR,
-        contype=0,
-        conaffinity=0,
+        **PAIRS_ONLY,
     )

@@ -13,21 +13,18 @@ from jaxtyping import Array, Float, Key
 from teachers.tasks.base import Task
 from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
 from teachers.tasks.maze import BIG, HARDEST, Maze, U
-from teachers.tasks.modelling import add_motor
-from teachers.tasks.walking import TRAINING
+from teachers.tasks.modelling import BODY_COLOUR, LIMB_COLOUR, PAIRS_ONLY, add_floor, add_motor
+from teachers.tasks.walking import TRAINING, is_outside
 
 DENSITY = 1000.0  # kg/m^3
 CELL = 4.0  # m
-STANDING = 1.3  # height of the torso, m
+STANDING_HEIGHT = 1.3  # of the torso, m
 GOAL_HEIGHT = 1.25  # m
-HEALTHY = (1.0, 2.0)  # m
-SOLVER = (4, 8)
+HEALTHY_HEIGHT = (1.0, 2.0)  # m; beyond it the episode ends
+SOLVER_ITERATIONS = (4, 8)  # of the solver and of its line search
 MAX_WALL_CONTACTS = 8
-FEET = ("right_foot", "left_foot")  # what touches the floor
-SOLID = ("chest", "right_hand", "left_hand", *FEET)  # what touches walls
-BODIES = 11
-BODY_COLOUR = [0.25, 0.42, 0.68, 1]
-LIMB_COLOUR = [0.38, 0.55, 0.78, 1]
+FEET = ("right_foot", "left_foot")  # the geoms that touch the floor
+COLLIDING = ("chest", "right_hand", "left_hand", *FEET)  # the geoms that touch walls
 
 
 class Joint(NamedTuple):
@@ -51,7 +48,7 @@ TRUNK = (
 
 
 def _leg(side: str, sign: int) -> tuple[Joint, ...]:
-    """`sign` is -1 on the right: both hips and both legs turn outwards by the same action."""
+    """Returns the joints of a leg. `sign` is -1 on the right, so that the same action turns both legs outwards."""
     return (
         Joint(f"{side}_hip_x", (-sign, 0, 0), (-25, 5), 40.0),
         Joint(f"{side}_hip_z", (0, 0, -sign), (-60, 35), 40.0),
@@ -61,6 +58,7 @@ def _leg(side: str, sign: int) -> tuple[Joint, ...]:
 
 
 def _arm(side: str, sign: int) -> tuple[Joint, ...]:
+    """Returns the joints of an arm. `sign` is -1 on the right."""
     return (
         Joint(f"{side}_shoulder1", (2, -sign, 1), (-85, 60), 10.0, 0.0068, 1.0, 1.0),
         Joint(f"{side}_shoulder2", (0, sign, 1), (-85, 60), 10.0, 0.0051, 1.0, 1.0),
@@ -111,7 +109,7 @@ GOAL: tuple[Field, ...] = (
 
 
 class Humanoid(Task):
-    """Walks on open ground; the maze tasks add walls to it."""
+    """The humanoid on open ground; the maze tasks add walls."""
 
     name = "humanoid"
     summary = "A humanoid walks to a point 1 to 5 m away and stays upright."
@@ -126,28 +124,21 @@ class Humanoid(Task):
     success_radius = 0.5
     training = TRAINING
     camera = Camera(lookat=(0.0, 0.0, 0.8), distance=8.0, azimuth=120.0, elevation=-20.0)
-    floor = 8.0  # half-width in pictures, m
+    floor_half_width = 8.0  # m, in pictures
 
     def build(self) -> mujoco.MjSpec:
         spec = mujoco.MjSpec()
         spec.option.timestep = 0.003
-        spec.option.iterations, spec.option.ls_iterations = SOLVER
-        spec.worldbody.add_geom(
-            name="floor",
-            type=mujoco.mjtGeom.mjGEOM_PLANE,
-            size=[self.floor, self.floor, 1],
-            rgba=[0.86, 0.87, 0.88, 1],
-            contype=0,
-            conaffinity=0,
-        )
+        spec.option.iterations, spec.option.ls_iterations = SOLVER_ITERATIONS
+        add_floor(spec, self.floor_half_width)
         _add_humanoid(spec)
         for foot in FEET:
             spec.add_pair(geomname1="floor", geomname2=foot, condim=3, friction=[1.0, 1.0, 0, 0, 0])
-        self.furnish(spec)
+        self.add_objects(spec)
         return spec
 
-    def furnish(self, spec: mujoco.MjSpec) -> None:
-        """Adds what else is in the world."""
+    def add_objects(self, spec: mujoco.MjSpec) -> None:
+        """Adds walls; by default there are none."""
 
     def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
         position_key, velocity_key = jax.random.split(key)
@@ -159,7 +150,7 @@ class Humanoid(Task):
     def sample_goal(
         self, key: Key[Array, ""], observation: Float[Array, "obs"], goal_set: GoalSet
     ) -> Float[Array, "goal"]:
-        # Even in distance, as published, and so denser near by.
+        # Uniform in distance, as published, and so denser near the start.
         distance_key, angle_key = jax.random.split(key)
         distance = jax.random.uniform(distance_key, minval=1.0, maxval=5.0)
         angle = jax.random.uniform(angle_key, minval=-jnp.pi, maxval=jnp.pi)
@@ -167,11 +158,11 @@ class Humanoid(Task):
 
     def observe(self, data: Any) -> Any:
         xp = namespace(data.qpos)
-        inertia = getattr(data, "_impl", data).cinert  # MJX keeps it there, MuJoCo C does not
+        inertia = getattr(data, "_impl", data).cinert  # where MJX stores it; MuJoCo C does not
         masses = self.model.body_mass[1:].astype("float32")
         centre = data.subtree_com[1]
         velocity = data.cvel[1:]
-        # A body's velocity at the common centre of mass, moved to its own.
+        # `cvel` is at the common centre of mass; this is the velocity at the body's own centre of mass.
         arm = data.xipos[1:] - centre
         linear = velocity[:, 3:] - xp.cross(arm, velocity[:, :3])
         return xp.concatenate(
@@ -191,19 +182,18 @@ class Humanoid(Task):
         return observation[..., :3]
 
     def terminated(self, observation: Any) -> Any:
-        height = observation[..., 2]
-        return (height < HEALTHY[0]) | (height > HEALTHY[1])
+        return is_outside(observation[..., 2], HEALTHY_HEIGHT)
 
 
 class HumanoidMaze(Humanoid):
-    """A humanoid in a maze; subclasses name the layout."""
+    """The humanoid in a maze; subclasses declare the layout."""
 
     maze: Maze
-    floor = 24.0
+    floor_half_width = 24.0
     goal_sets = ("train", "eval")
 
-    def furnish(self, spec: mujoco.MjSpec) -> None:
-        self.maze.add_walls(spec, height=2.0, touched_by=SOLID, most=MAX_WALL_CONTACTS)
+    def add_objects(self, spec: mujoco.MjSpec) -> None:
+        self.maze.add_walls(spec, height=2.0, touched_by=COLLIDING, max_contacts=MAX_WALL_CONTACTS)
 
     def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
         qpos, qvel = super().sample_state(key)
@@ -216,7 +206,7 @@ class HumanoidMaze(Humanoid):
 
 
 class HumanoidUMaze(HumanoidMaze):
-    """The U-shaped maze."""
+    """The humanoid in the U-shaped maze."""
 
     name = "humanoid_u_maze"
     summary = "A humanoid walks round the bend of a U-shaped corridor."
@@ -225,7 +215,7 @@ class HumanoidUMaze(HumanoidMaze):
 
 
 class HumanoidBigMaze(HumanoidMaze):
-    """The big maze."""
+    """The humanoid in the big maze."""
 
     name = "humanoid_big_maze"
     summary = "A humanoid finds its way through a maze of 8 x 8 cells."
@@ -234,7 +224,7 @@ class HumanoidBigMaze(HumanoidMaze):
 
 
 class HumanoidHardestMaze(HumanoidMaze):
-    """The hardest maze."""
+    """The humanoid in the hardest maze."""
 
     name = "humanoid_hardest_maze"
     summary = "A humanoid finds its way through a maze of 12 x 9 cells."
@@ -243,37 +233,39 @@ class HumanoidHardestMaze(HumanoidMaze):
 
 
 def _add_humanoid(spec: mujoco.MjSpec) -> None:
-    # Bodies come in the order of JOINTS, so that qpos, motors and actions do too.
-    torso = spec.worldbody.add_body(name="torso", pos=[0, 0, STANDING])
+    # Bodies are added in the order of JOINTS, so that qpos, motors and actions have that order.
+    torso = spec.worldbody.add_body(name="torso", pos=[0, 0, STANDING_HEIGHT])
     torso.add_freejoint(name="root")
-    _capsule(torso, (0, -0.07, 0), (0, 0.07, 0), 0.07, BODY_COLOUR)
-    _capsule(torso, (-0.01, -0.06, -0.12), (-0.01, 0.06, -0.12), 0.06, BODY_COLOUR)
-    _sphere(torso, "head", (0, 0, 0.19), 0.09, LIMB_COLOUR)
-    # Without mass and unseen: what keeps the trunk out of walls.
-    _sphere(torso, "chest", (0, 0, 0), 0.15, [0, 0, 0, 0], density=0.0)
+    _add_capsule(torso, (0, -0.07, 0), (0, 0.07, 0), 0.07, BODY_COLOUR)
+    _add_capsule(torso, (-0.01, -0.06, -0.12), (-0.01, 0.06, -0.12), 0.06, BODY_COLOUR)
+    _add_sphere(torso, "head", (0, 0, 0.19), 0.09, LIMB_COLOUR)
+    # It keeps the trunk out of walls; it has no mass and is invisible.
+    _add_sphere(torso, "chest", (0, 0, 0), 0.15, [0, 0, 0, 0], density=0.0)
     waist = torso.add_body(name="waist", pos=[-0.01, 0, -0.26])
-    _capsule(waist, (0, -0.06, 0), (0, 0.06, 0), 0.06, BODY_COLOUR)
+    _add_capsule(waist, (0, -0.06, 0), (0, 0.06, 0), 0.06, BODY_COLOUR)
     pelvis = waist.add_body(name="pelvis", pos=[0, 0, -0.165])
-    _capsule(pelvis, (-0.02, -0.07, 0), (-0.02, 0.07, 0), 0.09, BODY_COLOUR)
+    _add_capsule(pelvis, (-0.02, -0.07, 0), (-0.02, 0.07, 0), 0.09, BODY_COLOUR)
     _add_joints(spec, waist, TRUNK[:2])
     _add_joints(spec, pelvis, TRUNK[2:])
     for side, sign in (("right", RIGHT), ("left", LEFT)):
         joints = _leg(side, sign)
         thigh = pelvis.add_body(name=f"{side}_thigh", pos=[0, 0.1 * sign, -0.04])
-        _capsule(thigh, (0, 0, 0), (0, -0.01 * sign, -0.34), 0.06, LIMB_COLOUR)
+        _add_capsule(thigh, (0, 0, 0), (0, -0.01 * sign, -0.34), 0.06, LIMB_COLOUR)
         _add_joints(spec, thigh, joints[:3])
         shin = thigh.add_body(name=f"{side}_shin", pos=[0, -0.01 * sign, -0.403])
-        _capsule(shin, (0, 0, 0), (0, 0, -0.3), 0.049, BODY_COLOUR)
-        _capsule(shin, (-0.06, 0, -0.38), (0.12, 0, -0.38), 0.05, LIMB_COLOUR, f"{side}_foot")
+        _add_capsule(shin, (0, 0, 0), (0, 0, -0.3), 0.049, BODY_COLOUR)
+        _add_capsule(shin, (-0.06, 0, -0.38), (0.12, 0, -0.38), 0.05, LIMB_COLOUR, f"{side}_foot")
         _add_joints(spec, shin, joints[3:])
     for side, sign in (("right", RIGHT), ("left", LEFT)):
         joints = _arm(side, sign)
         upper = torso.add_body(name=f"{side}_upper_arm", pos=[0, 0.17 * sign, 0.06])
-        _capsule(upper, (0, 0, 0), (0.16, 0.16 * sign, -0.16), 0.04, LIMB_COLOUR)
+        _add_capsule(upper, (0, 0, 0), (0.16, 0.16 * sign, -0.16), 0.04, LIMB_COLOUR)
         _add_joints(spec, upper, joints[:2])
         lower = upper.add_body(name=f"{side}_lower_arm", pos=[0.18, 0.18 * sign, -0.18])
-        _capsule(lower, (0.01, -0.01 * sign, 0.01), (0.17, -0.17 * sign, 0.17), 0.031, BODY_COLOUR)
-        _sphere(lower, f"{side}_hand", (0.18, -0.18 * sign, 0.18), 0.04, LIMB_COLOUR)
+        _add_capsule(
+            lower, (0.01, -0.01 * sign, 0.01), (0.17, -0.17 * sign, 0.17), 0.031, BODY_COLOUR
+        )
+        _add_sphere(lower, f"{side}_hand", (0.18, -0.18 * sign, 0.18), 0.04, LIMB_COLOUR)
         _add_joints(spec, lower, joints[2:])
 
 
@@ -292,7 +284,7 @@ def _add_joints(spec: mujoco.MjSpec, body: Any, joints: tuple[Joint, ...]) -> No
         add_motor(spec, joint.name, joint.torque)
 
 
-def _capsule(
+def _add_capsule(
     body: Any, start: Any, end: Any, radius: float, colour: list[float], name: str = ""
 ) -> None:
     body.add_geom(
@@ -302,12 +294,11 @@ def _capsule(
         size=[radius, 0, 0],
         density=DENSITY,
         rgba=colour,
-        contype=0,
-        conaffinity=0,
+        **PAIRS_ONLY,
     )
 
 
-def _sphere(
+def _add_sphere(
     body: Any,
     name: str,
     position: Any,
@@ -322,6 +313,5 @@ def _sphere(
         size=[radius, 0, 0],
         density=density,
         rgba=colour,
-        contype=0,
-        conaffinity=0,
+        **PAIRS_ONLY,
     )

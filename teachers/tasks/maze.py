@@ -1,4 +1,4 @@
-"""Mazes of square cells: where their walls stand, where episodes start and where goals lie."""
+"""Mazes of square cells: their walls, where episodes start, and where goals are."""
 
 from typing import NamedTuple
 
@@ -9,10 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from teachers.tasks.declaration import Camera, GoalSet
+from teachers.tasks.modelling import PAIRS_ONLY, WALL_COLOUR
 
-WALL_COLOUR = (0.55, 0.57, 0.6, 1.0)
-
-# S: start, `x`: free, `.`: goal in training only, E: goal in training and in evaluation, `#`: wall.
+# S: start; x: free; .: goal in training only; E: goal in training and evaluation; #: wall.
 U = ("#####", "#S..#", "###.#", "#EEE#", "#####")
 U4 = ("#####", "#...#", "#S#.#", "###.#", "#E#.#", "#EEE#", "#####")
 U5 = ("########", "#......#", "#S####.#", "######.#", "#E####E#", "#EEEEEE#", "########")
@@ -26,7 +25,7 @@ BIG = (
     "#.EE#EE#",
     "########",
 )
-HARDEST = (  # evaluated on all of its cells
+HARDEST = (  # evaluation uses all cells
     "############",
     "#SEEE#EEEEE#",
     "#E##E#E#E#E#",
@@ -37,12 +36,12 @@ HARDEST = (  # evaluated on all of its cells
     "#EE#EEE#EEE#",
     "############",
 )
-# B: a movable block. From the row below, it can be pushed into either side, or up into the goal's chamber.
+# B: a movable block. From the row below, it can be pushed to either side, or up into the goal's chamber.
 PUSH = ("#####", "##E##", "#xBx#", "#xSx#", "#####")
 
 
 class Box(NamedTuple):
-    """A rectangle of cells: its first row and column, and how many of each it spans."""
+    """A rectangle of cells: its first row and column, and its numbers of rows and columns."""
 
     row: int
     column: int
@@ -51,10 +50,10 @@ class Box(NamedTuple):
 
 
 class Maze:
-    """A layout of square cells around the origin; columns go along x, rows along -y."""
+    """A layout of square cells around the origin, with columns along x and rows along -y."""
 
     def __init__(self, rows: tuple[str, ...], cell: float = 1.0) -> None:
-        """Lays out `rows` with cells of `cell` metres."""
+        """Lays out `rows`, one character a cell, with cells of `cell` metres."""
         self.rows = rows
         self.cell = cell
         self.start = self.cells("S")[0]
@@ -67,7 +66,7 @@ class Maze:
         return Camera(lookat=(0.0, 0.0, 0.0), distance=1.3 * self.extent)
 
     def cells(self, kinds: str) -> Float[np.ndarray, "n 2"]:
-        """Centres (m) of the cells of these kinds."""
+        """Returns the centres (m) of the cells of these kinds."""
         found = [
             self.position(r, c)
             for r, row in enumerate(self.rows)
@@ -77,7 +76,7 @@ class Maze:
         return np.array(found, np.float32)
 
     def position(self, row: float, column: float) -> tuple[float, float]:
-        """Where a row and a column, which may lie between cells, are in the world (m)."""
+        """Returns the position in the world (m) of a row and a column, which may lie between cells."""
         x = column - (len(self.rows[0]) - 1) / 2
         y = (len(self.rows) - 1) / 2 - row
         return self.cell * x, self.cell * y
@@ -85,41 +84,46 @@ class Maze:
     def sample_goal(
         self, key: Key[Array, ""], goal_set: GoalSet, spread: float = 0.2
     ) -> Float[Array, "2"]:
-        """A point within `spread` cells of the centre of one of the set's cells."""
+        """Returns a point within `spread` cells of the centre of one of the goal set's cells."""
         cell_key, offset_key = jax.random.split(key)
         centre = jax.random.choice(cell_key, jnp.asarray(self.goals[goal_set]))
         return centre + self.cell * spread * jax.random.uniform(offset_key, (2,), minval=-1)
 
     def walls(self) -> list[Box]:
-        """The walls inside the border as few boxes that do not overlap.
+        """Returns the walls inside the border as a few boxes that do not overlap.
 
-        Every box costs contact work at each physics step. Greedy: from the first free wall cell, the
-        larger of the longest horizontal and the longest vertical run, widened while whole rows fit.
+        Every box costs time in each physics step. The method is greedy: from the first wall cell that no box covers, it
+        takes the larger of the longest horizontal and the longest vertical run, and extends it by complete rows.
         """
-        free = np.array([[kind == "#" for kind in row] for row in self.rows])
-        free[[0, -1]] = free[:, [0, -1]] = False
+        uncovered = np.array([[kind == "#" for kind in row] for row in self.rows])
+        uncovered[[0, -1]] = uncovered[:, [0, -1]] = False
         boxes = []
-        while free.any():
-            row, column = (int(i) for i in np.argwhere(free)[0])
-            wide = _grow(free[row:, column:])
-            tall = _grow(free[row:, column:].T)[::-1]
+        while uncovered.any():
+            row, column = (int(i) for i in np.argwhere(uncovered)[0])
+            wide = _widest_box(uncovered[row:, column:])
+            tall = _widest_box(uncovered[row:, column:].T)[::-1]
             rows, columns = max(wide, tall, key=lambda box: box[0] * box[1])
-            free[row : row + rows, column : column + columns] = False
+            uncovered[row : row + rows, column : column + columns] = False
             boxes.append(Box(row, column, rows, columns))
         return boxes
 
     def add_walls(
-        self, spec: mujoco.MjSpec, height: float, touched_by: tuple[str, ...], most: int
+        self, spec: mujoco.MjSpec, height: float, touched_by: tuple[str, ...], max_contacts: int
     ) -> None:
-        """Adds frictionless walls, solid for the geoms named in `touched_by` alone.
+        """Adds frictionless walls.
 
-        MJX solves for every pair of geoms, touching or not; `most` is how many of one kind it keeps, the nearest.
+        The border consists of four planes that touch, which cost much less than boxes, and of boxes that are seen.
 
-        The border touches as four planes, which cost much less than boxes; its boxes are there to be seen.
+        Args:
+            spec: the model.
+            height: of the walls, m.
+            touched_by: names of the geoms that the walls stop.
+            max_contacts: MJX solves for every pair of geoms, whether they touch or not; of each kind of pair, it keeps
+                this number of the nearest.
         """
         for number, box in enumerate(self.walls()):
             self._add_box(spec, f"wall_{number}", box, height)
-        spec.add_numeric(name="max_contact_points", data=[most])
+        spec.add_numeric(name="max_contact_points", data=[max_contacts])
         rows, columns = len(self.rows), len(self.rows[0])
         for number, box in enumerate(
             (
@@ -141,11 +145,10 @@ class Maze:
                 zaxis=[*inwards, 0],
                 size=[1, 1, 1],
                 rgba=[0, 0, 0, 0],
-                contype=0,
-                conaffinity=0,
+                **PAIRS_ONLY,
             )
-        solid = [f"edge_{i}" for i in range(4)] + [f"wall_{i}" for i in range(len(self.walls()))]
-        for wall in solid:
+        touching = [f"edge_{i}" for i in range(4)] + [f"wall_{i}" for i in range(len(self.walls()))]
+        for wall in touching:
             for geom in touched_by:
                 spec.add_pair(geomname1=wall, geomname2=geom, condim=1)
 
@@ -156,14 +159,13 @@ class Maze:
             type=mujoco.mjtGeom.mjGEOM_BOX,
             pos=[x, y, height / 2],
             size=[self.cell * box.columns / 2, self.cell * box.rows / 2, height / 2],
-            rgba=list(WALL_COLOUR),
-            contype=0,
-            conaffinity=0,
+            rgba=WALL_COLOUR,
+            **PAIRS_ONLY,
         )
 
 
-def _grow(free: np.ndarray) -> tuple[int, int]:
-    """Rows and columns of the widest box of free cells from the corner, made as tall as it can be."""
-    columns = int(np.argmin(np.append(free[0], False)))
-    full = free[:, :columns].all(axis=1)
-    return int(np.argmin(np.append(full, False))), columns
+def _widest_box(cells: np.ndarray) -> tuple[int, int]:
+    """Returns rows and columns of the widest box of true cells from the first corner, as tall as that width allows."""
+    columns = int(np.argmin(np.append(cells[0], False)))
+    complete_rows = cells[:, :columns].all(axis=1)
+    return int(np.argmin(np.append(complete_rows, False))), columns

@@ -5,6 +5,7 @@ import mujoco
 BODY_COLOUR = [0.25, 0.42, 0.68, 1]
 LIMB_COLOUR = [0.38, 0.55, 0.78, 1]
 FLOOR_COLOUR = [0.86, 0.87, 0.88, 1]
+WALL_COLOUR = [0.55, 0.57, 0.6, 1]
 MOVABLE_COLOUR = [0.85, 0.55, 0.25, 1]
 # Of geoms that touch only what a contact pair names.
 PAIRS_ONLY = {"contype": 0, "conaffinity": 0}

@@ -10,13 +10,13 @@ from jaxtyping import Array, Float, Key
 from teachers.tasks.base import Task
 from teachers.tasks.declaration import Field, GoalSet, namespace
 from teachers.tasks.maze import BIG, HARDEST, Maze, U
-from teachers.tasks.modelling import add_motor
+from teachers.tasks.modelling import BODY_COLOUR, PAIRS_ONLY, add_motor
 
 FORCE = 3.0  # N
-RADIUS = 0.2  # of the point, m
+RADIUS = 0.2  # of the point mass, m
 WALL_HEIGHT = 0.5  # m
-# Where there are branches, far cells are found only if the policy stays random for long.
-BRANCHES = {
+# In mazes with branches, far cells are found only if the policy stays random for long.
+BRANCHES_TRAINING = {
     "steps": 5_000_000,
     "rollout.replay_steps": 10_000,
     "learning.initial_temperature": 1.0,
@@ -27,7 +27,7 @@ BRANCHES = {
 
 
 class PointMaze(Task):
-    """A maze task; subclasses name the layout."""
+    """The point mass in a maze; subclasses declare the layout."""
 
     maze: Maze
     observation = (
@@ -52,7 +52,7 @@ class PointMaze(Task):
         spec = mujoco.MjSpec()
         spec.option.timestep = 0.025
         spec.option.disableflags = mujoco.mjtDisableBit.mjDSBL_GRAVITY
-        # Two degrees of freedom against a few frictionless walls: Newton is exact after two or three steps.
+        # With two degrees of freedom and frictionless walls, Newton's method is exact after two or three steps.
         spec.option.iterations = 4
         spec.option.ls_iterations = 8
         point = spec.worldbody.add_body(name="point", pos=[0, 0, RADIUS])
@@ -69,11 +69,10 @@ class PointMaze(Task):
             type=mujoco.mjtGeom.mjGEOM_SPHERE,
             size=[RADIUS, 0, 0],
             mass=0.3,
-            rgba=[0.25, 0.42, 0.68, 1],
-            contype=0,
-            conaffinity=0,
+            rgba=BODY_COLOUR,
+            **PAIRS_ONLY,
         )
-        self.maze.add_walls(spec, WALL_HEIGHT, touched_by=("point",), most=4)
+        self.maze.add_walls(spec, WALL_HEIGHT, touched_by=("point",), max_contacts=4)
         return spec
 
     def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
@@ -96,7 +95,7 @@ class PointMaze(Task):
 
 
 class PointUMaze(PointMaze):
-    """The U-shaped maze."""
+    """The point mass in the U-shaped maze."""
 
     name = "point_u_maze"
     summary = "A point mass goes round the bend of a U-shaped corridor."
@@ -107,22 +106,22 @@ class PointUMaze(PointMaze):
 
 
 class PointBigMaze(PointMaze):
-    """The big maze."""
+    """The point mass in the big maze."""
 
     name = "point_big_maze"
     summary = "A point mass finds its way through a maze of 8 x 8 cells with several branches."
     maze = Maze(BIG)
     episode_steps = 300
     camera = maze.camera
-    training = BRANCHES | {"learning.discount": 0.98}
+    training = BRANCHES_TRAINING | {"learning.discount": 0.98}
 
 
 class PointHardestMaze(PointMaze):
-    """The hardest maze."""
+    """The point mass in the hardest maze."""
 
     name = "point_hardest_maze"
     summary = "A point mass finds its way through a maze of 12 x 9 cells with many branches."
     maze = Maze(HARDEST)
     episode_steps = 400
     camera = maze.camera
-    training = BRANCHES | {"learning.discount": 0.99}
+    training = BRANCHES_TRAINING | {"learning.discount": 0.99}

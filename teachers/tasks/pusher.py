@@ -12,30 +12,32 @@ from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import Task
 from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
-from teachers.tasks.modelling import add_motor
+from teachers.tasks.modelling import (
+    BODY_COLOUR,
+    FLOOR_COLOUR,
+    LIMB_COLOUR,
+    MOVABLE_COLOUR,
+    PAIRS_ONLY,
+    add_motor,
+)
 
 TORQUE = 2.0  # N m
 SHOULDER = (0.0, -0.6, 0.0)  # m
-TABLE = -0.325  # height, m
+TABLE_HEIGHT = -0.325  # m
 OBJECT_CENTRE = (0.45, -0.05)  # of the region where objects start, m
-OBJECT = (0.05, 0.05)  # radius and half the length of its straight part, m
-TIP = 0.04  # radius, m
-CLEAR = 0.17  # least distance of the goal from the object at the start, m
-SOLVER = (4, 8)
-# The arm starts beside the objects and at their height, so that a turn of the shoulder meets them; from the published
+OBJECT_SIZE = (0.05, 0.05)  # radius and half the length of its straight part, m
+TIP_RADIUS = 0.04  # m
+MIN_GOAL_DISTANCE = 0.17  # of the goal from the object at the start, m
+SOLVER_ITERATIONS = (4, 8)  # of the solver and of its line search
+# The arm starts beside the objects and at their height, so that turning the shoulder touches them. From the published
 # pose, stretched out high above the table, random torques hardly ever do.
-START = (0.3, 0.554, 0.0, -0.455, 0.0, -0.5, 0.0)  # rad
-TOUCHING = (
-    "tip",
-    "wrist_roll",
-    "forearm_roll",
-)  # what touches the object; the table bears it and touches nothing
-BODY_COLOUR = [0.25, 0.42, 0.68, 1]
-LIMB_COLOUR = [0.38, 0.55, 0.78, 1]
+START_POSE = (0.3, 0.554, 0.0, -0.455, 0.0, -0.5, 0.0)  # rad
+# The geoms that touch the object. The table touches nothing: the object's joints keep it at its height.
+TOUCHING = ("tip", "wrist_roll", "forearm_roll")
 
 
 class Link(NamedTuple):
-    """One joint and the link behind it."""
+    """A joint with the link that it moves."""
 
     name: str
     offset: tuple[float, float, float]  # from the joint before, m
@@ -57,7 +59,7 @@ LINKS = (
 
 
 class PusherEasy(Task):
-    """Goals lie beside the object."""
+    """The pusher with goals beside the object."""
 
     name = "pusher_easy"
     summary = "A seven-joint arm pushes an object to a place some 25 cm beside it."
@@ -87,16 +89,15 @@ class PusherEasy(Task):
     def build(self) -> mujoco.MjSpec:
         spec = mujoco.MjSpec()
         spec.option.timestep = 0.01
-        spec.option.iterations, spec.option.ls_iterations = SOLVER
+        spec.option.iterations, spec.option.ls_iterations = SOLVER_ITERATIONS
         spec.option.disableflags = mujoco.mjtDisableBit.mjDSBL_GRAVITY
         spec.compiler.degree = False
         spec.worldbody.add_geom(
             type=mujoco.mjtGeom.mjGEOM_BOX,
-            pos=[0.3, -0.1, TABLE - 0.01],
+            pos=[0.3, -0.1, TABLE_HEIGHT - 0.01],
             size=[0.6, 0.6, 0.01],
-            rgba=[0.86, 0.87, 0.88, 1],
-            contype=0,
-            conaffinity=0,
+            rgba=FLOOR_COLOUR,
+            **PAIRS_ONLY,
         )
         body = spec.worldbody
         for link in LINKS:
@@ -118,35 +119,34 @@ class PusherEasy(Task):
                 size=[link.radius, 0, 0],
                 density=300.0,
                 rgba=BODY_COLOUR if link.length else LIMB_COLOUR,
-                contype=0,
-                conaffinity=0,
+                **PAIRS_ONLY,
             )
         body.add_geom(
             name="tip",
             type=mujoco.mjtGeom.mjGEOM_SPHERE,
             pos=[0.1, 0, 0],
-            size=[TIP, 0, 0],
+            size=[TIP_RADIUS, 0, 0],
             density=300.0,
             rgba=LIMB_COLOUR,
-            contype=0,
-            conaffinity=0,
+            **PAIRS_ONLY,
         )
-        thing = spec.worldbody.add_body(name="object", pos=[0, 0, TABLE + sum(OBJECT)])
+        movable = spec.worldbody.add_body(
+            name="object", pos=[0, 0, TABLE_HEIGHT + sum(OBJECT_SIZE)]
+        )
         for axis, direction in (("x", [1, 0, 0]), ("y", [0, 1, 0])):
-            thing.add_joint(
+            movable.add_joint(
                 name=f"object_{axis}",
                 type=mujoco.mjtJoint.mjJNT_SLIDE,
                 axis=direction,
                 damping=[0.5, 0, 0],
             )
-        thing.add_geom(
+        movable.add_geom(
             name="object",
             type=mujoco.mjtGeom.mjGEOM_CAPSULE,
-            size=[*OBJECT, 0],
+            size=[*OBJECT_SIZE, 0],
             mass=0.1,
-            rgba=[0.85, 0.55, 0.25, 1],
-            contype=0,
-            conaffinity=0,
+            rgba=MOVABLE_COLOUR,
+            **PAIRS_ONLY,
         )
         for geom in TOUCHING:
             spec.add_pair(geomname1=geom, geomname2="object", condim=1)
@@ -159,34 +159,36 @@ class PusherEasy(Task):
             place_key, (2,), minval=low, maxval=high
         )
         velocity = jax.random.uniform(velocity_key, (7,), minval=-0.005, maxval=0.005)
-        angles = jnp.array(START) + jax.random.uniform(angle_key, (7,), minval=-0.05, maxval=0.05)
+        angles = jnp.array(START_POSE) + jax.random.uniform(
+            angle_key, (7,), minval=-0.05, maxval=0.05
+        )
         angles = jnp.clip(angles, *jnp.array([link.range for link in LINKS]).T)
         return jnp.concatenate([angles, place]), jnp.append(velocity, jnp.zeros(2))
 
     def sample_goal(
         self, key: Key[Array, ""], observation: Float[Array, "obs"], goal_set: GoalSet
     ) -> Float[Array, "goal"]:
-        return self._away(
+        return self._keep_distance(
             jax.random.uniform(
                 key, (2,), minval=jnp.array([-0.55, -0.2]), maxval=jnp.array([-0.25, 0.2])
             ),
             observation,
         )
 
-    def _away(
+    def _keep_distance(
         self, place: Float[Array, "2"], observation: Float[Array, "obs"]
     ) -> Float[Array, "goal"]:
-        """A place relative to the region's centre, moved off the object if it is too close to it."""
-        here = self.achieved_goal(observation)
-        offset = jnp.array(OBJECT_CENTRE) + place - here[:2]
+        """Returns the goal at `place` relative to the region's centre, moved away from the object if it is too close."""
+        start = self.achieved_goal(observation)
+        offset = jnp.array(OBJECT_CENTRE) + place - start[:2]
         distance = jnp.linalg.norm(offset)
-        offset = offset * jnp.maximum(1.0, CLEAR / (distance + 1e-6))
-        return here + jnp.append(offset, 0.0)
+        offset = offset * jnp.maximum(1.0, MIN_GOAL_DISTANCE / (distance + 1e-6))
+        return start + jnp.append(offset, 0.0)
 
     def observe(self, data: Any) -> Any:
-        tip, thing = self.model.geom("tip").id, self.model.geom("object").id
+        tip, movable = self.model.geom("tip").id, self.model.geom("object").id
         return namespace(data.qpos).concatenate(
-            [data.qpos[:7], data.qvel[:7], data.geom_xpos[tip], data.geom_xpos[thing]]
+            [data.qpos[:7], data.qvel[:7], data.geom_xpos[tip], data.geom_xpos[movable]]
         )
 
     def achieved_goal(self, observation: Any) -> Any:
@@ -194,7 +196,7 @@ class PusherEasy(Task):
 
 
 class PusherHard(PusherEasy):
-    """Goals lie anywhere on the table."""
+    """The pusher with goals anywhere on the table."""
 
     name = "pusher_hard"
     summary = "A seven-joint arm pushes an object to any place of the table."
@@ -202,7 +204,7 @@ class PusherHard(PusherEasy):
     def sample_goal(
         self, key: Key[Array, ""], observation: Float[Array, "obs"], goal_set: GoalSet
     ) -> Float[Array, "goal"]:
-        return self._away(
+        return self._keep_distance(
             jax.random.uniform(
                 key, (2,), minval=jnp.array([-0.65, -0.55]), maxval=jnp.array([0.35, 0.45])
             ),

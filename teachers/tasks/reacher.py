@@ -9,14 +9,14 @@ from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import Task
 from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
-from teachers.tasks.modelling import add_motor
+from teachers.tasks.modelling import BODY_COLOUR, add_motor
 
 LINKS = (0.1, 0.11)  # m
 TORQUE = 0.1  # N m
 
 
 class Reacher(Task):
-    """See `summary`."""
+    """The reacher on its disc."""
 
     name = "reacher"
     summary = "A two-joint planar arm brings its fingertip to a point of the disc it can reach."
@@ -39,7 +39,7 @@ class Reacher(Task):
     def build(self) -> mujoco.MjSpec:
         spec = mujoco.MjSpec()
         spec.option.timestep = 0.005
-        # Nothing touches anything and gravity acts along the joints' axes.
+        # There are no contacts, and gravity acts along the joints' axes.
         spec.option.disableflags = (
             mujoco.mjtDisableBit.mjDSBL_CONSTRAINT | mujoco.mjtDisableBit.mjDSBL_GRAVITY
         )
@@ -57,7 +57,7 @@ class Reacher(Task):
                 type=mujoco.mjtGeom.mjGEOM_CAPSULE,
                 fromto=[0, 0, 0, length, 0, 0],
                 size=[0.01, 0, 0],
-                rgba=[0.25, 0.42, 0.68, 1],
+                rgba=BODY_COLOUR,
             )
             add_motor(spec, joint, TORQUE)
             position = length
