@@ -1,4 +1,4 @@
-"""One task a fault: the checker names it, what is wrong and what to do; and finds nothing in good tasks."""
+"""Each task here has one fault: `check_task` names it, its value and a remedy."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from teachers.tasks.registry import TASKS, get_task
 
 
 def assert_found(task, *problems: str) -> None:
-    """The checker finds exactly these: of each line one part."""
+    """Asserts that `check_task` finds exactly these problems, each given by a part of its line."""
     found = check_task(task)
     assert all("\n" not in line and "; " in line for line in found)
     missing = [part for part in problems if not any(part in line for line in found)]
@@ -162,7 +162,7 @@ class Remembers(Cart):
         self.calls += 1
         return observation[..., :1] + self.calls
 
-    goal_position = None  # stops there, so that nothing is compiled
+    goal_position = None  # the checks stop there, so that nothing is compiled
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_check_task_finds_goals_that_are_no_function_of_observation(task, proble
 
 
 class Idle(Cart):
-    """Always the same start on the goal, an actuator without effect, and scales that are not its fields'."""
+    """It starts on its goal, and has an actuator without effect and a wrong scale."""
 
     observation = (
         Cart.observation[0],
@@ -231,7 +231,7 @@ def test_check_task_finds_wrong_resets_actions_and_scales() -> None:
 
 
 class TwoEngines(Cart):
-    """Observes what MJX does not keep, and gives goals in millimetres."""
+    """It observes what MJX does not update, and gives goals in millimetres."""
 
     def observe(self, data):
         observation = super().observe(data)

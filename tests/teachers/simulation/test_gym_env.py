@@ -26,11 +26,11 @@ class ShortReacher(FallingReacher):
 def play(env, steps, seed=0):
     env.action_space.seed(seed)
     observation, _ = env.reset(seed=seed)
-    seen = [observation["observation"]]
+    observations = [observation["observation"]]
     for _ in range(steps):
         observation, *_ = env.step(env.action_space.sample())
-        seen.append(observation["observation"])
-    return np.stack(seen)
+        observations.append(observation["observation"])
+    return np.stack(observations)
 
 
 @pytest.mark.filterwarnings("ignore:.*A Box observation space m.*imum value is -?infinity")
@@ -203,9 +203,9 @@ def test_task_env_autoresets_in_vector_env(mode) -> None:
         assert reward.shape == (3,)
         assert not terminated.any()
         assert truncated.all() == (count == 5)
-        fresh = count >= restart
-        assert (observation["desired_goal"] != first).all() == fresh
-        np.testing.assert_array_equal(info["steps"], count - restart if fresh else count)
+        restarted = count >= restart
+        assert (observation["desired_goal"] != first).all() == restarted
+        np.testing.assert_array_equal(info["steps"], count - restart if restarted else count)
     envs.close()
 
 

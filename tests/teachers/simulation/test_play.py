@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 
 from export import play_in_c
 from export.artefacts import open_policy
@@ -8,7 +7,6 @@ from teachers.evaluate import evaluate_agent
 from teachers.measures import measure_outcomes
 from teachers.runs.progress import ignore_progress
 from teachers.simulation import play
-from teachers.simulation.animate import animate
 from teachers.simulation.trajectory import distance_until_termination
 from teachers.tasks.disturbance import Disturbances
 from teachers.tasks.reacher import LINKS, TORQUE
@@ -24,27 +22,26 @@ def test_play_in_c_has_outcomes_of_mjx(student_run, export_folder) -> None:
 def test_play_in_c_is_disturbed_as_mjx(student_run, export_folder) -> None:
     student, act = load_student(student_run), open_policy(export_folder / "policy.onnx").act
     some = Disturbances(delay=(0, 3), mass=(0.7, 1.3), friction=(0.5, 1.5), push=2.0)
-    calm = play_in_c(student.task, act, 8, 3)
-    shaken = play_in_c(student.task, act, 8, 3, disturbances=some)
-    np.testing.assert_array_equal(calm.qpos[0], shaken.qpos[0])  # the same starts
-    assert np.abs(calm.qpos[-1] - shaken.qpos[-1]).max() > 0.1
+    undisturbed = play_in_c(student.task, act, 8, 3)
+    disturbed = play_in_c(student.task, act, 8, 3, disturbances=some)
+    np.testing.assert_array_equal(undisturbed.qpos[0], disturbed.qpos[0])  # the same starts
+    assert np.abs(undisturbed.qpos[-1] - disturbed.qpos[-1]).max() > 0.1
     in_mjx = evaluate_agent(student, 8, 3, disturbances=some)
-    in_c = measure_outcomes(student.task, distance_until_termination(shaken))
+    in_c = measure_outcomes(student.task, distance_until_termination(disturbed))
     np.testing.assert_allclose(in_c.time_at_goal, in_mjx.time_at_goal, atol=0.031)
 
 
 def test_play_in_c_adds_sensor_noise(export_folder) -> None:
     task, act = get_task("reacher"), open_policy(export_folder / "policy.onnx").act
-    calm = play_in_c(task, act, 64, 0)
+    undisturbed = play_in_c(task, act, 64, 0)
     noise = play_in_c(task, act, 64, 0, disturbances=Disturbances(noise=0.5)).observation[0]
-    found = ((noise - calm.observation[0]) / task.observation_scale).std()
+    found = ((noise - undisturbed.observation[0]) / task.observation_scale).std()
     assert 0.45 < found < 0.55
 
 
 def test_play_in_c_with_handwritten_controller_reaches_goals() -> None:
-    def pull(
-        observation, goal
-    ):  # the tip by a spring, through the transposed Jacobian, with damping
+    # A spring pulls the tip to the goal, through the transposed Jacobian, with damping.
+    def pull(observation, goal):
         cosine, sine, velocity, tip = np.split(observation, 4, axis=-1)
         elbow = LINKS[0] * np.stack([cosine[:, 0], sine[:, 0]], axis=-1)
         force = 20.0 * (goal - tip)
@@ -63,14 +60,14 @@ def test_play_in_c_with_handwritten_controller_reaches_goals() -> None:
 
 def test_play_in_c_does_not_depend_on_batches(export_folder, monkeypatch) -> None:
     task, policy = get_task("reacher"), open_policy(export_folder / "policy.onnx").act
-    seen = []
-    whole = play_in_c(task, policy, 5, 0)
+    reported = []
+    at_once = play_in_c(task, policy, 5, 0)
     monkeypatch.setattr(play, "BATCH", 2)
-    parts = play_in_c(task, policy, 5, 0, lambda done, total, _: seen.append((done, total)))
-    for one, other in zip(whole, parts, strict=True):
+    parts = play_in_c(task, policy, 5, 0, lambda done, total, _: reported.append((done, total)))
+    for one, other in zip(at_once, parts, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
-    assert seen[-1] == (500, 500)
-    assert seen == sorted(seen)
+    assert reported[-1] == (500, 500)
+    assert reported == sorted(reported)
 
 
 def test_play_in_c_starts_are_determined_by_seed(export_folder) -> None:
@@ -83,14 +80,3 @@ def test_play_in_c_starts_are_determined_by_seed(export_folder) -> None:
     np.testing.assert_allclose(
         first.distance[:-1], np.linalg.norm(tip - first.goal[1:], axis=-1), rtol=1e-5
     )
-
-
-@pytest.mark.parametrize(("episodes", "frames"), [(1, 50), (2, 100)])
-def test_animate_shows_episodes_in_real_time(export_folder, tmp_path, episodes, frames) -> None:
-    import imageio.v3 as imageio
-
-    task = get_task("reacher")
-    recording = play_in_c(task, open_policy(export_folder / "policy.onnx").act, 2, 0)
-    animate(task, recording, tmp_path / "film.gif", episodes)
-    film = imageio.imread(tmp_path / "film.gif", index=None)
-    assert abs(len(film) - frames) <= frames // 4  # equal neighbouring frames are merged

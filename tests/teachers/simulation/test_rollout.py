@@ -15,7 +15,7 @@ ENVS = 6
 
 
 @pytest.fixture(scope="module")
-def played():
+def rolled_out():
     task = FallingReacher()
 
     @jax.jit
@@ -26,8 +26,8 @@ def played():
     return task, *play(jax.random.key(0))
 
 
-def test_rollout_step_index_restarts_with_episode(played) -> None:
-    task, _, _, trajectory = played
+def test_rollout_step_index_restarts_with_episode(rolled_out) -> None:
+    task, _, _, trajectory = rolled_out
     steps, terminated = np.asarray(trajectory.steps), np.asarray(trajectory.terminated)
     assert terminated.any()
     assert not terminated.all(axis=1).any()
@@ -36,8 +36,8 @@ def test_rollout_step_index_restarts_with_episode(played) -> None:
     np.testing.assert_array_equal(steps[1:], expected)
 
 
-def test_rollout_restart_draws_new_goal_and_state(played) -> None:
-    _, states, _, trajectory = played
+def test_rollout_restart_draws_new_goal_and_state(rolled_out) -> None:
+    _, states, _, trajectory = rolled_out
     steps, goals = np.asarray(trajectory.steps), np.asarray(trajectory.goal)
     starts = steps == 0
     starts[0] = True
@@ -48,29 +48,29 @@ def test_rollout_restart_draws_new_goal_and_state(played) -> None:
     np.testing.assert_array_equal(goals[0], states.goal)
 
 
-def test_rollout_goal_is_constant_within_episode(played) -> None:
-    _, _, _, trajectory = played
+def test_rollout_goal_is_constant_within_episode(rolled_out) -> None:
+    _, _, _, trajectory = rolled_out
     goals, steps = np.asarray(trajectory.goal), np.asarray(trajectory.steps)
     same = steps[1:] > 0
     np.testing.assert_array_equal(goals[1:][same], goals[:-1][same])
 
 
-def test_rollout_distance_is_after_step_to_goal_of_episode(played) -> None:
-    _, _, _, trajectory = played
+def test_rollout_distance_is_after_step_to_goal_of_episode(rolled_out) -> None:
+    _, _, _, trajectory = rolled_out
     tip = np.asarray(trajectory.observation)[1:, :, 6:8]  # before the next step
     goal = np.asarray(trajectory.goal)[:-1]
-    goes_on = np.asarray(trajectory.steps)[1:] > 0
+    continues = np.asarray(trajectory.steps)[1:] > 0
     expected = np.linalg.norm(tip - goal, axis=-1)
     measured = np.asarray(trajectory.distance)[:-1]
-    np.testing.assert_allclose(measured[goes_on], expected[goes_on], rtol=1e-5)
+    np.testing.assert_allclose(measured[continues], expected[continues], rtol=1e-5)
 
 
-def test_rollout_restart_leaves_other_environments_unchanged(played) -> None:
-    _, _, _, trajectory = played
+def test_rollout_restart_leaves_other_environments_unchanged(rolled_out) -> None:
+    _, _, _, trajectory = rolled_out
     angle = np.arctan2(trajectory.observation[..., 2], trajectory.observation[..., 0])
     jump = np.abs(np.angle(np.exp(1j * np.diff(angle, axis=0))))
-    goes_on = np.asarray(trajectory.steps)[1:] > 0
-    assert jump[goes_on].max() < 0.6  # at most some 30 rad/s over 20 ms
+    continues = np.asarray(trajectory.steps)[1:] > 0
+    assert jump[continues].max() < 0.6  # at most some 30 rad/s over 20 ms
 
 
 def test_reset_gives_environments_different_starts() -> None:
@@ -81,7 +81,7 @@ def test_reset_gives_environments_different_starts() -> None:
 
 
 class BreakingReacher(Reacher):
-    """A reacher whose simulation gives no number where its shoulder turns past one radian."""
+    """A reacher whose simulation diverges where its shoulder turns past one radian."""
 
     def advance(self, physics, control):
         after = super().advance(physics, control)
@@ -107,7 +107,7 @@ def test_rollout_restarts_only_broken_environment() -> None:
     np.testing.assert_array_equal(steps[1:], np.where(ended[:-1], 0, steps[:-1] + 1))
 
 
-STANDSTILL = """
+MANY_HUMANOIDS = """
 import subprocess
 import sys
 
@@ -131,8 +131,8 @@ for seed in range(6):
 
 @pytest.mark.slow
 def test_rollout_of_humanoids_on_several_cores_does_not_deadlock() -> None:
-    # XLA's thread pool had them wait for each other for ever: see the flags in teachers/tasks/base.py.
-    subprocess.run([sys.executable, "-c", STANDSTILL], timeout=400, check=True)
+    # They waited for each other for ever in XLA's thread pool: see the flags in teachers/process.py.
+    subprocess.run([sys.executable, "-c", MANY_HUMANOIDS], timeout=400, check=True)
 
 
 def test_evaluation_starts_differ_with_the_seed() -> None:

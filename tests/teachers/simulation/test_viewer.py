@@ -17,7 +17,7 @@ from teachers.tasks.registry import get_task
 
 
 class Clock:
-    """Time that passes only where it is said to."""
+    """A clock that advances only in `sleep` and by hand."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -30,10 +30,10 @@ class Clock:
 
 
 class Window(SimpleNamespace):
-    """What `mujoco.viewer.launch_passive` gives, without a display."""
+    """Stands in for what `mujoco.viewer.launch_passive` returns, without a display."""
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        super().__init__(model=model, data=data, cam=mujoco.MjvCamera(), seen=[], open=True)
+        super().__init__(model=model, data=data, cam=mujoco.MjvCamera(), shown=[], open=True)
 
     def is_running(self) -> bool:
         return self.open
@@ -43,7 +43,7 @@ class Window(SimpleNamespace):
 
     def sync(self) -> None:
         marker = find_goal_marker(self.model)
-        self.seen.append((self.data.qpos.copy(), self.data.mocap_pos[marker].copy()))
+        self.shown.append((self.data.qpos.copy(), self.data.mocap_pos[marker].copy()))
 
     def close(self) -> None:
         self.open = False
@@ -81,7 +81,7 @@ def test_viewer_shows_played_episodes(export_folder, window) -> None:
     with viewer(task) as show:
         recording = play_in_c(task, act, 2, 0, watch=show)
     assert not window[0].open
-    qpos, goals = zip(*window[0].seen, strict=True)
+    qpos, goals = zip(*window[0].shown, strict=True)
     assert len(qpos) == 2 * task.episode_steps
     np.testing.assert_array_equal(qpos[: task.episode_steps - 1], recording.qpos[1:, 0])
     np.testing.assert_allclose(goals[-1], task.goal_position(recording.goal[-1, 1]))

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teachers import InputError
+from teachers.tasks.reacher import Reacher
 from teachers.tasks.registry import get_task
 
 ARM = get_task("arm_reach")
@@ -30,3 +31,11 @@ def test_action_limits_undeclared_are_refused(monkeypatch) -> None:
     monkeypatch.setattr(type(ARM), "action", bare)
     with pytest.raises(InputError, match=r"does not say what -1 and 1 stand for; .* --normalized"):
         _ = ARM.action_limits
+
+
+def test_task_refuses_action_that_does_not_match_actuators() -> None:
+    class Wrong(Reacher):
+        action = Reacher.action[:1]
+
+    with pytest.raises(InputError, match="actuators"):
+        Wrong()

@@ -21,58 +21,59 @@ from teachers.tasks.disturbance import (
 from teachers.tasks.registry import get_task
 
 ENVS, STEPS = 16, 30
-NAMES = ("reacher", "point_u_maze")
 
 
-def started(task, environments):
+def reset_jitted(task, environments):
     return jax.jit(lambda key: reset(task, key, environments, "train"))(jax.random.key(0))
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def stepped(request):
-    """A task, starts of it, actions held for a while, and the two compiled steps: plain and disturbed."""
+@pytest.fixture(
+    scope="module", params=["point_u_maze", pytest.param("reacher", marks=pytest.mark.slow)]
+)
+def case(request):
+    """A task, starts of it, actions that are held for ten steps each, and its step, which compiles once a structure."""
     task = get_task(request.param)
-    starts = started(task, ENVS)
+    starts = reset_jitted(task, ENVS)
     held = jax.random.uniform(
         jax.random.key(1), (STEPS // 10, ENVS, task.action_size), minval=-1, maxval=1
     )
     return task, starts, np.repeat(np.asarray(held), 10, axis=0), jax.jit(jax.vmap(task.step))
 
 
-def drawn(task, disturbances, environments=ENVS):
-    """What disturbs so many environments."""
+def draw(task, disturbances, environments=ENVS):
+    """Returns the disturbances of environments."""
     keys = jax.random.split(jax.random.key(2), environments)
     return jax.jit(jax.vmap(task.disturb, (None, 0)))(disturbances.model_dump(), keys)
 
 
-def disturbed(task, states, disturbances):
-    """The same states, disturbed."""
-    return states._replace(disturbed=drawn(task, disturbances))
+def with_disturbances(task, states, disturbances):
+    """Returns the states with disturbances."""
+    return states._replace(disturbed=draw(task, disturbances))
 
 
-def observed(step, states, actions):
-    """Observations after each step."""
-    seen = []
+def step_all(step, states, actions):
+    """Returns the observations after each step."""
+    observations = []
     for action in actions:
         states = step(states, action)
-        seen.append(np.asarray(states.observation))
-    return np.stack(seen)
+        observations.append(np.asarray(states.observation))
+    return np.stack(observations)
 
 
-def observed_in_c(task, starts, actions, change, environments):
-    """The same in MuJoCo C, with a model that `change` has changed."""
+def step_in_c(task, starts, actions, change, environments):
+    """Returns the observations after each step in MuJoCo C, with a model that `change` has changed."""
     task = type(task)()
     change(task.model)
     mujoco.mj_setConst(task.model, mujoco.MjData(task.model))
-    seen = []
+    observations = []
     for environment in range(environments):
         twin = Twin(task)
         twin.reset(*(np.asarray(part)[environment] for part in starts.physics[:2]))
-        seen.append([])
+        observations.append([])
         for action in actions[:, environment]:
             twin.step(action)
-            seen[-1].append(twin.observation)
-    return np.stack(seen, axis=1)
+            observations[-1].append(twin.observation)
+    return np.stack(observations, axis=1)
 
 
 def assert_close(task, one, other, bound):
@@ -85,10 +86,10 @@ def assert_apart(task, one, other, bound):
 
 def test_disturbed_by_keeps_starts() -> None:
     task = get_task("reacher")
-    plain, disturbed = started(task, ENVS), started(task.disturbed_by(RANDOMIZED), ENVS)
+    plain, disturbed = reset_jitted(task, ENVS), reset_jitted(task.disturbed_by(RANDOMIZED), ENVS)
     assert plain.disturbed == ()
     jax.tree.map(np.testing.assert_array_equal, plain, disturbed._replace(disturbed=()))
-    # What evaluations draw by themselves is the same.
+    # Evaluations draw the same disturbances.
     keys = jax.random.split(jax.random.key(0), ENVS)
     again = jax.vmap(task.disturb, (None, 0))(RANDOMIZED.model_dump(), keys)
     jax.tree.map(np.testing.assert_allclose, disturbed.disturbed, again)
@@ -98,7 +99,7 @@ def test_disturbed_by_keeps_starts() -> None:
 
 def test_draw_disturbance_fills_ranges() -> None:
     task = get_task("reacher")
-    found = drawn(task, CONDITIONS["all"], 500)
+    found = draw(task, CONDITIONS["all"], 500)
     assert isinstance(found, Disturbed)
     np.testing.assert_array_equal(np.unique(found.delay), [0, 1, 2, 3])
     for factor in (found.mass, found.friction):
@@ -116,27 +117,27 @@ def test_draw_disturbance_fills_ranges() -> None:
     assert not found.pending.any()
 
 
-def test_step_with_neutral_disturbance_is_undisturbed_step(stepped) -> None:
-    task, starts, actions, step = stepped
-    neutral = disturbed(task, starts, CONDITIONS["clean"])
-    plain = observed(step, starts, actions)
-    assert_close(task, plain, observed(step, neutral, actions), 1e-4)
+def test_step_with_neutral_disturbance_is_undisturbed_step(case) -> None:
+    task, starts, actions, step = case
+    neutral = with_disturbances(task, starts, CONDITIONS["clean"])
+    plain = step_all(step, starts, actions)
+    assert_close(task, plain, step_all(step, neutral, actions), 1e-4)
     assert_apart(task, plain, np.asarray(starts.observation), 0.1)
 
 
 @pytest.mark.parametrize("delay", range(MAX_DELAY + 1))
-def test_step_with_delay_shifts_actions(stepped, delay) -> None:
-    task, starts, actions, step = stepped
-    late = disturbed(task, starts, Disturbances(delay=(delay, delay)))
+def test_step_with_delay_shifts_actions(case, delay) -> None:
+    task, starts, actions, step = case
+    late = with_disturbances(task, starts, Disturbances(delay=(delay, delay)))
     shifted = np.concatenate([np.zeros_like(actions[:delay]), actions])[:STEPS]
-    seen = observed(step, late, actions)
-    assert_close(task, seen, observed(step, starts, shifted), 1e-4)
+    observations = step_all(step, late, actions)
+    assert_close(task, observations, step_all(step, starts, shifted), 1e-4)
     if delay:
-        assert_apart(task, seen, observed(step, starts, actions), 1e-2)
+        assert_apart(task, observations, step_all(step, starts, actions), 1e-2)
 
 
 def test_apply_delay_differs_between_environments() -> None:
-    queue = drawn(get_task("reacher"), RANDOMIZED, 2)
+    queue = draw(get_task("reacher"), RANDOMIZED, 2)
     queue = queue._replace(delay=jnp.array([1, 3]), pending=jnp.zeros((2, MAX_DELAY, 1)))
     taken = []
     for number in range(1, 6):
@@ -146,36 +147,38 @@ def test_apply_delay_differs_between_environments() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.5])
-def test_step_with_mass_factor_agrees_with_mujoco_c(stepped, factor) -> None:
-    task, starts, actions, step = stepped
+def test_step_with_mass_factor_agrees_with_mujoco_c(case, factor) -> None:
+    task, starts, actions, step = case
 
     def change(model):
         model.body_mass *= factor
         model.body_inertia *= factor
 
-    seen = observed(step, disturbed(task, starts, Disturbances(mass=(factor, factor))), actions)
-    in_c = observed_in_c(task, starts, actions, change, 4)
-    assert_close(task, seen[:, :4], in_c, 1e-2)
-    assert_apart(task, seen, observed(step, starts, actions), 0.05)
+    observations = step_all(
+        step, with_disturbances(task, starts, Disturbances(mass=(factor, factor))), actions
+    )
+    in_c = step_in_c(task, starts, actions, change, 4)
+    assert_close(task, observations[:, :4], in_c, 1e-2)
+    assert_apart(task, observations, step_all(step, starts, actions), 0.05)
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.5])
-def test_step_with_friction_factor_agrees_with_mujoco_c(stepped, factor) -> None:
-    task, starts, actions, step = stepped
+def test_step_with_friction_factor_agrees_with_mujoco_c(case, factor) -> None:
+    task, starts, actions, step = case
 
     def change(model):
         model.dof_damping *= factor
 
-    slippery = disturbed(task, starts, Disturbances(friction=(factor, factor)))
-    seen = observed(step, slippery, actions)
-    assert_close(task, seen[:, :4], observed_in_c(task, starts, actions, change, 4), 1e-2)
-    assert_apart(task, seen, observed(step, starts, actions), 0.05)
+    slippery = with_disturbances(task, starts, Disturbances(friction=(factor, factor)))
+    observations = step_all(step, slippery, actions)
+    assert_close(task, observations[:, :4], step_in_c(task, starts, actions, change, 4), 1e-2)
+    assert_apart(task, observations, step_all(step, starts, actions), 0.05)
 
 
 def test_scale_model_agrees_with_set_const() -> None:
     task = get_task("point_u_maze")
     spec = task.build()
-    # Besides walls, a body with friction of every kind, a tendon and a pair of its own.
+    # Besides walls, the model gets a body with friction of every kind, a tendon and a contact pair.
     body = spec.worldbody.add_body(pos=[0, 0, 5])
     body.add_joint(name="lift", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, 0, 1], frictionloss=0.3)
     body.add_joint(name="turn", type=mujoco.mjtJoint.mjJNT_HINGE, axis=[1, 0, 0], damping=[2, 0, 0])
@@ -185,7 +188,7 @@ def test_scale_model_agrees_with_set_const() -> None:
     tendon.wrap_joint("lift", 1.0)
     tendon.wrap_joint("turn", 2.0)
     model = spec.compile()
-    one = jax.tree.map(lambda leaf: leaf[0], drawn(task, CONDITIONS["clean"], 1))
+    one = jax.tree.map(lambda leaf: leaf[0], draw(task, CONDITIONS["clean"], 1))
     one = one._replace(mass=jnp.float32(1.25), friction=jnp.float32(0.75))
     before = mjx.put_model(model)
     after = scale_model(before, one)
@@ -197,7 +200,7 @@ def test_scale_model_agrees_with_set_const() -> None:
     expected = mjx.put_model(model)
 
     def different(one, other):
-        """Names of the numbers that differ."""
+        """Returns the names of the arrays that differ."""
         pairs = zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True)
         return {
             jax.tree_util.keystr(path)
@@ -209,19 +212,19 @@ def test_scale_model_agrees_with_set_const() -> None:
     assert len(different(before, after)) == 12
 
 
-@pytest.mark.parametrize("stepped", ["point_u_maze"], indirect=True)  # an arm is held
-def test_step_with_push_changes_speed_in_its_step_only(stepped) -> None:
-    task, starts, actions, step = stepped
+@pytest.mark.parametrize("case", ["point_u_maze"], indirect=True)  # its base can move
+def test_step_with_push_changes_speed_in_its_step_only(case) -> None:
+    task, starts, actions, step = case
     # In the middle of the corridor, and without damping, which would take some of the speed.
     middle = jnp.tile(jnp.asarray(task.maze.start, jnp.float32), (ENVS, 1))
-    pushed = disturbed(task, starts, Disturbances(push=0.5, friction=(0, 0)))
+    pushed = with_disturbances(task, starts, Disturbances(push=0.5, friction=(0, 0)))
     when = jnp.arange(ENVS) % 5
     pushed = pushed._replace(
         physics=pushed.physics._replace(qpos=middle),
         disturbed=pushed.disturbed._replace(push_step=when),
     )
     still = np.zeros_like(actions[:6])
-    speeds = observed(step, pushed, still)[..., 2:4]
+    speeds = step_all(step, pushed, still)[..., 2:4]
     jumps = np.diff(np.concatenate([np.zeros_like(speeds[:1]), speeds]), axis=0)
     expected = np.arange(6)[:, None] == np.asarray(when)
     np.testing.assert_allclose(np.linalg.norm(jumps, axis=-1), 0.5 * expected, atol=1e-4)
@@ -242,8 +245,8 @@ def test_find_pushed_body_excludes_loose_objects(name, body, mass) -> None:
 
 def test_sense_adds_noise_in_field_scales() -> None:
     task = get_task("reacher")
-    clean = jax.tree.map(lambda leaf: leaf[0], started(task, ENVS))
-    noise = jax.tree.map(lambda leaf: leaf[0], drawn(task, Disturbances(noise=0.1)))
+    clean = jax.tree.map(lambda leaf: leaf[0], reset_jitted(task, ENVS))
+    noise = jax.tree.map(lambda leaf: leaf[0], draw(task, Disturbances(noise=0.1)))
     keys = jax.random.split(jax.random.key(1), 4000)
     sense = jax.jit(jax.vmap(task.sense, (None, 0)))
     sensed = np.asarray(sense(clean._replace(disturbed=noise), keys))
@@ -254,20 +257,22 @@ def test_sense_adds_noise_in_field_scales() -> None:
 
 
 @pytest.fixture(scope="module")
-def played():
-    """A disturbed rollout of a policy whose action is the velocity that it is given."""
+def rolled_out():
+    """A disturbed rollout of a policy whose action is the velocity in its observation."""
     task = FallingReacher().disturbed_by(RANDOMIZED)
 
     @jax.jit
     def play(key):
         states = reset(task, key, ENVS, "train")
-        return states, *rollout(task, lambda _, seen, __: seen[:, 4:6], states, key, 60, "train")
+        return states, *rollout(
+            task, lambda _, observations, __: observations[:, 4:6], states, key, 60, "train"
+        )
 
     return play(jax.random.key(0))
 
 
-def test_rollout_gives_noise_to_policy_only(played) -> None:
-    _, _, trajectory = played
+def test_rollout_gives_noise_to_policy_only(rolled_out) -> None:
+    _, _, trajectory = rolled_out
     noise = np.asarray(trajectory.action - trajectory.observation[..., 4:6])
     assert noise.std() == pytest.approx(0.05 * 5.0, rel=0.05)
     assert len(np.unique(noise)) > 0.99 * noise.size  # every step and environment has its own
@@ -275,8 +280,8 @@ def test_rollout_gives_noise_to_policy_only(played) -> None:
     np.testing.assert_allclose(np.hypot(clean[..., :2], clean[..., 2:4]), 1.0, rtol=1e-5)
 
 
-def test_rollout_draws_disturbance_for_each_episode(played) -> None:
-    starts, states, trajectory = played
+def test_rollout_draws_disturbance_for_each_episode(rolled_out) -> None:
+    starts, states, trajectory = rolled_out
     began = np.asarray(trajectory.steps)[1:] == 0
     assert began.any(axis=0).all()
     assert (np.asarray(states.disturbed.mass) != starts.disturbed.mass).all()

@@ -21,7 +21,7 @@ class Mine(Reacher):
 
 @pytest.fixture(autouse=True)
 def _fresh(named_nothing) -> None:
-    """Every test starts where nothing was named."""
+    """Starts every test on a machine where no file was named."""
 
 
 def write(folder, text: str = MINE, name: str = "mine.py"):
@@ -42,15 +42,15 @@ def test_load_file_builds_one_task_for_all_spellings_of_path(tmp_path, monkeypat
 
 
 def test_load_file_separates_files_and_imports_of_same_name(tmp_path) -> None:
-    made = []
+    tasks = []
     for i in (1, 2):
         folder = tmp_path / f"robot{i}"
         text = f"import lengths_of_mine\n{MINE}    episode_steps = lengths_of_mine.STEPS\n"
         write(folder, f"STEPS = {i}0", "lengths_of_mine.py")
-        made.append(get_task(f"{write(folder, text)}:Mine"))
+        tasks.append(get_task(f"{write(folder, text)}:Mine"))
         assert str(folder) not in sys.path
-    assert [task.episode_steps for task in made] == [10, 20]
-    assert type(made[0]).__module__ != type(made[1]).__module__
+    assert [task.episode_steps for task in tasks] == [10, 20]
+    assert type(tasks[0]).__module__ != type(tasks[1]).__module__
 
 
 def test_load_file_runs_file_once_for_all_classes(tmp_path) -> None:
@@ -121,29 +121,29 @@ def test_teacher_config_makes_reference_absolute_and_loads_nothing(tmp_path, mon
 # What an artefact may name.
 
 
-def forget(monkeypatch) -> None:
-    """A new process on the same machine."""
+def forget_modules(monkeypatch) -> None:
+    """Forgets what was loaded, as a new process on the same machine would."""
     monkeypatch.setattr(load, "_tasks", {})
     monkeypatch.setattr(load, "_modules", {})
 
 
-def tripwire(folder):
-    """A task's file that leaves a trace when it runs."""
+def write_traced(folder):
+    """Writes a task's file that creates the file `ran` when it runs."""
     return write(folder, f"{MINE}open({str(folder / 'ran')!r}, 'w').close()\n")
 
 
 def test_reopen_task_runs_file_that_user_has_named(tmp_path, monkeypatch) -> None:
     source = get_task(f"{write(tmp_path)}:Mine").source
-    forget(monkeypatch)
+    forget_modules(monkeypatch)
     assert reopen_task("mine", source) is get_task(source)
 
 
 @pytest.mark.parametrize("change", ["never named", "changed", "moved"])
 def test_reopen_task_refuses_other_files(tmp_path, monkeypatch, change) -> None:
-    file = tripwire(tmp_path)
+    file = write_traced(tmp_path)
     if change != "never named":
         get_task(f"{file}:Mine")
-        forget(monkeypatch)
+        forget_modules(monkeypatch)
         (tmp_path / "ran").unlink()
     if change == "changed":
         file.write_text(file.read_text() + "# more\n")
@@ -157,7 +157,7 @@ def test_reopen_task_refuses_other_files(tmp_path, monkeypatch, change) -> None:
 
 
 def test_reopen_task_does_not_take_name_for_file(tmp_path) -> None:
-    file = tripwire(tmp_path)
+    file = write_traced(tmp_path)
     with pytest.raises(InputError, match="unknown task"):
         reopen_task(f"{file}:Mine", "")
     with pytest.raises(InputError, match="there is no file"):
@@ -172,7 +172,7 @@ def test_load_file_works_without_cache_and_reopen_task_refuses(tmp_path, monkeyp
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "flat"))
     source = get_task(f"{write(tmp_path)}:Mine").source
     assert reopen_task("mine", source).name == "mine"  # it has run in this process
-    forget(monkeypatch)
+    forget_modules(monkeypatch)
     with pytest.raises(InputError, match="--task"):
         reopen_task("mine", source)
 

@@ -1,14 +1,20 @@
 import jax
 import numpy as np
+import pytest
 
 from teachers.simulation.rollout import reset
 from teachers.tasks.reacher import LINKS
 from teachers.tasks.registry import get_task
 
+TASK = get_task("reacher")
 
-def test_fingertip_is_where_the_joint_angles_put_it() -> None:
-    task = get_task("reacher")
-    states = jax.jit(lambda key: reset(task, key, 64, "train"))(jax.random.key(0))
+
+@pytest.fixture(scope="module")
+def states():
+    return jax.jit(lambda key: reset(TASK, key, 4096, "train"))(jax.random.key(0))
+
+
+def test_achieved_goal_follows_from_joint_angles(states) -> None:
     shoulder, elbow = np.asarray(states.physics.qpos).T
     expected = np.stack(
         [
@@ -17,12 +23,10 @@ def test_fingertip_is_where_the_joint_angles_put_it() -> None:
         ],
         axis=-1,
     )
-    np.testing.assert_allclose(task.achieved_goal(states.observation), expected, atol=1e-6)
+    np.testing.assert_allclose(TASK.achieved_goal(states.observation), expected, atol=1e-6)
 
 
-def test_goals_are_uniform_over_the_reachable_ring() -> None:
-    task = get_task("reacher")
-    states = jax.jit(lambda key: reset(task, key, 4096, "train"))(jax.random.key(0))
+def test_sample_goal_is_uniform_over_reachable_ring(states) -> None:
     radius = np.linalg.norm(states.goal, axis=-1)
     inner, outer = abs(LINKS[0] - LINKS[1]), sum(LINKS)
     assert inner <= radius.min()
