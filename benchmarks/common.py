@@ -17,7 +17,7 @@ from teachers import load_teacher
 from teachers.agent import Agent
 from teachers.process import use_compilation_cache
 
-TABLE_WIDTH = 160  # characters; also where the output is not a terminal
+TABLE_WIDTH = 200  # characters; also where the output is not a terminal
 
 
 def make_parser(description: str, default_seeds: Sequence[int] = ()) -> argparse.ArgumentParser:
