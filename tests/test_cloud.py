@@ -87,6 +87,7 @@ def test_train_teacher_is_the_same_in_cloud(teacher, teacher_run, cloud) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.end_to_end
 def test_commands_work_in_cloud_from_export_to_play(
     student, student_run, teacher, tmp_path
 ) -> None:

@@ -19,6 +19,7 @@ def test_run_compare_refuses_folder_of_something_else(teacher_run, student_run, 
 
 
 @pytest.mark.slow
+@pytest.mark.end_to_end
 def test_run_compare_has_every_part_and_continues_where_it_stopped(teacher_run, tmp_path) -> None:
     out = tmp_path / "compare"
     found = run_json("compare", teacher_run, "--quick", "--force", "--out", out)

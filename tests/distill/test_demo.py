@@ -28,10 +28,10 @@ def test_run_demo_replaces_only_a_demo(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_run_demo_leaves_teacher_student_and_onnx(tmp_path) -> None:
+@pytest.mark.end_to_end
+def test_run_demo_leaves_teacher_student_and_onnx(tmp_path, monkeypatch) -> None:
     out = tmp_path / "demo"
-    for _ in range(2):  # the second call replaces what the first one left
-        summary = run_json("demo", "--out", out)
+    summary = run_json("demo", "--out", out)
     assert summary == json.loads((out / "summary.json").read_text())
     assert summary["teacher"]["success_at_end"] >= 0.98
     assert summary["episodes"] >= 256
@@ -53,3 +53,9 @@ def test_run_demo_leaves_teacher_student_and_onnx(tmp_path) -> None:
     assert (out / "metrics.jsonl").exists()
     assert imageio.imread(out / "learning_curve.png").shape[0] > 100
     assert len(imageio.imread(out / "animation.gif", index=None)) > 50
+
+    # A second call replaces a finished demo, before it trains again.
+    monkeypatch.setattr(demo, "train_teacher", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        demo.run_demo(out)
+    assert not (out / "summary.json").exists()

@@ -115,6 +115,7 @@ def test_page_runs_as_written(page: str, main_path: Workplace, tmp_path: Path) -
     run_page(page, main_path._replace(folder=tmp_path))
 
 
+@pytest.mark.end_to_end
 def test_json_of_commands_has_the_documented_keys(main_path: Workplace) -> None:
     """Of every command that the tests before this one ran."""
     for file in sorted(main_path.outputs.glob("*.arguments")):
@@ -131,6 +132,7 @@ def test_json_of_commands_has_the_documented_keys(main_path: Workplace) -> None:
         assert not single - found - output.optional - lists, words
 
 
+@pytest.mark.end_to_end
 def test_json_of_verify_reports_no_failure_but_latency(main_path: Workplace) -> None:
     """Of every `verify` that the tests before this one ran."""
     for file in sorted(main_path.outputs.glob("*.arguments")):

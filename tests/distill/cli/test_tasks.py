@@ -89,6 +89,7 @@ def test_tasks_refuses_bad_reference(cart, arguments, words) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.end_to_end
 def test_user_task_passes_through_every_command(cart, tmp_path, monkeypatch, new_process) -> None:
     assert run_json("tasks", "--check", "cart.py:Cart") == {"task": "cart", "problems": []}
 

@@ -93,6 +93,7 @@ def four_devices(teacher_run, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.end_to_end
 def test_train_teacher_is_the_same_on_four_devices(teacher_run, four_devices) -> None:
     printed, folder = four_devices
     assert printed["devices"] == 4
@@ -140,6 +141,7 @@ def test_evaluate_agent_does_not_depend_on_devices(four_devices) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.end_to_end
 def test_distill_teacher_runs_on_four_devices(four_devices) -> None:
     figures = four_devices[0]["student"]
     assert figures["steps"] == 160

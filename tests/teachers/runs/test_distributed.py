@@ -78,7 +78,10 @@ def wait_for(processes, timeout=300):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make_variables", [jax_variables, slurm_variables])
+@pytest.mark.parametrize(
+    "make_variables",
+    [pytest.param(jax_variables, marks=pytest.mark.end_to_end), slurm_variables],
+)
 def test_train_teacher_is_the_same_in_two_processes(teacher_run, tmp_path, make_variables) -> None:
     port, run = free_port(), tmp_path / "run"
     first, second = wait_for(
