@@ -1,6 +1,6 @@
 import pytest
 
-from export import describe_artefact, measure_latency, open_policy
+from export import describe_artefact, open_policy
 from teachers import InputError
 
 
@@ -39,8 +39,3 @@ def test_artefacts_refuse_other_paths(tmp_path, read) -> None:
         read(tmp_path / "text.onnx")
     with pytest.raises(InputError, match="holds no checkpoint"):
         read(tmp_path)
-
-
-def test_measure_latency_returns_microseconds(export_folder) -> None:
-    latency = measure_latency(export_folder / "policy.onnx", calls=200)
-    assert 0 < latency["p50"] <= latency["p99"] < 1e6
