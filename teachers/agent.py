@@ -1,4 +1,4 @@
-"""A policy and a critic with their parameters: what evaluation, distillation and export work on."""
+"""Agents, which are what evaluation, distillation and export work on: teachers and students with their parameters."""
 
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -46,7 +46,7 @@ Teacher = Agent[TeacherConfig]
 def load_teacher(
     run: epath.PathLike, task: Task | None = None, checkpoint: CheckpointChoice = "newest"
 ) -> Teacher:
-    """Opens a checkpoint of a teacher's run; nothing but the folder is needed.
+    """Loads a teacher from the folder of its run; nothing else is needed.
 
     Args:
         run: the run's folder.
@@ -64,8 +64,8 @@ def load_teacher(
     def read(step: int) -> Teacher:
         metadata = require_kind(run, "teacher", step)
         config = stored_config(TeacherConfig, metadata.config, str(run))
-        opened, metadata = open_task(metadata, task, str(run))
-        networks = teacher_networks(config, opened)
+        own_task, metadata = open_task(metadata, task, str(run))
+        networks = teacher_networks(config, own_task)
         params = read_params(run, step, networks.shapes, metadata)
         return Agent(networks, params, config, metadata)
 

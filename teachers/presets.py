@@ -1,12 +1,12 @@
-"""Named settings, to be changed by options like any other default."""
+"""Named sets of settings, which options override as they do any other default."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from teachers.runs.errors import InputError
 
-# Wang et al. (arXiv 2503.14858), table of hyper-parameters, and the defaults of the code they released. Theirs are the same
-# for every task; runs are of 50 to 100 million steps. Shallow networks (depth 4) had a batch of 256.
+# The table of hyper-parameters of Wang et al. (arXiv 2503.14858) and the defaults of their code. They used the same for
+# every task, with 50 to 100 million steps. Their shallow networks (depth 4) had a batch of 256.
 _PAPER: Mapping[str, Any] = {
     **{f"{network}.depth": 64 for network in ("actor", "phi", "psi")},
     **{f"{network}.width": 256 for network in ("actor", "phi", "psi")},
@@ -31,11 +31,11 @@ _PAPER: Mapping[str, Any] = {
 PRESETS: Mapping[str, Mapping[str, Any]] = {"paper": _PAPER}
 
 
-def preset(name: str) -> Mapping[str, Any]:
-    """The settings of a preset, by dotted key.
+def preset_settings(name: str) -> Mapping[str, Any]:
+    """Returns the settings of a preset, by dotted key.
 
     Raises:
-        InputError: there is none of this name.
+        InputError: there is no preset of this name.
     """
     if name not in PRESETS:
         raise InputError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}")

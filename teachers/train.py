@@ -183,7 +183,7 @@ def teacher_metadata(config: TeacherConfig, params: Params, metrics: dict[str, A
         networks={
             name: {
                 **getattr(config, name).model_dump(),
-                "residual": "zero" if getattr(config, name).zero else "published",
+                "residual": "zero" if getattr(config, name).zero_branches else "published",
                 "parameters": count_parameters(params[name]),
             }
             for name in ("actor", "phi", "psi")

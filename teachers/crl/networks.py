@@ -248,7 +248,7 @@ def teacher_networks(
     dtype = config.learning.precision if training else "float32"
 
     def network(shape: NetworkConfig, outputs: int) -> ResidualMLP:
-        return ResidualMLP(shape.depth, shape.width, outputs, shape.zero, remat, dtype)
+        return ResidualMLP(shape.depth, shape.width, outputs, shape.zero_branches, remat, dtype)
 
     return Networks(
         task,

@@ -23,12 +23,12 @@ class ResidualBranch(nn.Module):
 
     Attributes:
         width: units of each layer.
-        zero: whether the branch starts at zero, by the scale of its last LayerNorm.
+        starts_at_zero: whether the branch's output is zero at first, by the scale of its last LayerNorm.
         dtype: type in which the matrix products are computed; parameters and everything else are float32.
     """
 
     width: int
-    zero: bool = False
+    starts_at_zero: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -37,8 +37,8 @@ class ResidualBranch(nn.Module):
         for layer in range(LAYERS_PER_BLOCK):
             product = nn.Dense(self.width, dtype=self.dtype, kernel_init=_lecun_uniform)(x)
             product = checkpoint_name(product.astype(residual_dtype(self.dtype)), MATRIX_PRODUCT)
-            starts_at_zero = self.zero and layer == LAYERS_PER_BLOCK - 1
-            scale = nn.initializers.zeros if starts_at_zero else nn.initializers.ones
+            is_zero = self.starts_at_zero and layer == LAYERS_PER_BLOCK - 1
+            scale = nn.initializers.zeros if is_zero else nn.initializers.ones
             norm = nn.LayerNorm(dtype=jnp.float32, scale_init=scale)
             x = nn.swish(norm(product))
         return x
@@ -57,7 +57,7 @@ class ResidualMLP(nn.Module):
         depth: number of Dense layers in the residual trunk, a multiple of 4.
         width: units of each of these layers.
         outputs: size of the head.
-        zero: whether each block's branch starts at zero, so that a new network computes the same as a shallow one
+        zero_branches: whether each block's branch starts at zero, so that a new network computes the same as a shallow one
             (Goyal et al., arXiv 1706.02677, section 5.1). In the published network all branches start at random, and
             the deeper it is, the later it learns: see benchmarks/stability.py.
         remat: whether only the inputs of the blocks are saved for the gradient and the matrix products are recomputed
@@ -68,7 +68,7 @@ class ResidualMLP(nn.Module):
     depth: int
     width: int
     outputs: int
-    zero: bool = False
+    zero_branches: bool = False
     remat: bool = False
     dtype: DTypeLike = jnp.float32
 
@@ -81,7 +81,7 @@ class ResidualMLP(nn.Module):
         """
         x = nn.Dense(self.width, kernel_init=_lecun_uniform, name="input")(x)
         x = nn.swish(nn.LayerNorm(name="input_norm")(x))
-        branch = ResidualBranch(self.width, self.zero, self.dtype, parent=None)
+        branch = ResidualBranch(self.width, self.zero_branches, self.dtype, parent=None)
         blocks = self.param("blocks", self._init_blocks, branch, x)
         records_shares = self.is_mutable_collection("intermediates")
 

@@ -222,7 +222,7 @@ class TrainingLoop:
     def _diverged_error(self, number: int) -> DivergedError:
         config = self._config
         skipped = int(min(each.metrics["skipped_updates"] for each in self._recorders))
-        zero = all(network.zero for network in (config.actor, config.phi, config.psi))
+        zero = all(network.zero_branches for network in (config.actor, config.phi, config.psi))
         residual = "" if zero else "set actor.residual, phi.residual and psi.residual to zero, "
         return DivergedError(
             f"training diverged: {skipped:,} gradient steps were not finite by step {self._steps(number):,} and were not "

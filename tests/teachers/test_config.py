@@ -114,6 +114,6 @@ def test_teacher_config_rounds_steps_and_replay_up_to_iterations(
 
 @pytest.mark.parametrize(("depth", "zero"), [(4, False), (8, True), (20, True), (1024, True)])
 def test_network_config_starts_deep_networks_with_zero_branches(depth, zero) -> None:
-    assert NetworkConfig(depth=depth).zero == zero
-    assert NetworkConfig(depth=depth, residual="zero").zero
-    assert not NetworkConfig(depth=depth, residual="published").zero
+    assert NetworkConfig(depth=depth).zero_branches == zero
+    assert NetworkConfig(depth=depth, residual="zero").zero_branches
+    assert not NetworkConfig(depth=depth, residual="published").zero_branches

@@ -3,7 +3,7 @@ import pytest
 from teachers import InputError, teacher_config
 
 
-def test_preset_paper_has_the_published_settings() -> None:
+def test_preset_settings_of_paper_are_the_published_ones() -> None:
     config = teacher_config("ant_u4_maze", preset="paper")
     assert (config.actor.depth, config.phi.width, config.embedding) == (64, 256, 64)
     assert (config.rollout.environments, config.rollout.steps) == (512, 62)
@@ -13,6 +13,6 @@ def test_preset_paper_has_the_published_settings() -> None:
     assert changed.learning.batch == 256
 
 
-def test_preset_refuses_unknown_name() -> None:
+def test_preset_settings_refuses_unknown_name() -> None:
     with pytest.raises(InputError, match="unknown preset 'papr'; choose from paper"):
         teacher_config("ant", preset="papr")

@@ -1,4 +1,4 @@
-"""A real run that is killed again and again."""
+"""A training that is killed again and again."""
 
 import random
 import subprocess
@@ -17,10 +17,11 @@ from teachers.runs.run_log import read_metrics
 
 ITERATIONS, EVERY, PER_ITERATION = 240, 4, 40
 SETTINGS = sets({**TEACHER, "steps": ITERATIONS * PER_ITERATION, "logging.checkpoint_every": EVERY})
-KILLS = 12
+# While the process starts or compiles, at a random moment of the training, or while it saves.
+MOMENTS = ["starting", "saving", *5 * ("training", "saving")]
 
 
-def started(run):
+def start_training(run):
     main = "from distill.cli import main; main()"
     command = [sys.executable, "-c", main, "train-teacher", "reacher", "--out", run, "--resume"]
     return subprocess.Popen(
@@ -28,46 +29,52 @@ def started(run):
     )
 
 
-def until(process, reached) -> None:
-    deadline = time.monotonic() + 120
-    while not reached() and process.poll() is None:
+def wait_until(process, condition) -> None:
+    deadline = time.monotonic() + 600
+    while not condition() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.001)
 
 
-def saving(run) -> bool:
+def is_saving(run) -> bool:
     return any((run / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_had_happened(tmp_path) -> None:
-    calm, run, draw = tmp_path / "calm", tmp_path / "run", random.Random(0)
-    assert started(calm).wait(300) == 0
-    during_a_save = 0
-    for kill in range(KILLS):
-        there = checkpoint_steps(run)
-        process = started(run)
-        # Killed while it starts or compiles, at a random moment of the training, or while it saves.
-        if kill in (0, 5):
+@pytest.mark.parametrize(
+    "moments", [pytest.param(["saving"], marks=pytest.mark.end_to_end), MOMENTS], ids=len
+)
+def test_train_teacher_goes_on_after_kills_as_if_nothing_had_happened(tmp_path, moments) -> None:
+    uninterrupted, run, draw = tmp_path / "uninterrupted", tmp_path / "run", random.Random(0)
+    assert start_training(uninterrupted).wait(600) == 0
+    killed_while_saving = 0
+    for moment in moments:
+        steps_before = checkpoint_steps(run)
+        process = start_training(run)
+        if moment == "starting":
             time.sleep(draw.uniform(0.5, 6.0))
         else:
-            until(process, lambda before=there: checkpoint_steps(run)[-1:] != before[-1:])
+            wait_until(
+                process,
+                lambda before=steps_before: checkpoint_steps(run)[-1:] != before[-1:],
+            )
             time.sleep(draw.uniform(0.0, 0.2))
-        if kill % 2:
-            until(process, lambda: saving(run))
-            during_a_save += process.poll() is None
+        if moment == "saving":
+            wait_until(process, lambda: is_saving(run))
+            killed_while_saving += process.poll() is None
         process.kill()
         assert process.wait() == -9, process.stderr.read().decode()
-        now = checkpoint_steps(run)
-        assert now[-1:] >= there[-1:]
-        if now:
-            # What is lost is what came after the last checkpoint, and what was trained while the next was written.
-            assert read_metrics(run)[-1]["step"] - now[-1] <= 2 * EVERY * PER_ITERATION
-    last = started(run)
-    assert last.wait(300) == 0, last.stderr.read().decode()
-    assert during_a_save >= 3
-    ours, others = (drop_timings(read_metrics(each)) for each in (run, calm))
-    assert [row["step"] for row in ours] == [PER_ITERATION * (i + 1) for i in range(ITERATIONS)]
-    assert ours == others
-    assert parameter_digest(load_teacher(run).params) == parameter_digest(load_teacher(calm).params)
-    assert not saving(run)
+        steps = checkpoint_steps(run)
+        assert steps[-1:] >= steps_before[-1:]
+        if steps:
+            # What is lost is what was trained after the last checkpoint, and while the next one was written.
+            assert read_metrics(run)[-1]["step"] - steps[-1] <= 2 * EVERY * PER_ITERATION
+    last = start_training(run)
+    assert last.wait(600) == 0, last.stderr.read().decode()
+    assert killed_while_saving >= min(3, len(moments))
+    rows = drop_timings(read_metrics(run))
+    assert [row["step"] for row in rows] == [PER_ITERATION * (i + 1) for i in range(ITERATIONS)]
+    assert rows == drop_timings(read_metrics(uninterrupted))
+    expected = load_teacher(uninterrupted)
+    assert parameter_digest(load_teacher(run).params) == parameter_digest(expected.params)
+    assert not is_saving(run)

@@ -70,7 +70,7 @@ def test_residual_mlp_with_zero_branches_is_shallow_and_learns_in_every_block(
     scanned,
 ) -> None:
     _, _, x = scanned
-    network = ResidualMLP(DEPTH, WIDTH, 3, zero=True)
+    network = ResidualMLP(DEPTH, WIDTH, 3, zero_branches=True)
     params = network.init(jax.random.key(0), x)
     assert_same = np.testing.assert_array_equal
     outputs, state = network.apply(params, x, mutable="intermediates")
