@@ -57,24 +57,29 @@ def summary(outcomes: Outcomes) -> dict[str, Any]:
 
 
 def mean_interval(values: Float[np.ndarray, "n"]) -> tuple[float, float]:
-    """Percentile bootstrap 95% interval of the mean."""
+    """Returns the percentile bootstrap 95% interval of the mean."""
     return bootstrap_interval(values, np.mean)
 
 
 def bootstrap_interval(
     values: Float[np.ndarray, "n"], statistic: Callable[..., Any]
 ) -> tuple[float, float]:
-    """Percentile bootstrap 95% interval of a statistic that takes `axis`."""
+    """Returns the percentile bootstrap 95% interval of a statistic that takes `axis`."""
     return _bootstrap((values,), statistic)
 
 
 def retention(
     student: Float[np.ndarray, "episodes"], teacher: Float[np.ndarray, "episodes"]
 ) -> tuple[float, tuple[float, float]] | tuple[None, None]:
-    """Student's time at goal / teacher's over the same episodes, with its paired bootstrap 95% interval.
+    """Returns the student's time at goal divided by the teacher's, and its paired bootstrap 95% interval.
 
-    Both are None where the teacher is never at its goal. The interval has no upper end where it so rarely is
-    that resamples miss it.
+    Args:
+        student: its time at goal in each episode.
+        teacher: its time at goal in the same episodes.
+
+    Returns:
+        Both are None if the teacher is never at its goal. The interval's upper end is infinite if the teacher is at its
+        goal so rarely that some resamples have no such episode.
     """
     if not teacher.any():
         return None, None
@@ -94,7 +99,7 @@ def _bootstrap(
         value = float(statistic(*samples))
         return (value, value)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # about resamples that are infinite
+        warnings.simplefilter("ignore", RuntimeWarning)  # SciPy warns of infinite resamples
         resamples = stats.bootstrap(
             samples,
             statistic,
@@ -105,14 +110,17 @@ def _bootstrap(
             batch=100,
             rng=np.random.default_rng(0),
         ).bootstrap_distribution
-    # Of the resamples themselves: interpolating between infinite ratios would give NaN.
+    # Quantiles without interpolation, which would give NaN between infinite ratios.
     low = np.quantile(resamples, 0.025, method="lower")
     high = np.quantile(resamples, 0.975, method="higher")
     return float(low), float(high)
 
 
 def interquartile_mean(scores: Float[np.ndarray, "*n"], axis: int = -1) -> Any:
-    """The mean of the middle half; of fewer than four scores, of all. Agarwal et al. (arXiv 2108.13264)."""
+    """Returns the mean of the middle half of the scores, or of all if they are fewer than four.
+
+    Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (arXiv 2108.13264).
+    """
     return stats.trim_mean(scores, 0.25, axis=axis)
 
 
@@ -137,18 +145,20 @@ def summarise_seeds(name: str, scores: Sequence[float]) -> dict[str, Any]:
 def label_reached_within(
     task: Task, trajectory: Trajectory, horizon: int
 ) -> tuple[Bool[np.ndarray, "time env"], Bool[np.ndarray, "time env"]]:
-    """Returns in which states the goal is reached within `horizon` steps, and in which states that can be told.
-
-    It cannot be told where the goal is reached already, nor where the recording ends earlier without reaching it.
+    """Returns labels of states: whether the goal is reached within `horizon` steps from there.
 
     Args:
         task: what was played.
         trajectory: one episode for each environment.
         horizon: in control steps.
+
+    Returns:
+        The labels, and which of them are valid. A label is invalid where the goal is reached already, where the episode
+        is over, and where the recording ends before `horizon` steps without reaching the goal.
     """
     within, lengths = within_radius(task, trajectory), episode_lengths(trajectory)
     steps, at = len(within), np.arange(len(within))[:, None]
-    # The number of steps at the goal before each one.
+    # Before each step, the number of earlier steps that ended at the goal.
     count = np.concatenate([np.zeros_like(lengths)[None], within.cumsum(axis=0)])
     later = np.minimum(np.arange(steps) + horizon, steps)
     reached = count[later] > count[:-1]
@@ -159,9 +169,9 @@ def label_reached_within(
 
 
 def auroc(scores: Float[np.ndarray, "rows"], outcomes: Bool[np.ndarray, "rows"]) -> float | None:
-    """The area under the receiver operating characteristic: how often a positive scores higher than a negative.
+    """Returns the area under the receiver operating characteristic: how often a positive scores higher than a negative.
 
-    By the statistic of Mann and Whitney; None where there are not both.
+    It follows from the statistic of Mann and Whitney. It is None without positives or without negatives.
     """
     positives, negatives = scores[outcomes], scores[~outcomes]
     if not len(positives) or not len(negatives):
@@ -171,7 +181,7 @@ def auroc(scores: Float[np.ndarray, "rows"], outcomes: Bool[np.ndarray, "rows"])
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float | None:
-    """The rank correlation of two arrays of one shape; None where one of them is constant."""
+    """Returns the rank correlation of two arrays of the same shape, or None if one of them is constant."""
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
     return float(stats.spearmanr(one, other).statistic)

@@ -16,7 +16,7 @@ PICTURE_SIZE = 640  # pixels to either side
 
 
 def animate(task: Task, recording: Trajectory, file: epath.PathLike, episodes: int = 3) -> str:
-    """Writes the first episodes of a recording, one after the other, at their true speed.
+    """Writes an animation of the first episodes of a recording, one after the other and in real time.
 
     Args:
         task: what was played.

@@ -1,4 +1,4 @@
-"""A task in MuJoCo C, which replaces the robot when a deployment is checked."""
+"""One environment in MuJoCo C, which replaces the robot when a deployment is checked."""
 
 from typing import Any
 

@@ -20,7 +20,7 @@ PolicyFunction = Callable[[Any, Any], np.ndarray]
 # called with a robot and its goal after each control step
 Watch = Callable[[Twin, np.ndarray], None]
 
-BATCH = 256  # episodes simulated at once: each holds memory of its own in MuJoCo C
+BATCH = 256  # episodes simulated at once, because each needs memory in MuJoCo C
 
 
 def play_in_c(
@@ -32,7 +32,7 @@ def play_in_c(
     disturbances: Disturbances | None = None,
     watch: Watch | None = None,
 ) -> Trajectory:
-    """Plays whole episodes of a task in MuJoCo C.
+    """Plays complete episodes of a task in MuJoCo C.
 
     Args:
         task: what to play.

@@ -69,7 +69,7 @@ def sample_task(task: Task, key: Key[Array, ""]) -> Samples:
 
 
 def check_samples(task: Task, samples: Samples, report: ProblemReport) -> None:
-    """Checks samples of a task; only that they are finite, if some are not."""
+    """Checks samples of a task. If some are not finite, nothing else is checked."""
     if _check_finite(task, samples, report):
         _check_resets(task, samples, report)
         _check_magnitudes(task, samples, report)

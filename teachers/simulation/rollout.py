@@ -129,7 +129,7 @@ def _restart(
     return jax.lax.while_loop(any_done, restart_few, (states, done))[0]
 
 
-EVALUATION, NOISE = 1, 2  # folded into keys, for random numbers that training does not use
+EVALUATION, NOISE = 1, 2  # folded into the keys of an evaluation's starts and of its noise
 
 
 def evaluation_starts(

@@ -26,14 +26,14 @@ class Trajectory(NamedTuple):
     qpos: Float[Any, "*time env nq"] | None = None  # before the step; None where not recorded
 
 
-def is_running(terminated: Any, running: Any) -> Any:
+def is_running(terminated: Any, was_running: Any) -> Any:
     """Returns after which steps an episode has not been terminated yet, `[time, env]`.
 
     Args:
         terminated: whether each step terminated an episode, `[time, env]`.
-        running: whether the episode had not been terminated before the first of these steps, `[env]`.
+        was_running: whether the episode had not been terminated before the first of these steps, `[env]`.
     """
-    return running & (namespace(terminated).cumsum(terminated, axis=0) == 0)
+    return was_running & (namespace(terminated).cumsum(terminated, axis=0) == 0)
 
 
 def episode_lengths(trajectory: Trajectory) -> Int[np.ndarray, "env"]:

@@ -62,7 +62,7 @@ class Maze:
 
     @property
     def camera(self) -> Camera:
-        """A view of the whole maze from above."""
+        """A view of the complete maze from above."""
         return Camera(lookat=(0.0, 0.0, 0.0), distance=1.3 * self.extent)
 
     def cells(self, kinds: str) -> Float[np.ndarray, "n 2"]:
@@ -112,7 +112,7 @@ class Maze:
     ) -> None:
         """Adds frictionless walls.
 
-        The border consists of four planes that touch, which cost much less than boxes, and of boxes that are seen.
+        The border consists of four planes that touch, which cost much less than boxes, and of boxes that are only visible.
 
         Args:
             spec: the model.

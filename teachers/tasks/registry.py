@@ -145,7 +145,7 @@ def open_task(metadata: Metadata, task: Task | None, source: str) -> tuple[Task,
         source: the path of the artefact, for messages.
 
     Raises:
-        InputError: its task cannot be opened (see `teachers.tasks.reopen_task`), or `task` is not that task.
+        InputError: its task cannot be loaded (see `teachers.tasks.reopen_task`), or `task` is another task.
     """
     if task is None:
         try:
