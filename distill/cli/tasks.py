@@ -66,14 +66,14 @@ def tasks_command(
 
 def _check_task(reference: str, seed: int, as_json: bool) -> int:
     """Prints the problems of a task, and returns the exit code."""
-    from teachers.simulation.check import CHECKED
+    from teachers.simulation.check import CHECKS
 
     name, problems = find_problems(reference, seed)
     if as_json:
         print_json({"task": name, "problems": problems})
     else:
         # Each problem takes one line, however long it is.
-        print("\n".join(problems or [f"no problems found (checked: {', '.join(CHECKED)})"]))
+        print("\n".join(problems or [f"no problems found (checked: {', '.join(CHECKS)})"]))
     return 2 if problems else 0
 
 

@@ -92,7 +92,7 @@ def _state_memory(config: TeacherConfig) -> dict[str, int]:
             config.replay_slots, environments, task.observation_size, task.action_size
         )
     )
-    # An environment's numbers of 4 bytes, and a flag of 1 byte: see `teachers.tasks.base.State`.
+    # An environment's numbers of 4 bytes, and a flag of 1 byte: see `teachers.tasks.declaration.State`.
     numbers = task.model.nq + 2 * task.model.nv + task.observation_size + task.goal_size + 1
     return {
         "parameters": parameters,

@@ -21,7 +21,7 @@ from teachers.simulation.static_checks import (
 )
 from teachers.tasks.base import Task
 
-CHECKED = (
+CHECKS = (
     "fields, limits and sizes",
     "MJX's support of the model",
     "tracing by JAX",
