@@ -11,7 +11,7 @@ from teachers.config import TeacherConfig
 from teachers.crl.iteration import TrainingState
 from teachers.crl.state_checkpoint import restore_state
 from teachers.crl.training_programs import TrainingPrograms
-from teachers.crl.training_run import Standing, TrainingRun, standing_at_checkpoint
+from teachers.crl.training_run import RunRecord, TrainingRun, record_at_checkpoint
 from teachers.runs.checkpoint_choice import read_newest_sound
 from teachers.runs.checkpoint_files import checkpoint_steps, has_item
 from teachers.runs.checkpoints import read_metadata, require_kind
@@ -25,7 +25,7 @@ from teachers.tasks.registry import get_task, open_task
 
 def resume_training(
     runs: Sequence[TrainingRun], programs: TrainingPrograms
-) -> tuple[TrainingState, list[Standing]] | None:
+) -> tuple[TrainingState, list[RunRecord]] | None:
     """Reads the state at the newest step of which all runs have a sound checkpoint, and prepares their folders.
 
     Args:
@@ -33,8 +33,8 @@ def resume_training(
         programs: their compiled functions.
 
     Returns:
-        The state, in which the arrays of several runs have a leading axis of runs, and what else is known of each run;
-        None if a run has no checkpoint, because it ended before its first.
+        The state, in which the arrays of several runs have a leading axis of runs, and the record of each run; None if a
+        run has no checkpoint, because it ended before its first.
 
     Raises:
         InputError: a run is of another configuration or finished, or all of its checkpoints are damaged.
@@ -52,18 +52,18 @@ def resume_training(
                 f"{run.folder} already has {point.step} steps; ask for more with --steps"
             )
     prepare_folders([run.folder for run in runs], point)
-    states, standings = zip(*point.contents, strict=True)
+    states, records = zip(*point.contents, strict=True)
     state = jax.device_put(_stack(states), programs.state_shardings)
-    return state, list(standings)
+    return state, list(records)
 
 
 def _read(
     run: TrainingRun, programs: TrainingPrograms, step: int
-) -> tuple[TrainingState, Standing]:
+) -> tuple[TrainingState, RunRecord]:
     metadata = read_metadata(run.folder, step)
     keeps_best = run.result == "best"
     state, params = restore_state(programs, run.folder, step, metadata, keeps_best=keeps_best)
-    return state, standing_at_checkpoint(run, params, metadata.metrics)
+    return state, record_at_checkpoint(run, params, metadata.metrics)
 
 
 def _stack(states: Sequence[TrainingState]) -> TrainingState:

@@ -15,7 +15,7 @@ from teachers.crl.memory import require_memory, training_memory
 from teachers.crl.parameters import Params, count_parameters
 from teachers.crl.training_loop import run_training
 from teachers.crl.training_programs import TrainingPrograms, teacher_programs
-from teachers.crl.training_run import Standing, TrainingResult, TrainingRun
+from teachers.crl.training_run import RunRecord, TrainingResult, TrainingRun
 from teachers.resume import require_same_teacher, resume_training
 from teachers.runs.checkpoint_files import remove_unfinished_checkpoints
 from teachers.runs.checkpoints import warn_on_main_process
@@ -135,7 +135,7 @@ def train_runs(
             folders.enter_context(new_run_folder(run.folder))
         seeds = np.array([run.config.seed for run in runs], np.uint32)
         state = programs.init(seeds if len(runs) > 1 else seeds[0])
-        return run_training(runs, programs, state, [Standing({}) for _ in runs], progress)
+        return run_training(runs, programs, state, [RunRecord({}) for _ in runs], progress)
 
 
 def require_fitting(config: TeacherConfig, seeds: int) -> None:

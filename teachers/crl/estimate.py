@@ -12,7 +12,7 @@ from jaxtyping import Array
 from teachers.config import TeacherConfig
 from teachers.crl.iteration import configure_physics
 from teachers.crl.learner import init_learner, make_update
-from teachers.crl.memory import device_memory, needs_remat, parameter_counts, training_memory
+from teachers.crl.memory import decide_remat, device_memory, parameter_counts, training_memory
 from teachers.crl.networks import Networks, teacher_networks
 from teachers.crl.parameters import Params
 from teachers.crl.replay import Batch
@@ -39,7 +39,7 @@ def estimate(config: TeacherConfig) -> dict[str, Any]:
         InputError: the task cannot be simulated as configured.
     """
     task = configure_physics(get_task(config.task), config)
-    memory, remat = training_memory(config), needs_remat(config)
+    memory, remat = training_memory(config), decide_remat(config)
     result: dict[str, Any] = {
         "task": task.name,
         "parameters": parameter_counts(config),

@@ -45,7 +45,7 @@ def parameter_counts(config: TeacherConfig) -> dict[str, int]:
     return {name: count_parameters(tree) for name, tree in shapes.items()}
 
 
-def needs_remat(config: TeacherConfig, seeds: int = 1) -> bool:
+def decide_remat(config: TeacherConfig, seeds: int = 1) -> bool:
     """Returns whether a run recomputes activations for the gradient; `auto` is resolved for this device."""
     return _resolve_remat(config, _state_memory(config), seeds)
 

@@ -13,8 +13,8 @@ from teachers.crl.memory import total_bytes
 from teachers.crl.training_programs import TrainingPrograms
 from teachers.crl.training_run import (
     Evaluation,
+    RunRecord,
     RunRecorder,
-    Standing,
     TrainingResult,
     TrainingRun,
 )
@@ -36,7 +36,7 @@ def run_training(
     runs: Sequence[TrainingRun],
     programs: TrainingPrograms,
     state: TrainingState,
-    standings: Sequence[Standing],
+    records: Sequence[RunRecord],
     progress: Progress,
 ) -> list[TrainingResult]:
     """Trains runs from a state until all their steps are taken.
@@ -45,7 +45,7 @@ def run_training(
         runs: the runs, whose configurations differ in the seed alone.
         programs: their compiled functions.
         state: the state to go on from; the arrays of several runs have a leading axis of runs.
-        standings: what is known of each run beside its state.
+        records: what each run has measured so far.
         progress: called after each iteration with the control steps of one run and the figures of the first.
 
     Returns:
@@ -65,7 +65,7 @@ def run_training(
         # This context is the last to be left, so that SIGTERM does not interrupt the last save either.
         stop_requested = stack.enter_context(catch_stop_requests())
         recorders = []
-        for run, standing in zip(runs, standings, strict=True):
+        for run, record in zip(runs, records, strict=True):
             log, logging = None, run.config.logging
             if jax.process_index() == 0:
                 log = stack.enter_context(RunLog(run.folder, run.saved_config, resume_at))
@@ -76,7 +76,7 @@ def run_training(
                 )
             )
             recorders.append(
-                RunRecorder(run, standing, programs.evaluator, log, writer, with_replay=with_replay)
+                RunRecorder(run, record, programs.evaluator, log, writer, with_replay=with_replay)
             )
         loop = TrainingLoop(recorders, programs, state, stop_requested, progress)
         return loop.run(iterations_done)

@@ -18,7 +18,7 @@ from teachers.crl.iteration import (
     state_shardings,
 )
 from teachers.crl.learner import Metrics
-from teachers.crl.memory import needs_remat
+from teachers.crl.memory import decide_remat
 from teachers.crl.networks import Networks, teacher_networks
 from teachers.runs.devices import replicated
 
@@ -115,7 +115,7 @@ def teacher_programs(config: TeacherConfig, seeds: int = 1) -> TrainingPrograms:
     Raises:
         InputError: see `TrainingPrograms`.
     """
-    remat = needs_remat(config, seeds)
+    remat = decide_remat(config, seeds)
     training_networks = teacher_networks(config, training=True, remat=remat)
     return TrainingPrograms(config, teacher_networks(config), training_networks, seeds)
 

@@ -69,25 +69,29 @@ class Candidate(NamedTuple):
     metrics: dict[str, Any]
 
 
-class Standing(NamedTuple):
-    """What is known of a run beside its training state."""
+class RunRecord(NamedTuple):
+    """What a run has measured so far: the newest figures, and the best parameters."""
 
     metrics: dict[str, Any]  # the newest value of each figure
     best: Candidate | None = None  # only of a run whose result is the best
 
 
-def standing_at_checkpoint(
-    run: TrainingRun, params: Params, metrics: Mapping[str, Any]
-) -> Standing:
-    """Returns what is known of a run that is resumed from a checkpoint with these parameters and figures."""
+def record_at_checkpoint(run: TrainingRun, params: Params, metrics: Mapping[str, Any]) -> RunRecord:
+    """Returns the record of a run that is resumed from a checkpoint.
+
+    Args:
+        run: the run.
+        params: the checkpoint's parameters.
+        metrics: the checkpoint's figures.
+    """
     if run.result == "newest":
-        return Standing(dict(metrics))
-    evaluated = "time_at_goal" in metrics
-    own = {
-        name: value for name, value in metrics.items() if name not in ("trained_steps", "seconds")
-    }
-    best = Candidate(params, own) if evaluated else None
-    return Standing({"seconds": metrics["seconds"]}, best)
+        return RunRecord(dict(metrics))
+    best = None
+    if "time_at_goal" in metrics:  # the parameters are those of an evaluation
+        of_run = ("trained_steps", "seconds")
+        of_best = {name: value for name, value in metrics.items() if name not in of_run}
+        best = Candidate(params, of_best)
+    return RunRecord({"seconds": metrics["seconds"]}, best)
 
 
 class TrainingResult(NamedTuple):
@@ -110,7 +114,7 @@ class RunRecorder:
     def __init__(
         self,
         run: TrainingRun,
-        standing: Standing,
+        record: RunRecord,
         evaluator: Evaluator,
         log: RunLog | None,
         writer: CheckpointWriter,
@@ -121,20 +125,20 @@ class RunRecorder:
 
         Args:
             run: the run.
-            standing: what is known of it so far.
+            record: what it has measured so far.
             evaluator: measures its evaluations.
             log: its log; None in a process that writes none.
             writer: writes its checkpoints.
             with_replay: whether checkpoints hold the replay.
         """
         self.run = run
-        self.metrics = standing.metrics
+        self.metrics = record.metrics
         self.writer = writer
-        self._best = standing.best
+        self._best = record.best
         self._evaluator = evaluator
         self._log = log
         self._with_replay = with_replay
-        self._start_time = time.monotonic() - standing.metrics.get("seconds", 0.0)
+        self._start_time = time.monotonic() - record.metrics.get("seconds", 0.0)
 
     def log(self, step: int, row: dict[str, Any], evaluation: Evaluation | None) -> None:
         """Writes a row of metrics.

@@ -6,8 +6,8 @@ from teachers.crl import memory
 from teachers.crl.iteration import init_training
 from teachers.crl.memory import (
     GIB,
+    decide_remat,
     device_memory,
-    needs_remat,
     require_memory,
     total_bytes,
     training_memory,
@@ -40,17 +40,17 @@ def test_training_memory_counts_parts_without_allocating() -> None:
     assert parts["optimizers"] == pytest.approx(2 * parts["parameters"], rel=1e-3)
 
 
-def test_needs_remat_where_activations_do_not_fit(monkeypatch) -> None:
+def test_decide_remat_where_activations_do_not_fit(monkeypatch) -> None:
     deep = {f"{name}.depth": 1024 for name in ("actor", "phi", "psi")}
     config = teacher_config("reacher", overrides={**deep, "learning.batch": 4096})
     needed = sum(training_memory(config, remat=False).values())
     monkeypatch.setattr(memory, "device_memory", lambda: 2 * needed)
-    assert not needs_remat(config)
+    assert not decide_remat(config)
     monkeypatch.setattr(memory, "device_memory", lambda: needed)
-    assert needs_remat(config)
+    assert decide_remat(config)
     for choice in ("on", "off"):
         chosen = teacher_config("reacher", overrides={**deep, "learning.remat": choice})
-        assert needs_remat(chosen) == (choice == "on")
+        assert decide_remat(chosen) == (choice == "on")
     saved = training_memory(config, remat=True)["activations"]
     assert saved < training_memory(config, remat=False)["activations"] / 4
 

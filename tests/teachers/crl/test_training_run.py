@@ -9,10 +9,10 @@ from teachers import teacher_config
 from teachers.crl.evaluator import Evaluator
 from teachers.crl.training_run import (
     Evaluation,
+    RunRecord,
     RunRecorder,
-    Standing,
     TrainingRun,
-    standing_at_checkpoint,
+    record_at_checkpoint,
 )
 from teachers.runs.checkpoint_writer import CheckpointWriter
 from teachers.runs.metadata import Metadata
@@ -33,17 +33,17 @@ class BestRun(NewestRun):
 
 
 @pytest.fixture
-def record(tmp_path):
+def start_recorder(tmp_path):
     """Starts to record a run of a class, by default from its beginning."""
     with CheckpointWriter(tmp_path) as writer:
 
-        def record(kind, standing=None):
+        def start_recorder(kind, record=None):
             run = kind(epath.Path(tmp_path), teacher_config("reacher"))
             evaluator = Evaluator(get_task("reacher"), lambda *_: None)  # measures without playing
-            standing = standing or Standing({})
-            return RunRecorder(run, standing, evaluator, None, writer, with_replay=True)
+            record = record or RunRecord({})
+            return RunRecorder(run, record, evaluator, None, writer, with_replay=True)
 
-        yield record
+        yield start_recorder
 
 
 def log(recorder, step, steps_at_goal):
@@ -53,8 +53,8 @@ def log(recorder, step, steps_at_goal):
     recorder.log(step, {"critic_loss": float(step)}, evaluation)
 
 
-def test_make_result_is_of_the_newest_parameters(record) -> None:
-    recorder = record(NewestRun)
+def test_make_result_is_of_the_newest_parameters(start_recorder) -> None:
+    recorder = start_recorder(NewestRun)
     log(recorder, 40, steps_at_goal=5)
     log(recorder, 80, steps_at_goal=2)
     recorder.log(120, {"critic_loss": 120.0}, None)
@@ -66,8 +66,10 @@ def test_make_result_is_of_the_newest_parameters(record) -> None:
 
 
 @pytest.mark.parametrize(("at_goal", "best"), [((5, 2, 3), 40), ((2, 5, 5), 120), ((2, 5, 4), 80)])
-def test_make_result_is_of_the_best_parameters_the_later_of_equals(record, at_goal, best) -> None:
-    recorder = record(BestRun)
+def test_make_result_is_of_the_best_parameters_the_later_of_equals(
+    start_recorder, at_goal, best
+) -> None:
+    recorder = start_recorder(BestRun)
     for step, steps_at_goal in zip((40, 80, 120), at_goal, strict=True):
         log(recorder, step, steps_at_goal)
     result = recorder.make_result(120, jnp.full((), 120))
@@ -78,22 +80,24 @@ def test_make_result_is_of_the_best_parameters_the_later_of_equals(record, at_go
     assert "evaluated_at" not in metrics
 
 
-def test_make_result_is_of_the_newest_parameters_before_the_first_evaluation(record) -> None:
-    recorder = record(BestRun)
+def test_make_result_is_of_the_newest_parameters_before_the_first_evaluation(
+    start_recorder,
+) -> None:
+    recorder = start_recorder(BestRun)
     recorder.log(40, {"critic_loss": 1.0}, None)
     result = recorder.make_result(40, jnp.full((), 40))
     assert result.params == 40
-    standing = standing_at_checkpoint(recorder.run, result.params, result.metadata.metrics)
-    assert standing.best is None
-    assert standing.metrics == {"seconds": result.metadata.metrics["seconds"]}
+    record = record_at_checkpoint(recorder.run, result.params, result.metadata.metrics)
+    assert record.best is None
+    assert record.metrics == {"seconds": result.metadata.metrics["seconds"]}
 
 
-def test_standing_at_checkpoint_goes_on_with_the_best(record) -> None:
-    recorder = record(BestRun)
+def test_record_at_checkpoint_goes_on_with_the_best(start_recorder) -> None:
+    recorder = start_recorder(BestRun)
     log(recorder, 40, steps_at_goal=5)
     before = recorder.make_result(40, jnp.full((), 40))
-    standing = standing_at_checkpoint(recorder.run, before.params, before.metadata.metrics)
-    recorder = record(BestRun, standing)
+    record = record_at_checkpoint(recorder.run, before.params, before.metadata.metrics)
+    recorder = start_recorder(BestRun, record)
     log(recorder, 80, steps_at_goal=4)
     after = recorder.make_result(80, jnp.full((), 80))
     assert after.params == 40
