@@ -41,23 +41,24 @@ UNOPTIMISED = "--xla_backend_optimization_level=0"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Has LLVM optimise nothing: what is not slow runs for a moment, and takes much longer to compile."""
+    """Turns off LLVM's optimisation where tests compile for longer than they run."""
     flags = os.environ.get("XLA_FLAGS", "")
-    if config.option.markexpr == "not slow" and UNOPTIMISED.partition("=")[0] not in flags:
+    short = config.option.markexpr in ("not slow", "end_to_end")
+    if short and UNOPTIMISED.partition("=")[0] not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {UNOPTIMISED}".strip()
 
 
 @pytest.fixture(autouse=True, scope="session")
-def heard_interruptions() -> Iterator[None]:
-    """Ctrl-C works in tests and in what they start, also where a script's background has it ignored."""
+def handle_interruptions() -> Iterator[None]:
+    """Lets Ctrl-C work in tests and in their subprocesses, also where a script in the background ignores it."""
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, inherited)
 
 
 @pytest.fixture
-def named_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine and a process on which no task file was ever named; gives the cache folder."""
+def no_known_task_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Forgets which task files the user has named, on this machine and in this process; returns the cache folder."""
     import jax
 
     from teachers.tasks import load, registry

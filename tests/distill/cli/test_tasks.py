@@ -17,7 +17,7 @@ TRAIN = [*sets({**TEACHER, "steps": 40})]
 
 
 @pytest.fixture
-def cart(tmp_path, monkeypatch, named_nothing) -> Path:
+def cart(tmp_path, monkeypatch, no_known_task_files) -> Path:
     """A robot's folder, in which the user works."""
     folder = tmp_path / "robot"
     folder.mkdir()
@@ -146,10 +146,10 @@ def test_user_task_passes_through_every_command(cart, tmp_path, monkeypatch, new
 
 @pytest.mark.slow
 def test_user_task_is_not_executed_when_file_changed(
-    cart, tmp_path, new_process, named_nothing
+    cart, tmp_path, new_process, no_known_task_files
 ) -> None:
     run_json("train-teacher", "cart.py:Cart", *TRAIN, "--out", "teacher")
-    (mark,) = (named_nothing / "tasks").iterdir()
+    (mark,) = (no_known_task_files / "tasks").iterdir()
     assert mark.stat().st_size == 0
     trace = tmp_path / "ran"
     cart.write_text(f"{cart.read_text()}\nopen({str(trace)!r}, 'w').close()\n")

@@ -20,7 +20,7 @@ class Mine(Reacher):
 
 
 @pytest.fixture(autouse=True)
-def _fresh(named_nothing) -> None:
+def _fresh(no_known_task_files) -> None:
     """Starts every test on a machine where no file was named."""
 
 
