@@ -11,17 +11,19 @@ the same `--out` reuses what is already trained there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from common import make_parser, network_sizes, report
 from etils import epath
 
 from distill import distill_config, distill_teacher
-from distill.scratch import ScratchConfig, train_from_scratch
+from distill.scratch import ScratchConfig, scratch_programs, train_from_scratch
 from students.artefact import load_finished_student
 from teachers import evaluate_agent, load_teacher, summary, teacher_config, train_teacher
 from teachers.agent import Agent
 from teachers.config import TeacherConfig
+from teachers.crl.training_programs import TrainingPrograms, teacher_programs
 from teachers.measures import summarise_seeds
 from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.tasks.registry import get_task
@@ -118,16 +120,36 @@ def total_steps(config: TeacherConfig) -> int:
 def load_or_train(config: TeacherConfig, run: epath.Path) -> Agent:
     """Returns the teacher of this run at its best evaluation, and trains it first if its run is not complete."""
     if not run.exists() or max(checkpoint_steps(run), default=0) < total_steps(config):
-        train_teacher(config, run, resume=True)
+        programs = compile_teacher_programs(config.model_copy(update={"seed": 0}))
+        train_teacher(config, run, resume=True, programs=programs)
     return load_teacher(run, checkpoint="best")
+
+
+@lru_cache(maxsize=1)
+def compile_teacher_programs(config: TeacherConfig) -> TrainingPrograms:
+    """Returns the compiled functions of teachers, which the runs of all seeds share."""
+    return teacher_programs(config)
 
 
 def load_or_train_from_scratch(config: TeacherConfig, run: epath.Path) -> Agent:
     """Returns the default student's networks, trained by contrastive RL, at their best evaluation."""
     scratch_config = ScratchConfig(teacher=config, student=distill_config().student)
-    student = load_finished_student(run, scratch_config)
-    resume = bool(checkpoint_steps(run))
-    return student or train_from_scratch(get_task(config.task), scratch_config, run, resume=resume)
+    if student := load_finished_student(run, scratch_config):
+        return student
+    return train_from_scratch(
+        get_task(config.task),
+        scratch_config,
+        run,
+        resume=bool(checkpoint_steps(run)),
+        programs=compile_scratch_programs(config.model_copy(update={"seed": 0})),
+    )
+
+
+@lru_cache(maxsize=1)
+def compile_scratch_programs(config: TeacherConfig) -> TrainingPrograms:
+    """Returns the compiled functions of training from scratch, which the runs of all seeds share."""
+    scratch_config = ScratchConfig(teacher=config, student=distill_config().student)
+    return scratch_programs(get_task(config.task), scratch_config)
 
 
 def load_or_distill(teacher: Agent, plan: Plan, seed: int, run: epath.Path) -> Agent:
