@@ -56,25 +56,18 @@ def run_training(
         StoppedError: SIGTERM was received; the state was saved.
         SaveError: a checkpoint could not be written.
     """
-    with_replay = _saves_replay(runs[0], state)
+    with_replay = _decide_replay(runs[0], state)
     iterations_done = int(jnp.max(state.iteration))
     resume_at = iterations_done * runs[0].config.steps_per_iteration or None
-    # Several runs can be resumed only at a step of which all have a checkpoint, and they save one after the other.
-    fewest = min(len(runs), 2)
     with ExitStack() as stack:
         # This context is the last to be left, so that SIGTERM does not interrupt the last save either.
         stop_requested = stack.enter_context(catch_stop_requests())
         recorders = []
         for run, record in zip(runs, records, strict=True):
-            log, logging = None, run.config.logging
+            log = None
             if jax.process_index() == 0:
                 log = stack.enter_context(RunLog(run.folder, run.saved_config, resume_at))
-            keep_best = logging.keep_best and run.result == "newest"
-            writer = stack.enter_context(
-                CheckpointWriter(
-                    run.folder, max(logging.keep_checkpoints, fewest), keep_best=keep_best
-                )
-            )
+            writer = stack.enter_context(_open_writer(run, len(runs)))
             recorders.append(
                 RunRecorder(run, record, programs.evaluator, log, writer, with_replay=with_replay)
             )
@@ -82,14 +75,24 @@ def run_training(
         return loop.run(iterations_done)
 
 
-def _saves_replay(run: TrainingRun, state: TrainingState) -> bool:
+def _open_writer(run: TrainingRun, runs: int) -> CheckpointWriter:
+    """Opens the folder of one of several runs for writing checkpoints."""
+    logging = run.config.logging
+    # Several runs can be resumed only at a step of which all have a checkpoint. As they save one after the other, each
+    # keeps two.
+    keep = max(logging.keep_checkpoints, min(runs, 2))
+    keep_best = logging.keep_best and run.result == "newest"
+    return CheckpointWriter(run.folder, keep, keep_best=keep_best)
+
+
+def _decide_replay(run: TrainingRun, state: TrainingState) -> bool:
     """Returns whether checkpoints hold the replay; `auto` is resolved by the free space on the disk."""
     logging = run.config.logging
     if logging.checkpoint_replay != "auto":
         return logging.checkpoint_replay == "on"
     free = free_bytes(run.folder)
-    # While a checkpoint is written, the older ones that will be removed are still there. Of those that a resumed run
-    # finds, the space is taken already.
+    # While a checkpoint is written, the one that it replaces is still there. The checkpoints that a resumed run finds
+    # already have their space.
     checkpoints = logging.keep_checkpoints + logging.keep_best + 1
     checkpoints -= min(checkpoints - 1, len(checkpoint_steps(run.folder)))
     fits = all_processes_agree(free is None or checkpoints * total_bytes(state) < free)
