@@ -18,43 +18,44 @@ Tree = TypeVar("Tree")
 
 
 class DistillPrograms:
-    """The networks and the compiled stages of distillations of one teacher that differ in their seed alone.
+    """The compiled stages of distillations that differ in seed and number of episodes alone.
+
+    They are compiled at their first use. Tracing and compiling physics takes many seconds, so that distillations which can
+    share one object should: see `distill_teacher`.
 
     Attributes:
-        config: of the distillations, with steps filled in; see `DistillConfig.for_teacher`.
-        networks: the student's.
+        networks: the student's networks.
     """
 
     def __init__(self, config: DistillConfig, teacher: Teacher) -> None:
-        """Makes the networks and the stages; they are compiled when they are first used.
+        """Prepares the stages; nothing is compiled yet.
 
         Args:
-            config: of the distillations, of which the seed and the number of episodes do not matter.
-            teacher: the teacher, or another one with the same networks object.
+            config: the configuration of the distillations.
+            teacher: their teacher, or one with the same networks and task.
 
         Raises:
             InputError: the engine cannot simulate the task or what disturbs it.
         """
-        self.config = _without_seed(config.for_teacher(teacher.metadata.metrics["steps"]))
         self.networks = student_networks(teacher.task, config.student, teacher.config.embedding)
-        self._teacher = teacher.networks
-        self._stages = make_stages(self.config, teacher.networks, self.networks)
+        self._config = _without_seed(config, teacher)
+        self._teacher_networks = teacher.networks
+        self._teacher_settings = _network_settings(teacher)
+        self._stages = make_stages(self._config, teacher.networks, self.networks)
         self._init = jax.jit(self._stages.init)
 
-    def require_match(self, config: DistillConfig, teacher: Teacher) -> None:
-        """Raises an error if a distillation needs other programs.
+    def can_distill(self, config: DistillConfig, teacher: Teacher) -> bool:
+        """Returns whether these stages are those of another distillation.
 
         Args:
-            config: of the distillation, with steps filled in.
+            config: the configuration of the distillation.
             teacher: its teacher.
-
-        Raises:
-            ValueError: the configuration differs in more than the seed and the episodes, or the teacher has other networks.
         """
-        if _without_seed(config) != self.config or teacher.networks is not self._teacher:
-            raise ValueError(
-                "these programs were compiled for other settings or for another teacher; make new DistillPrograms"
-            )
+        return (
+            _without_seed(config, teacher) == self._config
+            and teacher.task is self._teacher_networks.task
+            and _network_settings(teacher) == self._teacher_settings
+        )
 
     @cached_property
     def state_shapes(self) -> DistillState:
@@ -66,7 +67,7 @@ class DistillPrograms:
         """The compiled stages. Each is compiled while the next one is traced, which takes seconds for physics."""
         stages, shardings = self._stages, state_shardings(self.state_shapes)
         state = _with_shardings(self.state_shapes, shardings)
-        shapes = self._teacher.shapes
+        shapes = self._teacher_networks.shapes
         params = _with_shardings(shapes, jax.tree.map(lambda _: replicated(), shapes))
         init = jax.jit(self._init, out_shardings=shardings, compiler_options=_optimisation_level(0))
         collect = jax.jit(
@@ -110,9 +111,15 @@ class DistillPrograms:
             )
 
 
-def _without_seed(config: DistillConfig) -> DistillConfig:
-    """Returns the configuration with fixed values of what does not change the programs."""
-    return config.model_copy(update={"seed": 0, "episodes": 1})
+def _without_seed(config: DistillConfig, teacher: Teacher) -> DistillConfig:
+    """Returns the configuration with steps filled in, and with fixed values of all that the stages do not depend on."""
+    resolved = config.for_teacher(teacher.metadata.metrics["steps"])
+    return resolved.model_copy(update={"seed": 0, "episodes": 1})
+
+
+def _network_settings(teacher: Teacher) -> tuple[Any, ...]:
+    config = teacher.config
+    return config.actor, config.phi, config.psi, config.embedding
 
 
 def _with_shardings(shapes: Tree, shardings: Tree) -> Tree:

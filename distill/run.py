@@ -51,8 +51,8 @@ def distill_teacher(
         out: a new folder.
         force: distill the teacher even if it hardly ever reaches its goal.
         reference: outcomes of the teacher's episodes, `config.episodes` of seed `config.seed`; by default they are played.
-        programs: compiled programs of an earlier distillation, which differed from this one in its seed alone; by default
-            they are compiled.
+        programs: the compiled stages of another distillation that differs in seed and number of episodes alone, to save
+            the time to compile them again.
         progress: called after each round.
 
     Returns:
@@ -64,7 +64,7 @@ def distill_teacher(
     Raises:
         InputError: `out` is taken, the teacher does not reach its goal, or the distillation does not fit in memory or
             cannot be divided over the devices.
-        ValueError: `programs` were compiled for something else.
+        ValueError: `programs` are those of another distillation.
     """
     out = epath.Path(out)
     if not force:
@@ -74,7 +74,8 @@ def distill_teacher(
     clock = _Clock()
     if programs is None:
         programs = DistillPrograms(config, teacher)
-    programs.require_match(config, teacher)
+    elif not programs.can_distill(config, teacher):
+        raise ValueError("the programs were made for another configuration or other networks")
     _require_memory(config, programs.state_shapes)
     with new_run_folder(out), RunLog(out, config) as log:
         warn_if_larger(programs.state_shapes.params, teacher)

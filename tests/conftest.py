@@ -1,8 +1,9 @@
 """Shared by all tests: checked array shapes, the compilation cache, and one tiny run of each kind."""
 
+import fcntl
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,17 +17,8 @@ from tiny import DISTILL, TEACHER
 # Every annotated array of the packages is checked against its shape and type while tests run.
 # Not those of the command line, whose annotations Typer reads.
 DISTILLATION = (
-    *(
-        "ring",
-        "state",
-        "collect",
-        "label",
-        "learn",
-        "iteration",
-        "critic_losses",
-        "critic_measures",
-    ),
-    *("policy_losses", "programs", "retention", "run", "schedules", "scratch"),
+    *("collect", "critic_losses", "critic_measures", "iteration", "label", "learn"),
+    *("policy_losses", "programs", "retention", "ring", "run", "schedules", "scratch", "state"),
 )
 jaxtyping.install_import_hook(
     ["teachers", "students", *(f"distill.{name}" for name in DISTILLATION), "export"],
@@ -74,23 +66,36 @@ def no_known_task_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 @pytest.fixture(autouse=True, scope="session")
 def shared_programs() -> Iterator[None]:
-    """Lets trainings with the same settings share their compiled programs: compiling is most of a short training."""
+    """Lets trainings and distillations with the same settings share their compiled programs.
+
+    Compiling takes most of the time of a short run.
+    """
+    from distill import run
+    from distill.programs import DistillPrograms
     from teachers import train
     from teachers.crl.training_programs import teacher_programs
     from teachers.sweeps import sweep
 
-    created = []
+    trainings, distillations = [], []
 
-    def find_or_create(config, seeds=1):
-        for programs in created:
+    def find_or_create_training(config, seeds=1):
+        for programs in trainings:
             if programs.can_train(config, seeds):
                 return programs
-        created.append(teacher_programs(config, seeds))
-        return created[-1]
+        trainings.append(teacher_programs(config, seeds))
+        return trainings[-1]
+
+    def find_or_create_distillation(config, teacher):
+        for programs in distillations:
+            if programs.can_distill(config, teacher):
+                return programs
+        distillations.append(DistillPrograms(config, teacher))
+        return distillations[-1]
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (train, sweep):
-            patch.setattr(module, "teacher_programs", find_or_create)
+            patch.setattr(module, "teacher_programs", find_or_create_training)
+        patch.setattr(run, "DistillPrograms", find_or_create_distillation)
         yield
 
 
@@ -103,12 +108,21 @@ def tiny_programs():
 
 
 @pytest.fixture(scope="session")
+def tiny_distill_programs(teacher):
+    """The compiled programs of the distillations of the tiny teacher with the settings `DISTILL`."""
+    from distill import distill_config, run
+
+    return run.DistillPrograms(distill_config(overrides=DISTILL), teacher)
+
+
+@pytest.fixture(scope="session")
 def teacher_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from teachers import teacher_config, train_teacher
 
-    run = tmp_path_factory.mktemp("runs") / "teacher"
-    train_teacher(teacher_config("reacher", overrides=TEACHER), run)
-    return run
+    def create(run: Path) -> None:
+        train_teacher(teacher_config("reacher", overrides=TEACHER), run)
+
+    return create_once(tmp_path_factory, "teacher", create)
 
 
 @pytest.fixture(scope="session")
@@ -120,23 +134,53 @@ def teacher(teacher_run: Path, tiny_programs):
 
 
 @pytest.fixture(scope="session")
-def student_run(teacher_run: Path) -> Path:
+def student_run(tmp_path_factory: pytest.TempPathFactory, teacher) -> Path:
     from distill import distill_config, distill_teacher
-    from teachers import load_teacher
 
-    run = teacher_run.parent / "student"
-    distill_teacher(load_teacher(teacher_run), distill_config(overrides=DISTILL), run, force=True)
-    return run
+    def create(run: Path) -> None:
+        distill_teacher(teacher, distill_config(overrides=DISTILL), run, force=True)
+
+    return create_once(tmp_path_factory, "student", create)
 
 
 @pytest.fixture(scope="session")
-def export_folder(student_run: Path) -> Path:
-    from export import export_student
+def student(student_run: Path, tiny_distill_programs):
+    """The student of `student_run`; its evaluations share the compiled programs of its distillation."""
     from students import load_student
 
-    folder = student_run.parent / "export"
-    export_student(load_student(student_run), folder)
-    return folder
+    return replace(load_student(student_run), networks=tiny_distill_programs.networks)
+
+
+@pytest.fixture(scope="session")
+def export_folder(tmp_path_factory: pytest.TempPathFactory, student) -> Path:
+    from export import export_student
+
+    def create(folder: Path) -> None:
+        export_student(student, folder)
+
+    return create_once(tmp_path_factory, "export", create)
+
+
+def create_once(factory: pytest.TempPathFactory, name: str, create: Callable[[Path], None]) -> Path:
+    """Returns a folder that one of the processes of a test session creates, and that no test may change.
+
+    Args:
+        factory: of the session's folders.
+        name: of the folder.
+        create: creates it.
+    """
+    session = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent
+    shared = session / "shared"
+    shared.mkdir(exist_ok=True)
+    finished = shared / f"{name}.finished"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not finished.exists():
+            create(shared / name)
+            finished.touch()
+    return shared / name
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from distill.compare import MARKER, QUICK, RESULTS, run_compare
 from teachers import InputError, load_teacher
 
 
-def test_run_compare_refuses_folder_of_something_else(teacher_run, student_run, tmp_path) -> None:
-    teacher = load_teacher(teacher_run)
+def test_run_compare_refuses_folder_of_something_else(teacher, student_run, tmp_path) -> None:
     with pytest.raises(InputError, match="already holds files"):
         run_compare(teacher, student_run, force=True)
     (tmp_path / MARKER).write_text("0123\n")

@@ -3,22 +3,8 @@ import numpy as np
 import pytest
 
 from distill.critic_measures import CriticComparison, CriticPrograms, measure_critic
-from students import load_student
-from students.artefact import Student
-from teachers import load_teacher
-from teachers.agent import Teacher
 from teachers.measures import auroc, label_reached_within
 from teachers.simulation.trajectory import episode_lengths, within_radius
-
-
-@pytest.fixture(scope="module")
-def teacher(teacher_run) -> Teacher:
-    return load_teacher(teacher_run)
-
-
-@pytest.fixture(scope="module")
-def student(student_run) -> Student:
-    return load_student(student_run)
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +27,9 @@ def test_critic_programs_value_policys_action(teacher, student) -> None:
 
 
 def test_critic_comparison_plays_evaluation_episodes(student, comparison) -> None:
-    trajectory = comparison.play(student.params, 4, seed=0)
-    assert trajectory.observation.shape == (100, 4, 8)
-    assert episode_lengths(trajectory).tolist() == [100] * 4
+    trajectory = comparison.play(student.params, 8, seed=0)
+    assert trajectory.observation.shape == (100, 8, 8)
+    assert episode_lengths(trajectory).tolist() == [100] * 8
     distance = student.task.distance(trajectory.observation[1:], trajectory.goal[0])
     np.testing.assert_array_equal(
         distance < student.task.success_radius, within_radius(student.task, trajectory)[:-1]
@@ -64,10 +50,10 @@ def test_measure_critic_of_teacher_is_perfect(teacher, student, comparison) -> N
 def test_auroc_of_true_distance_is_one(student, comparison) -> None:
     """The value of each state for its own episode's goal is compared with that episode's outcome."""
     task = student.task
-    trajectory = comparison.play(student.params, 16, seed=0)
+    trajectory = comparison.play(student.params, 8, seed=0)
     # As if each episode went straight to its goal, some of them too late.
     steps = np.arange(task.episode_steps)[:, None]
-    late = np.linspace(40, 160, 16)
+    late = np.linspace(40, 160, 8)
     trajectory = trajectory._replace(
         distance=np.where(steps >= late, 0.0, 1.0), goal=trajectory.goal + 1.0
     )

@@ -10,7 +10,6 @@ from distill.iteration import make_stages
 from distill.label import choose_goals
 from distill.learn import init_optimizers, make_optimiser, networks_by_phase
 from students import student_networks
-from teachers import load_teacher
 
 
 class Distillation:
@@ -47,11 +46,6 @@ class Distillation:
         state, metrics = self.learn[0](state, self.teacher.params)
         self.states.append(state)
         return metrics
-
-
-@pytest.fixture(scope="module")
-def teacher(teacher_run):
-    return load_teacher(teacher_run)
 
 
 @pytest.fixture(scope="module")

@@ -8,20 +8,18 @@ import pytest
 from tiny import DISTILL
 
 from distill import distill_config, distill_teacher, measure_retention
-from distill.programs import DistillPrograms
 from distill.run import distillation_cost, warn_if_larger
 from students import load_student, student_networks
-from teachers import InputError, evaluate_agent, load_teacher
+from teachers import InputError, evaluate_agent
 from teachers.agent import Agent
 from teachers.runs.run_log import read_metrics
 
 
-def test_distill_teacher_writes_metrics_and_student(student_run) -> None:
+def test_distill_teacher_writes_metrics_and_student(student_run, student) -> None:
     rows = read_metrics(student_run)
     assert [row["step"] for row in rows] == [40, 80, 120, 160]
     assert "retention" in rows[-1]
     assert rows[0]["teacher_share"] == 1.0
-    student = load_student(student_run)
     metrics = student.metadata.metrics
     assert metrics["steps"] == 160
     assert metrics["steps_share"] == 1.0  # of the tiny teacher's 160
@@ -32,70 +30,59 @@ def test_distill_teacher_writes_metrics_and_student(student_run) -> None:
 
 
 def test_distill_teacher_repeats_student_with_programs_of_another_seed(
-    teacher_run, student_run, tmp_path
+    teacher, student_run, tiny_distill_programs, tmp_path
 ) -> None:
-    teacher, config = load_teacher(teacher_run), distill_config(overrides=DISTILL)
-    programs = DistillPrograms(config, teacher)
-    other = distill_teacher(
-        teacher,
-        config.model_copy(update={"seed": 1}),
-        tmp_path / "other",
-        force=True,
-        programs=programs,
-    )
-    compiled = programs.compiled
-    again = distill_teacher(teacher, config, tmp_path / "again", force=True, programs=programs)
-    assert programs.compiled is compiled
-    expected = load_student(student_run).params
-    jax.tree.map(np.testing.assert_array_equal, again.params, expected)
-    assert not np.array_equal(jax.tree.leaves(other.params)[0], jax.tree.leaves(expected)[0])
+    students = []
+    for seed in (1, 0):
+        config = distill_config(overrides={**DISTILL, "seed": seed})
+        run = tmp_path / str(seed)
+        students.append(
+            distill_teacher(teacher, config, run, force=True, programs=tiny_distill_programs)
+        )
+    other, again = (jax.tree.leaves(student.params) for student in students)
+    expected = jax.tree.leaves(load_student(student_run).params)
+    jax.tree.map(np.testing.assert_array_equal, again, expected)
+    assert not np.array_equal(other[0], expected[0])
 
 
-def test_distill_teacher_refuses_programs_of_other_settings(teacher_run, tmp_path) -> None:
-    teacher, config = load_teacher(teacher_run), distill_config(overrides=DISTILL)
+def test_distill_teacher_refuses_programs_of_other_settings(
+    teacher, tiny_distill_programs, tmp_path
+) -> None:
     longer = distill_config(overrides={**DISTILL, "steps": 200})
-    with pytest.raises(ValueError, match="compiled for other settings"):
-        DistillPrograms(longer, teacher).require_match(config.for_teacher(160), teacher)
-    with pytest.raises(ValueError, match="or for another teacher"):
+    with pytest.raises(ValueError, match="made for another configuration"):
         distill_teacher(
-            load_teacher(teacher_run),
-            config,
-            tmp_path / "run",
-            force=True,
-            programs=DistillPrograms(config, teacher),
+            teacher, longer, tmp_path / "run", force=True, programs=tiny_distill_programs
         )
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-def test_distill_teacher_saves_student_with_two_heads(teacher_run, tmp_path) -> None:
-    teacher = load_teacher(teacher_run)
+def test_distill_teacher_saves_student_with_two_heads(teacher, tmp_path) -> None:
     settings = {**DISTILL, "student.heads": True, "student.embedding": 2}
     settings |= {"student.policy.activation": "tanh", "student.critic.normalisation": True}
     config = distill_config(overrides={**settings, "learning.order": "sequential"})
-    made = distill_teacher(teacher, config, tmp_path / "run", force=True)
-    opened = load_student(tmp_path / "run")
-    jax.tree.map(np.testing.assert_array_equal, opened.params, made.params)
+    student = distill_teacher(teacher, config, tmp_path / "run", force=True)
+    loaded = load_student(tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, student.params)
     observation, goal = jnp.ones((3, 8)), jnp.ones((3, 2))
-    for agent in (opened, made):
-        action = agent.networks.policy(made.params, observation, goal)
-        assert agent.networks.psi(made.params, goal).shape == (3, 2)
+    for agent in (loaded, student):
+        action = agent.networks.policy(student.params, observation, goal)
+        assert agent.networks.psi(student.params, goal).shape == (3, 2)
         np.testing.assert_array_equal(
-            agent.networks.critic(made.params, observation, goal, action),
-            made.networks.critic(made.params, observation, goal, action),
+            agent.networks.critic(student.params, observation, goal, action),
+            student.networks.critic(student.params, observation, goal, action),
         )
 
 
-def test_measure_retention_of_teacher_is_one(teacher_run) -> None:
-    teacher = load_teacher(teacher_run)
+def test_measure_retention_of_teacher_is_one(teacher) -> None:
     figures = measure_retention(teacher, evaluate_agent(teacher, 8, 0), seed=0)
     assert figures["retention"] == (1.0 if figures["time_at_goal"] else None)
 
 
-def test_distill_teacher_refuses_taken_folder(teacher_run, student_run) -> None:
+def test_distill_teacher_refuses_taken_folder(teacher, student_run) -> None:
     config = distill_config(overrides=DISTILL)
     with pytest.raises(InputError, match="already holds files"):
-        distill_teacher(load_teacher(teacher_run), config, student_run, force=True)
+        distill_teacher(teacher, config, student_run, force=True)
 
 
 def with_success(teacher: Agent, success: float) -> Agent:
@@ -104,16 +91,14 @@ def with_success(teacher: Agent, success: float) -> Agent:
     return replace(teacher, metadata=metadata)
 
 
-def test_distill_teacher_refuses_unsuccessful_teacher(teacher_run, tmp_path) -> None:
-    teacher = with_success(load_teacher(teacher_run), 0.0123)
+def test_distill_teacher_refuses_unsuccessful_teacher(teacher, tmp_path) -> None:
+    unsuccessful = with_success(teacher, 0.0123)
     with pytest.raises(InputError, match=r"its goal in 1.2% of episodes.*--force"):
-        distill_teacher(teacher, distill_config(overrides=DISTILL), tmp_path / "run")
+        distill_teacher(unsuccessful, distill_config(overrides=DISTILL), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_warn_if_larger_names_larger_network(teacher_run) -> None:
-    teacher = load_teacher(teacher_run)
-
+def test_warn_if_larger_names_larger_network(teacher) -> None:
     def shapes(width: int):
         config = distill_config(overrides={**DISTILL, "student.policy.width": width}).student
         return student_networks(teacher.task, config, embedding=4).shapes
@@ -127,15 +112,14 @@ def test_warn_if_larger_names_larger_network(teacher_run) -> None:
 
 
 @pytest.mark.slow
-def test_distill_teacher_warns_of_larger_student(teacher_run, tmp_path) -> None:
+def test_distill_teacher_warns_of_larger_student(teacher, tmp_path) -> None:
     config = distill_config(overrides={**DISTILL, "student.policy.width": 64, "steps": 40})
     with pytest.warns(UserWarning, match=r"student's actor has 5,124 parameters, more than"):
-        student = distill_teacher(load_teacher(teacher_run), config, tmp_path / "large", force=True)
+        student = distill_teacher(teacher, config, tmp_path / "large", force=True)
     assert student.metadata.networks["actor"]["parameters"] == 5124  # and goes on
 
 
-def test_distillation_cost_is_share_of_teachers(teacher_run) -> None:
-    teacher = load_teacher(teacher_run)
+def test_distillation_cost_is_share_of_teachers(teacher) -> None:
     metrics = {"steps": 1000, "seconds": 50.0}
     teacher = replace(teacher, metadata=teacher.metadata.model_copy(update={"metrics": metrics}))
     seconds = {"compile": 5.0, "rollout": 3.0, "label": 1.0, "learn": 0.0}

@@ -45,12 +45,13 @@ def test_app_runs_from_task_to_video(tmp_path) -> None:
     assert resumed["steps"] == 80
 
     distilled = run_json(
-        "distill", teacher, "--layers", 1, "--width", 8, "--out", student, "--force",
+        "distill", teacher, "--width", 8, "--out", student, "--force",
         *sets({k: v for k, v in DISTILL.items() if "width" not in k}),
     )  # fmt: skip
     assert distilled["kind"] == "student"
     assert {"retention", "retention_ci95"} <= set(distilled)
-    assert run_json("info", student)["networks"]["actor"]["layers"] == 1
+    actor = run_json("info", student)["networks"]["actor"]
+    assert (actor["layers"], actor["width"]) == (2, 8)
 
     exported = run_json("export", student, "--out", out)
     assert exported["parity_max_abs"] < 1e-4

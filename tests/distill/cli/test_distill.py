@@ -5,10 +5,31 @@ from comparison import RESULT
 from rich.console import Console
 
 from distill.cli.distill import compare_tables
+from teachers import InputError
 
 
 def test_distill_refuses_student_as_teacher(student_run, tmp_path) -> None:
     assert_refused(run("distill", student_run, "--out", tmp_path / "x"), "a student, not a teacher")
+
+
+def test_distill_passes_options_to_configuration(teacher_run, tmp_path, monkeypatch) -> None:
+    configs = []
+
+    def distill_teacher(teacher, config, out, **_):
+        configs.append(config)
+        raise InputError(f"{out} is not written")
+
+    monkeypatch.setattr("distill.run.distill_teacher", distill_teacher)
+    result = run(
+        "distill", teacher_run, "--layers", 1, "--width", 16, "--steps", 80, "--seed", 3, "--out", tmp_path / "x",
+        "--method", "dagger-kl", "--randomize", "--set", "student.critic.width=32",
+    )  # fmt: skip
+    assert_refused(result, "x is not written")
+    (config,) = configs
+    assert (config.student.policy.layers, config.student.critic.layers) == (1, 1)
+    assert (config.student.policy.width, config.student.critic.width) == (16, 32)
+    assert (config.steps, config.seed, config.policy.loss) == (80, 3, "kl")
+    assert config.collect.disturbances.noise > 0
 
 
 def test_compare_refuses_bad_input_in_one_line(teacher_run, student_run) -> None:
