@@ -45,7 +45,7 @@ test: setup oldest
 
 # Those of the slow tests that run every component once.
 test-end-to-end: setup
-	$(BIN)/python -m pytest -m end_to_end -n auto --maxprocesses 4 --dist load
+	$(BIN)/python -m pytest -m end_to_end
 
 # For releases: about an hour.
 test-slow: setup

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from commands import run_json
 
-from distill.compare import MARKER, QUICK, RESULTS, run_compare
+from distill.compare import DEFAULT_SIZE, MARKER, QUICK, RESULTS, run_compare
 from teachers import InputError, load_teacher
+from teachers.tasks import CONDITIONS
 
 
 def test_run_compare_refuses_folder_of_something_else(teacher, student_run, tmp_path) -> None:
@@ -19,6 +20,23 @@ def test_run_compare_refuses_folder_of_something_else(teacher, student_run, tmp_
 
 @pytest.mark.slow
 @pytest.mark.end_to_end
+def test_run_compare_measures_every_part_of_a_small_plan(teacher, tmp_path) -> None:
+    plan = QUICK._replace(sizes=(DEFAULT_SIZE,), methods=("dagger",), seeds=1, episodes=8)
+    found = run_compare(teacher, tmp_path, plan, force=True)
+    assert json.loads(json.dumps(found)) == json.loads((tmp_path / RESULTS).read_text())
+    assert set(found) == {
+        *("episodes", "teacher", "students", "distilled", "cost", "critic", "critics"),
+        *("methods", "from_scratch", "robustness"),
+    }
+    assert found["students"][0]["latency_us"] > 0
+    assert [row["method"] for row in found["methods"]] == ["dagger"]
+    assert found["from_scratch"]["steps"] == 160
+    assert [row["condition"] for row in found["robustness"]] == list(CONDITIONS)
+    for name in ("students", "methods", "robustness"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
 def test_run_compare_has_every_part_and_continues_where_it_stopped(teacher_run, tmp_path) -> None:
     out = tmp_path / "compare"
     found = run_json("compare", teacher_run, "--quick", "--force", "--out", out)
