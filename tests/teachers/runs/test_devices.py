@@ -32,15 +32,16 @@ import jax, jax.numpy as jnp, numpy as np
 from teachers.process import use_compilation_cache
 use_compilation_cache()
 from distill import distill_config, distill_teacher
-from teachers import InputError, evaluate_agent, load_teacher, teacher_config, train, train_teacher
+from teachers import InputError, evaluate_agent, load_teacher, teacher_config, train_teacher
 from teachers.runs import devices
+from teachers.runs.checkpoint_writer import CheckpointWriter
 from teachers.runs.fingerprint import fingerprint
 
 out, resumed, student, settings, student_settings = sys.argv[1:]
 config = teacher_config("reacher", overrides=json.loads(settings))
 six_environments = config.rollout.model_copy(update={"environments": 6})
 shards = {}
-save = train.CheckpointWriter.save
+save = CheckpointWriter.save
 
 def record_shards(self, step, metadata, items):
     if "training" in items:
@@ -53,7 +54,7 @@ def record_shards(self, step, metadata, items):
             shards[name] = [list(shard.data.shape) for shard in array.addressable_shards], list(array.shape)
     save(self, step, metadata, items)
 
-train.CheckpointWriter.save = record_shards
+CheckpointWriter.save = record_shards
 teacher = train_teacher(config, out)
 train_teacher(config, resumed, resume=True)
 try:
