@@ -42,14 +42,14 @@ def cloud():
 
 
 @pytest.fixture(scope="module")
-def teacher(cloud: Cloud) -> str:
+def cloud_teacher(cloud: Cloud) -> str:
     run_json(*TRAIN, "--steps", TEACHER["steps"], "--out", f"{RUNS}/teacher")
     return f"{RUNS}/teacher"
 
 
 @pytest.fixture(scope="module")
-def student(teacher: str) -> str:
-    run_json("distill", teacher, *sets(DISTILL), "--force", "--out", f"{RUNS}/student")
+def cloud_student(cloud_teacher: str) -> str:
+    run_json("distill", cloud_teacher, *sets(DISTILL), "--force", "--out", f"{RUNS}/student")
     return f"{RUNS}/student"
 
 
@@ -73,10 +73,10 @@ def assert_same_params(one, other) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_train_teacher_is_the_same_in_cloud(teacher, teacher_run, cloud) -> None:
-    assert read_comparable_metrics(teacher) == read_comparable_metrics(teacher_run)
-    assert checkpoint_steps(teacher) == checkpoint_steps(teacher_run)
-    assert_same_params(load_teacher(teacher), load_teacher(teacher_run))
+def test_train_teacher_is_the_same_in_cloud(cloud_teacher, teacher_run, cloud) -> None:
+    assert read_comparable_metrics(cloud_teacher) == read_comparable_metrics(teacher_run)
+    assert checkpoint_steps(cloud_teacher) == checkpoint_steps(teacher_run)
+    assert_same_params(load_teacher(cloud_teacher), load_teacher(teacher_run))
     top = {name.removeprefix("my runs/ü/teacher/").split("/")[0] for name in cloud.names()}
     assert {name.split(".out.")[0] for name in top} == {
         "checkpoints",
@@ -89,19 +89,19 @@ def test_train_teacher_is_the_same_in_cloud(teacher, teacher_run, cloud) -> None
 @pytest.mark.slow
 @pytest.mark.end_to_end
 def test_commands_work_in_cloud_from_export_to_play(
-    student, student_run, teacher, tmp_path
+    cloud_student, student_run, cloud_teacher, tmp_path
 ) -> None:
-    assert read_comparable_metrics(student) == read_comparable_metrics(student_run)
-    exported = run_json("export", student, "--out", f"{RUNS}/export")
+    assert read_comparable_metrics(cloud_student) == read_comparable_metrics(student_run)
+    exported = run_json("export", cloud_student, "--out", f"{RUNS}/export")
     assert exported["parity_max_abs"] < 1e-4
-    assert_refused(run("export", student, "--out", f"{RUNS}/export"), "already holds files")
+    assert_refused(run("export", cloud_student, "--out", f"{RUNS}/export"), "already holds files")
     policy = exported["policy"]
     assert policy == f"{RUNS}/export/policy.onnx"
     video = f"{RUNS}/films/reach.gif"
     played = run_json("play", policy, "--episodes", 2, "--video", video, "--shown", 1)
     assert played["video"] == video
     assert epath.Path(video).read_bytes().startswith(b"GIF8")
-    for path in (teacher, student, policy):
+    for path in (cloud_teacher, cloud_student, policy):
         assert run_json("info", path)["task"] == "reacher"
         assert run_json("evaluate", path, "--episodes", 4)["episodes"] == 4
     with local_copy(policy) as copy:
@@ -109,15 +109,15 @@ def test_commands_work_in_cloud_from_export_to_play(
 
 
 @pytest.mark.slow
-def test_run_compare_resumes_in_cloud(restored_cloud, teacher) -> None:
+def test_run_compare_resumes_in_cloud(restored_cloud, cloud_teacher) -> None:
     out = epath.Path(f"{RUNS}/compare")
     plan = QUICK._replace(sizes=(DEFAULT_SIZE,), methods=(), seeds=1, episodes=8)
-    found = run_compare(load_teacher(teacher), out, plan, force=True)
+    found = run_compare(load_teacher(cloud_teacher), out, plan, force=True)
     for name in ("students", "robustness"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     students = {path: path.stat().mtime for path in out.glob("students/*/*/config.toml")}
     assert len(students) == 2
-    again = run_compare(load_teacher(teacher), out, plan, force=True)
+    again = run_compare(load_teacher(cloud_teacher), out, plan, force=True)
     assert again["students"][0]["retention"] == found["students"][0]["retention"]
     assert students == {path: path.stat().mtime for path in students}
 
@@ -149,20 +149,20 @@ def test_train_teacher_resumes_in_cloud_after_kill_during_save(
 
 @pytest.mark.slow
 def test_train_teacher_sets_damaged_checkpoint_aside_in_cloud(
-    cloud, restored_cloud, teacher
+    cloud, restored_cloud, cloud_teacher
 ) -> None:
     place = "my runs/ü/teacher/checkpoints/160/params"
     for name in cloud.names(place):
         if "/d/" in name:
             cloud.put(name, b"\0" * 100)
     with pytest.warns(CheckpointWarning, match="160 .* is damaged"):
-        assert load_teacher(teacher).metadata.metrics["steps"] == 80
-    again = [*TRAIN, "--steps", 240, "--out", teacher, "--resume"]
+        assert load_teacher(cloud_teacher).metadata.metrics["steps"] == 80
+    again = [*TRAIN, "--steps", 240, "--out", cloud_teacher, "--resume"]
     result = run(*again)
     assert result.exit_code == 0, result.stderr
-    assert checkpoint_steps(teacher) == [160, 240]
+    assert checkpoint_steps(cloud_teacher) == [160, 240]
     assert cloud.names("my runs/ü/teacher/checkpoints/160.damaged/params/_METADATA")
-    assert [row["step"] for row in read_metrics(teacher)] == [40, 80, 120, 160, 200, 240]
+    assert [row["step"] for row in read_metrics(cloud_teacher)] == [40, 80, 120, 160, 200, 240]
 
 
 @pytest.mark.slow
@@ -224,11 +224,11 @@ def test_require_checkpoints_explains_unmarked_copy_in_cloud(
 
 
 @pytest.mark.slow
-def test_share_pushes_and_pulls_run_in_cloud(restored_cloud, teacher, hub) -> None:
-    pushed = run_json("share", "push", teacher, "ada/teacher")
+def test_share_pushes_and_pulls_run_in_cloud(restored_cloud, cloud_teacher, hub) -> None:
+    pushed = run_json("share", "push", cloud_teacher, "ada/teacher")
     pulled = run_json("share", "pull", "ada/teacher", "--out", f"{RUNS}/pulled")
     assert pulled["commit"] == pushed["commit"]
-    assert_same_params(load_teacher(f"{RUNS}/pulled"), load_teacher(teacher))
+    assert_same_params(load_teacher(f"{RUNS}/pulled"), load_teacher(cloud_teacher))
 
 
 @pytest.mark.slow
@@ -250,8 +250,8 @@ def test_sweep_reads_specification_and_writes_results_in_cloud(restored_cloud) -
 
 
 @pytest.mark.slow
-def test_read_toml_reads_cloud(restored_cloud, teacher) -> None:
-    config = f"{teacher}/config.toml"
+def test_read_toml_reads_cloud(restored_cloud, cloud_teacher) -> None:
+    config = f"{cloud_teacher}/config.toml"
     again = ["train-teacher", "reacher", "--config", config, "--out", f"{RUNS}/again"]
     assert run_json(*again)["steps"] == TEACHER["steps"]
     missing = run("train-teacher", "reacher", "--config", "gs://lab/none.toml")
@@ -273,11 +273,11 @@ def test_demo_replaces_earlier_demo_in_cloud(restored_cloud, monkeypatch) -> Non
     assert {each.name for each in out.iterdir()} == {demo.MARKER, *demo.PRODUCTS} - {"onnx"}
 
 
-def test_checkpoint_steps_lists_cloud_anew(cloud, restored_cloud, teacher) -> None:
-    assert checkpoint_steps(teacher) == [80, 160]
+def test_checkpoint_steps_lists_cloud_anew(cloud, restored_cloud, cloud_teacher) -> None:
+    assert checkpoint_steps(cloud_teacher) == [80, 160]
     for name in cloud.names("my runs/ü/teacher/checkpoints/160/"):
         del cloud.buckets["lab"][name]
-    assert checkpoint_steps(teacher) == [80]
+    assert checkpoint_steps(cloud_teacher) == [80]
 
 
 def commands_with_path(path: str) -> list[list[str]]:
@@ -318,16 +318,16 @@ def test_translate_storage_errors_reports_refused_access_in_all_commands(
     assert_refused(run(*command), "gs://lab", "Anonymous caller", "credentials")
 
 
-def test_require_unused_protects_used_paths_in_cloud(teacher, restored_cloud) -> None:
+def test_require_unused_protects_used_paths_in_cloud(cloud_teacher, restored_cloud) -> None:
     before = dict(restored_cloud.buckets["lab"])
     for command in (
-        ["train-teacher", "reacher", "--out", teacher],
-        ["distill", teacher, "--force", "--out", teacher],
-        ["share", "unpack", "x.zip", "--out", teacher],
-        ["demo", "--out", teacher],
+        ["train-teacher", "reacher", "--out", cloud_teacher],
+        ["distill", cloud_teacher, "--force", "--out", cloud_teacher],
+        ["share", "unpack", "x.zip", "--out", cloud_teacher],
+        ["demo", "--out", cloud_teacher],
     ):
         assert_refused(run(*command), "already holds files", "nothing was overwritten")
-    config = f"{teacher}/config.toml"
+    config = f"{cloud_teacher}/config.toml"
     assert_refused(run("train-teacher", "reacher", "--out", config), "is a file")
     assert restored_cloud.buckets["lab"] == before
 
