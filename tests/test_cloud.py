@@ -189,12 +189,12 @@ def test_train_teacher_keeps_checkpoints_in_full_bucket(part, times, cloud, rest
 
 @pytest.mark.slow
 def test_share_packs_and_unpacks_between_disk_and_cloud(
-    cloud, restored_cloud, teacher, teacher_run, tmp_path
-):
+    cloud, restored_cloud, cloud_teacher, teacher_run, tmp_path
+) -> None:
     for full in ([], ["--full"]):
         for run_, file, back in (
             (teacher_run, f"{RUNS}/up.zip", f"{RUNS}/unpacked"),
-            (teacher, tmp_path / "down.zip", tmp_path / "unpacked"),
+            (cloud_teacher, tmp_path / "down.zip", tmp_path / "unpacked"),
         ):
             run_json("share", "pack", run_, "--out", file, *full)
             assert run_json("info", file)["task"] == "reacher"
