@@ -275,14 +275,15 @@ class _Comparison:
         }
 
     def _scratch_config(self, seed: int) -> ScratchConfig:
-        """Returns the settings of the default student's networks, trained like the teacher and at most for as long."""
-        stored = self._teacher.config
-        steps, most = int(self._teacher.metadata.metrics["steps"]), self._plan.scratch_steps
-        rollout = stored.rollout.model_copy(update={"physics": "jax"})
-        steps = steps if most is None else min(steps, most)
+        """Returns the settings that train the default student's networks like the teacher, and at most for as long."""
+        config = self._teacher.config
+        steps = int(self._teacher.metadata.metrics["steps"])
+        if self._plan.scratch_steps is not None:
+            steps = min(steps, self._plan.scratch_steps)
+        rollout = config.rollout.model_copy(update={"physics": "jax"})
         settings = {"seed": seed, "steps": steps, "rollout": rollout}
         return ScratchConfig(
-            teacher=stored.model_copy(update=settings), student=distill_config().student
+            teacher=config.model_copy(update=settings), student=distill_config().student
         )
 
     def _scratch_row(self) -> dict[str, Any]:

@@ -20,7 +20,9 @@ from teachers.tasks import State
 
 STATES = 256  # in which each goal is valued
 GOALS = 64
-BATCH = 256  # pairs of a state and a goal, in which the critic has to find the goal of each state
+BATCH = (
+    256  # pairs of a state and a goal, among which the critic has to find the goal of each state
+)
 BATCHES = 16
 MAX_ROWS = 16_384  # states valued at once
 
@@ -82,13 +84,15 @@ class CriticPrograms:
         action: Float[np.ndarray, "batch act"],
         future: Float[np.ndarray, "batch obs"],
     ) -> float:
-        """Returns how often the critic's highest value in a batch is that of the state's own goal.
+        """Returns how often the critic gives a state its highest value for the goal that the state leads to.
+
+        It chooses among the goals of the whole batch.
 
         Args:
             critic: parameters of the critic's networks.
             observation: states.
             action: actions taken there.
-            future: a later state of each episode, whose achieved goal is the state's own.
+            future: a later state of the same episode, whose achieved goal is the right one.
         """
         goal = self._achieved_goal(jnp.asarray(future))
         logits = self._logits(critic, observation, action, goal)
@@ -175,7 +179,7 @@ class CriticComparison:
 
 
 def measure_critic(student: Student, teacher: Teacher, episodes: int, seed: int) -> dict[str, Any]:
-    """Measures a student's critic on episodes that its own policy plays, as on a robot.
+    """Measures a student's critic on episodes that the student's policy plays, as on a robot.
 
     Values are f(s, pi(s, g), g) with the student's policy pi, of both critics. To measure many students, use one
     `CriticComparison`, which compiles its programs once.
@@ -244,7 +248,7 @@ def _draw_pairs(
 
 
 def _take_padded(rows: np.ndarray, start: int, size: int) -> np.ndarray:
-    """Returns `size` rows from `start` on; behind the end the last row is repeated."""
+    """Returns `size` rows from `start` on; past the end the last row is repeated."""
     batch = rows[start : start + size]
     return np.pad(batch, ((0, size - len(batch)), (0, 0)), mode="edge")
 

@@ -71,7 +71,7 @@ def label_states(
         return apply_in_batches(partial(network, params), inputs, config.label_batch)
 
     mean, log_std = apply(teacher.actor, observation, goal)
-    # For further goals no action was taken. The teacher's own stands in its place, so that the critic learns its value.
+    # For further goals no action was taken. The critic is taught the value of the teacher's action instead.
     further = jnp.tanh(mean[len(visited.action) :])
     action = jnp.concatenate([visited.action, further])
     return LabelledStates(

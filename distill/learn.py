@@ -158,7 +158,7 @@ def _policy_loss(
     if policy.value_weight > 0:
         rows = jax.tree.map(lambda x: x[: policy.value_batch], batch)
         action = jnp.tanh(fitted.mean[: policy.value_batch])
-        # This term has the gradient of the teacher's mean value. Its own value has no meaning.
+        # The gradient of this term is that of the teacher's mean value. The value of the term has no meaning.
         linear = gradient(rows, jax.lax.stop_gradient(action)) * action
         loss -= policy.value_weight * jnp.sum(linear)
     return loss, metrics

@@ -6,7 +6,7 @@ from typing import Any
 from teachers.runs.errors import InputError
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
-    # Plain behaviour cloning: the teacher acts without added noise, each state is labelled for its own goal alone.
+    # Plain behaviour cloning: the teacher acts without added noise, and each state is labelled for the goal of its episode alone.
     "bc": {
         "collect.schedule": "teacher",
         "collect.noise": 0.0,

@@ -149,7 +149,7 @@ def _run_rounds(
 
 
 def require_successful_teacher(teacher: Agent) -> None:
-    """Raises an error if a teacher hardly ever reaches its goal, according to the metrics of its own training.
+    """Raises an error if a teacher hardly ever reaches its goal, according to the metrics of its training.
 
     Raises:
         InputError: its success is below `MIN_TEACHER_SUCCESS`.
@@ -186,7 +186,7 @@ def distillation_cost(
     """Returns what a distillation took, in seconds by stage and as a share of its teacher's training.
 
     Args:
-        teacher: its metrics say what its own training took.
+        teacher: its metrics have the steps and seconds of its training.
         steps: control steps of the distillation.
         total: seconds of the distillation.
         seconds: of these, by stage.

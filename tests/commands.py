@@ -1,4 +1,4 @@
-"""Commands through Typer's runner, for the tests of the command line."""
+"""Runs commands of the command line inside the test's process, and checks how they refuse bad input."""
 
 import json
 
@@ -10,17 +10,19 @@ runner = CliRunner()
 
 
 def run(*arguments: object):
+    """Runs a command, and returns its exit code and what it printed."""
     return runner.invoke(app, [str(argument) for argument in arguments])
 
 
 def run_json(*arguments: object):
-    """The JSON value that a command prints; nothing else may stand on stdout."""
+    """Runs a command with `--json`, and returns the JSON value, which must be all that it prints on stdout."""
     result = run(*arguments, "--json")
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
 
 
 def assert_refused(result, *words: str) -> None:
+    """Asserts that a command ended with exit code 2 and one line on stderr, which contains all of these words."""
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     (line,) = result.stderr.strip().splitlines()
@@ -30,5 +32,6 @@ def assert_refused(result, *words: str) -> None:
     assert "Traceback" not in result.output
 
 
-def sets(settings: dict[str, object]) -> list[str]:
+def set_options(settings: dict[str, object]) -> list[str]:
+    """Returns the settings as `--set` options."""
     return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]

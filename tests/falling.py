@@ -1,10 +1,10 @@
-"""A task whose episodes end early, for the tests of what follows from that."""
+"""A task whose episodes can end early."""
 
 from teachers.tasks.reacher import Reacher
 
 
 class FallingReacher(Reacher):
-    """Ends an episode when the fingertip is on the left."""
+    """Reacher whose episode is terminated when the fingertip is on the left."""
 
     episode_steps = 20
 

@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from commands import assert_refused, run, run_json, sets
+from commands import assert_refused, run, run_json, set_options
 from etils import epath
 from metrics import drop_timings
 from tiny import DISTILL, TEACHER
@@ -30,7 +30,11 @@ from cloud_server import Cloud, RefusedError, environment, serve_cloud
 
 RUNS = "gs://lab/my runs/ü"  # characters that have to be quoted in URLs
 MAIN = "from distill.cli import main; main()"
-TRAIN = ["train-teacher", "reacher", *sets({k: v for k, v in TEACHER.items() if k != "steps"})]
+TRAIN = [
+    "train-teacher",
+    "reacher",
+    *set_options({k: v for k, v in TEACHER.items() if k != "steps"}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,7 @@ def cloud_teacher(cloud: Cloud) -> str:
 
 @pytest.fixture(scope="module")
 def cloud_student(cloud_teacher: str) -> str:
-    run_json("distill", cloud_teacher, *sets(DISTILL), "--force", "--out", f"{RUNS}/student")
+    run_json("distill", cloud_teacher, *set_options(DISTILL), "--force", "--out", f"{RUNS}/student")
     return f"{RUNS}/student"
 
 

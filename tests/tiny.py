@@ -1,6 +1,6 @@
-"""Settings small enough to compile and run in seconds; nothing is learned with them.
+"""Settings so small that they compile and run in seconds. Nothing is learned with them.
 
-Blocks start as published: with those that start at zero, most gradients of the first steps are zero.
+Residual blocks are initialised as published: with blocks that start at zero, most gradients of the first steps are zero.
 """
 
 TEACHER = {

@@ -1,4 +1,4 @@
-"""The run-time type checker of the tests: an `int` may stand where a `float` is annotated (PEP 484)."""
+"""The run-time type checker of the tests. It accepts an `int` where a `float` is annotated (PEP 484)."""
 
 from beartype import BeartypeConf, beartype
 

@@ -53,22 +53,23 @@ def test_run_compare_has_every_part_and_continues_where_it_stopped(teacher_run, 
     assert {"steps_share", "seconds_share"} <= set(found["cost"])
     assert found["robustness"][0]["condition"] == "clean"
 
-    def made() -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in out.glob("s*/*/*/checkpoints/*")} | {
-            path: path.stat().st_mtime_ns for path in out.glob("scratch/*/checkpoints/*")
-        }
-
-    # The same again: only one that was interrupted is distilled anew.
-    before = made()
+    # Called again, it repeats only the run whose checkpoint was removed.
+    before = checkpoint_times(out)
     assert len(before) == 3 + 1 + 2 * len(QUICK.methods) + 1 + 1
     removed = min(before)
     shutil.rmtree(removed)
     teacher = load_teacher(teacher_run)
     again = run_compare(teacher, out, QUICK, force=True)
-    after = made()
+    after = checkpoint_times(out)
     assert {path for path in before if after[path] != before[path]} == {removed}
     assert [row["retention"] for row in again["students"]] == [
         row["retention"] for row in found["students"]
     ]
     with pytest.raises(InputError, match="other settings"):
         run_compare(teacher, out, QUICK._replace(episodes=8), force=True)
+
+
+def checkpoint_times(out: Path) -> dict[Path, int]:
+    """Returns when each checkpoint of a comparison was written, in nanoseconds."""
+    checkpoints = [*out.glob("students/*/*/checkpoints/*"), *out.glob("scratch/*/checkpoints/*")]
+    return {path: path.stat().st_mtime_ns for path in checkpoints}

@@ -30,8 +30,8 @@ def test_logit_loss_equals_formula() -> None:
         apart = np.asarray(phi)[:, None] - np.asarray(psi)[None]
         return log_softmax(-np.linalg.norm(apart, axis=-1) / 2.0, axis=1)
 
-    own, target = rows(*STUDENT), rows(*TEACHER)
-    expected = 4.0 * (np.exp(target) * (target - own)).sum(axis=1).mean()
+    fitted, target = rows(*STUDENT), rows(*TEACHER)
+    expected = 4.0 * (np.exp(target) * (target - fitted)).sum(axis=1).mean()
     assert logit_loss(STUDENT, TEACHER, IDENTITY, 2.0) == pytest.approx(expected, rel=1e-4)
 
 
@@ -52,8 +52,8 @@ def test_fit_basis_keeps_values_of_embeddings_in_a_subspace() -> None:
     phi, psi = (x[:, :3] @ plane.T for x in TEACHER)
     basis = fit_basis(phi, psi, 3)
     np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-5)
-    kept = pairwise_logits(phi @ basis, psi @ basis)
-    np.testing.assert_allclose(kept, pairwise_logits(phi, psi), rtol=1e-4)
+    projected = pairwise_logits(phi @ basis, psi @ basis)
+    np.testing.assert_allclose(projected, pairwise_logits(phi, psi), rtol=1e-4)
 
 
 def test_fit_basis_keeps_distance_between_states_and_goals() -> None:

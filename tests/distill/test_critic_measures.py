@@ -37,11 +37,11 @@ def test_critic_comparison_plays_evaluation_episodes(student, comparison) -> Non
 
 
 def test_measure_critic_of_teacher_is_perfect(teacher, student, comparison) -> None:
-    own = measure_critic(teacher, teacher, 8, seed=0)
+    result = measure_critic(teacher, teacher, 8, seed=0)
     for name in ("spearman", "spearman_within_goal"):
-        assert own[name] == pytest.approx(1.0)
-    assert own["top1_retention"] in (None, 1.0)
-    assert own["auroc"] == own["teacher_auroc"]
+        assert result[name] == pytest.approx(1.0)
+    assert result["top1_retention"] in (None, 1.0)
+    assert result["auroc"] == result["teacher_auroc"]
     other = comparison.measure(student, teacher, 8, seed=0)
     assert -1 <= other["spearman"] < 1
     assert 0 <= other["top1"] <= 1

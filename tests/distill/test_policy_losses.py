@@ -46,7 +46,7 @@ def test_mode_loss_ignores_mean_of_saturated_actions() -> None:
 
 def test_kl_losses_equal_defining_integrals() -> None:
     student, teacher = stats.norm(0.3, np.exp(-0.5)), stats.norm(-0.4, np.exp(0.2))
-    own, theirs = (Gaussian(*jnp.array(x)[:, None, None]) for x in ((0.3, -0.5), (-0.4, 0.2)))
+    fitted, target = (Gaussian(*jnp.array(x)[:, None, None]) for x in ((0.3, -0.5), (-0.4, 0.2)))
 
     def divergence(first, other) -> float:
         def density(x: float) -> float:
@@ -54,9 +54,9 @@ def test_kl_losses_equal_defining_integrals() -> None:
 
         return integrate.quad(density, -12, 12)[0]
 
-    forward = kl_loss(own, theirs)
+    forward = kl_loss(fitted, target)
     assert forward == pytest.approx(divergence(teacher, student), rel=1e-4)
-    backward = reverse_kl_loss(own, theirs)
+    backward = reverse_kl_loss(fitted, target)
     assert backward == pytest.approx(divergence(student, teacher), rel=1e-4)
     assert forward != pytest.approx(float(backward), rel=0.1)
 

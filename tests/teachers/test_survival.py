@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from commands import sets
+from commands import set_options
 from metrics import drop_timings
 from tiny import TEACHER
 
@@ -16,7 +16,9 @@ from teachers.runs.metadata import parameter_digest
 from teachers.runs.run_log import read_metrics
 
 ITERATIONS, EVERY, PER_ITERATION = 240, 4, 40
-SETTINGS = sets({**TEACHER, "steps": ITERATIONS * PER_ITERATION, "logging.checkpoint_every": EVERY})
+SETTINGS = set_options(
+    {**TEACHER, "steps": ITERATIONS * PER_ITERATION, "logging.checkpoint_every": EVERY}
+)
 # While the process starts or compiles, at a random moment of the training, or while it saves.
 MOMENTS = ["starting", "saving", *5 * ("training", "saving")]
 

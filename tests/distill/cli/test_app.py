@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from commands import assert_refused, run, run_json, sets
+from commands import assert_refused, run, run_json, set_options
 from tiny import DISTILL, TEACHER
 
 COMMANDS = [
@@ -32,7 +32,7 @@ def test_app_runs_from_task_to_video(tmp_path) -> None:
     teacher, student, out = tmp_path / "teacher", tmp_path / "student", tmp_path / "export"
     trained = run_json(
         "train-teacher", "reacher", "--depth", 8, "--width", 8, "--steps", 40, "--out", teacher,
-        *sets({k: v for k, v in TEACHER.items() if "depth" not in k and "width" not in k and k != "steps"}),
+        *set_options({k: v for k, v in TEACHER.items() if "depth" not in k and "width" not in k and k != "steps"}),
     )  # fmt: skip
     assert trained["kind"] == "teacher"
     assert trained["steps"] == 40
@@ -46,7 +46,7 @@ def test_app_runs_from_task_to_video(tmp_path) -> None:
 
     distilled = run_json(
         "distill", teacher, "--width", 8, "--out", student, "--force",
-        *sets({k: v for k, v in DISTILL.items() if "width" not in k}),
+        *set_options({k: v for k, v in DISTILL.items() if "width" not in k}),
     )  # fmt: skip
     assert distilled["kind"] == "student"
     assert {"retention", "retention_ci95"} <= set(distilled)
@@ -132,7 +132,7 @@ def test_app_interrupted_leaves_checkpoint_that_resumes(tmp_path) -> None:
     out = tmp_path / "run"
     command = [
         sys.executable, "-c", "from distill.cli import main; main()", "train-teacher", "reacher",
-        "--out", str(out), *sets({**TEACHER, "steps": 10**9, "logging.checkpoint_every": 1}),
+        "--out", str(out), *set_options({**TEACHER, "steps": 10**9, "logging.checkpoint_every": 1}),
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

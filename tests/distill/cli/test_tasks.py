@@ -5,7 +5,7 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import pytest
-from commands import assert_refused, run, run_json, sets
+from commands import assert_refused, run, run_json, set_options
 from tiny import DISTILL, TEACHER
 
 from export import open_policy
@@ -13,7 +13,7 @@ from teachers import get_task, load_teacher
 from teachers.tasks import load
 
 CART = Path(__file__).parents[2] / "examples" / "cart.py"
-TRAIN = [*sets({**TEACHER, "steps": 40})]
+TRAIN = [*set_options({**TEACHER, "steps": 40})]
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_user_task_passes_through_every_command(cart, tmp_path, monkeypatch, new
     assert resumed["steps"] == 80
 
     new_process()
-    settings = sets({**DISTILL, "steps": 80})
+    settings = set_options({**DISTILL, "steps": 80})
     distilled = run_json("distill", runs / "cart-teacher", "--force", *settings)
     assert (distilled["task"], distilled["out"]) == ("cart", "runs/cart-student")
     run_json("export", "runs/cart-student", "--out", "export")

@@ -1,5 +1,5 @@
 import pytest
-from commands import assert_refused, run, run_json, sets
+from commands import assert_refused, run, run_json, set_options
 from tiny import TEACHER
 
 from distill.cli.train import estimate_table
@@ -8,7 +8,7 @@ from distill.cli.train import estimate_table
 @pytest.mark.slow
 def test_train_teacher_estimate_trains_nothing(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    needed = run_json("train-teacher", "reacher", "--estimate", *sets(TEACHER))
+    needed = run_json("train-teacher", "reacher", "--estimate", *set_options(TEACHER))
     assert needed["fits"]
     assert needed["seconds"]["run"] > 0
     assert not any(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands import sets
+from commands import set_options
 from tiny import TEACHER
 
 from teachers.runs.checkpoint_files import checkpoint_steps
@@ -95,7 +95,7 @@ main()
 
 @pytest.mark.slow
 def test_train_teacher_command_reports_full_disk(tmp_path) -> None:
-    settings = sets({**TEACHER, "rollout.replay_steps": 4000})
+    settings = set_options({**TEACHER, "rollout.replay_steps": 4000})
     command = [
         sys.executable,
         "-c",

@@ -10,7 +10,7 @@ import time
 
 import jax
 import pytest
-from commands import sets
+from commands import set_options
 from metrics import assert_same_training
 from tiny import TEACHER
 
@@ -24,7 +24,7 @@ MAIN = "from distill.cli import main; main()"
 
 def start_training(run, *options, variables=({}, {})):
     """Starts a process of `train-teacher` for each set of environment variables; they share the folder of the run."""
-    settings = sets(TEACHER)
+    settings = set_options(TEACHER)
     return [
         subprocess.Popen(
             [sys.executable, "-c", MAIN, "train-teacher", "reacher", "--out", run, *settings]
@@ -103,7 +103,7 @@ def test_train_teacher_is_the_same_in_two_processes(teacher_run, tmp_path, make_
 def test_train_teacher_stops_and_resumes_in_two_processes(teacher_run, tmp_path) -> None:
     run, port = tmp_path / "run", free_port()
     variables = [jax_variables(i, port) for i in range(2)]
-    longer = sets({"steps": 200_000, "logging.checkpoint_every": 100_000})
+    longer = set_options({"steps": 200_000, "logging.checkpoint_every": 100_000})
     processes = start_training(run, *longer, variables=variables)
     deadline = time.monotonic() + 240
     while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
@@ -118,7 +118,7 @@ def test_train_teacher_stops_and_resumes_in_two_processes(teacher_run, tmp_path)
     assert step == read_metrics(run)[-1]["step"]
     port = free_port()
     variables = [jax_variables(i, port) for i in range(2)]
-    more = [*sets({"steps": step + 80}), "--resume"]
+    more = [*set_options({"steps": step + 80}), "--resume"]
     first, second = wait_for(start_training(run, *more, variables=variables))
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     assert [row["step"] for row in read_metrics(run)] == list(range(40, step + 81, 40))
