@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import huggingface_hub
@@ -60,7 +61,8 @@ def no_known_task_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     monkeypatch.setattr(load, "_tasks", {})
     monkeypatch.setattr(load, "_modules", {})
-    registry._build_named.cache_clear()
+    # Tasks that are built already stay the same objects after the test.
+    monkeypatch.setattr(registry, "_build_named", cache(registry._build_named.__wrapped__))
     return tmp_path / "caches" / "crl-distill"
 
 
