@@ -13,6 +13,7 @@ from distill.config import DistillConfig, distill_config, randomized_settings
 from distill.critic_measures import CriticComparison
 from distill.methods import METHODS
 from distill.programs import DistillPrograms
+from distill.resume import is_resumable
 from distill.retention import measure_retention
 from distill.run import distill_teacher, require_successful_teacher
 from distill.scratch import ScratchConfig, scratch_programs, train_from_scratch
@@ -29,8 +30,10 @@ from teachers.measures import (
     summarise_seeds,
     summary,
 )
+from teachers.process import in_32_bits
 from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.runs.errors import InputError
+from teachers.runs.lock import lock_folder
 from teachers.runs.metadata import replace_non_finite
 from teachers.runs.outputs import create_marked_folder, read_marker, write_atomically
 from teachers.runs.progress import Progress, ignore_progress
@@ -88,6 +91,7 @@ QUICK = Plan(
 )
 
 
+@in_32_bits
 def run_compare(
     teacher: Teacher,
     out: epath.PathLike,
@@ -122,10 +126,13 @@ def run_compare(
     out = epath.Path(out)
     comparison = _Comparison(teacher, out, plan, progress)
     result: dict[str, Any] = {"episodes": plan.episodes}
-    for part, measure in comparison.measurements().items():
-        result[part] = replace_non_finite(measure())
-        write_atomically(out / RESULTS, json.dumps(result, indent=1) + "\n")
-    draw_figures(result, out)
+    read_marker(out, MARKER, "a comparison")  # raises an error if `out` holds anything else
+    with lock_folder(out):
+        _mark_folder(out, describe_teacher(teacher)["digest"])
+        for part, measure in comparison.measurements().items():
+            result[part] = replace_non_finite(measure())
+            write_atomically(out / RESULTS, json.dumps(result, indent=1) + "\n")
+        draw_figures(result, out)
     return result
 
 
@@ -146,9 +153,8 @@ class _Comparison:
         self._reference = cache(self._play_teacher)
         self._critics: dict[SavedStudentConfig, CriticComparison] = {}
         self._scratch = [self._scratch_config(seed) for seed in range(plan.scratch_seeds)]
-        # Settings that cannot be trained raise an error here, before anything is written.
+        # Settings that cannot be trained raise an error here.
         self._scratch_programs = scratch_programs(teacher.task, self._scratch[0])
-        _open_folder(out, describe_teacher(teacher)["digest"])
 
     def measurements(self) -> dict[str, Callable[[], Any]]:
         """Returns the functions that measure the parts of the result, in order, by their keys."""
@@ -193,6 +199,7 @@ class _Comparison:
                         self._teacher,
                         config,
                         run,
+                        resume=is_resumable(run),
                         force=True,
                         reference=self._reference(seed),
                         programs=programs,
@@ -332,8 +339,8 @@ class _Comparison:
         return rows
 
 
-def _open_folder(out: epath.Path, digest: str) -> None:
-    """Creates the folder of a teacher's comparison, or checks that an existing one is of the same teacher."""
+def _mark_folder(out: epath.Path, digest: str) -> None:
+    """Marks a folder as that of a teacher's comparison, or checks that it is one of the same teacher."""
     marked = read_marker(out, MARKER, "a comparison")
     if marked is None:
         create_marked_folder(out, MARKER, digest + "\n")

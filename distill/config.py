@@ -140,6 +140,11 @@ class DistillConfig(Config):
         description="control steps of the distillation, rounded up to complete rounds; by default 8% of the teacher's, at most 500,000",
     )
     episodes: int = Field(256, ge=1, le=1_000_000, description="episodes of the final evaluation")
+    checkpoint_every: int = Field(
+        20,
+        ge=1,
+        description="rounds between checkpoints from which an interrupted distillation is resumed",
+    )
     student: StudentConfig = StudentConfig()
     collect: CollectConfig = CollectConfig()
     policy: PolicyConfig = PolicyConfig()

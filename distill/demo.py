@@ -15,12 +15,14 @@ from export.runtime import Policy
 from export.write import export_student
 from teachers import evaluate_agent, retention, summary, teacher_config, train_teacher
 from teachers.measures import measure_outcomes
+from teachers.process import in_32_bits
 from teachers.runs.learning_curve import plot_learning_curve
+from teachers.runs.lock import lock_folder
 from teachers.runs.metadata import replace_non_finite
 from teachers.runs.outputs import (
     create_marked_folder,
+    empty_marked_folder,
     read_marker,
-    remove_marked_folder,
     write_atomically,
 )
 from teachers.runs.paths import local_copy
@@ -49,6 +51,7 @@ PRODUCTS = (
 )
 
 
+@in_32_bits
 def run_demo(
     out: epath.PathLike,
     seed: int = 0,
@@ -71,9 +74,17 @@ def run_demo(
         InputError: `out` holds something other than a demo.
     """
     out = epath.Path(out)
-    if read_marker(out, MARKER, "a demo") is not None:
-        remove_marked_folder(out, (MARKER, *PRODUCTS), "a demo")
-    create_marked_folder(out, MARKER, "")
+    read_marker(out, MARKER, "a demo")  # raises an error if `out` holds anything else
+    with lock_folder(out):
+        if read_marker(out, MARKER, "a demo") is not None:
+            empty_marked_folder(out, (MARKER, *PRODUCTS), "a demo")
+        create_marked_folder(out, MARKER, "")
+        return _run_stages(out, seed, progress)
+
+
+def _run_stages(
+    out: epath.Path, seed: int, progress: Callable[[str], AbstractContextManager[Progress]]
+) -> dict[str, Any]:
     seconds: dict[str, float] = {}
 
     with _time_stage(seconds, "train"), progress("train teacher") as report:

@@ -63,10 +63,15 @@ class DistillPrograms:
         return jax.eval_shape(self._init, jax.random.key(0))
 
     @cached_property
+    def sharded_state(self) -> DistillState:
+        """The shapes of a distillation's state, each with its sharding over the devices."""
+        return _with_shardings(self.state_shapes, state_shardings(self.state_shapes))
+
+    @cached_property
     def compiled(self) -> Stages:
         """The compiled stages. Each is compiled while the next one is traced, which takes seconds for physics."""
         stages, shardings = self._stages, state_shardings(self.state_shapes)
-        state = _with_shardings(self.state_shapes, shardings)
+        state = self.sharded_state
         shapes = self._teacher_networks.shapes
         params = _with_shardings(shapes, jax.tree.map(lambda _: replicated(), shapes))
         init = jax.jit(self._init, out_shardings=shardings, compiler_options=_optimisation_level(0))

@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from etils import epath
 
 from distill.config import DistillConfig
 from distill.programs import DistillPrograms
+from distill.resume import Position, PositionWriter, remove_progress, resume_distillation
 from distill.retention import measure_retention
 from distill.ring import LabelledStates
 from distill.state import DistillState, Metrics
@@ -22,22 +24,30 @@ from teachers.crl.memory import require_memory, total_bytes
 from teachers.crl.parameters import Params, count_parameters
 from teachers.evaluate import evaluate_agent
 from teachers.measures import Outcomes
+from teachers.process import in_32_bits
+from teachers.runs.checkpoint_files import remove_unfinished_checkpoints
+from teachers.runs.checkpoints import warn_on_main_process
 from teachers.runs.devices import replicated, require_divisible
-from teachers.runs.errors import InputError
+from teachers.runs.errors import RESUME_ADVICE, InputError, StoppedError
+from teachers.runs.layout import UNFINISHED
+from teachers.runs.lock import lock_folder
 from teachers.runs.metadata import Metadata, library_versions, replace_non_finite
-from teachers.runs.outputs import new_run_folder
+from teachers.runs.outputs import new_run_folder, remove_unfinished_run, require_unused
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.runs.run_log import RunLog
+from teachers.runs.stopping import catch_stop_requests
 
 MIN_TEACHER_SUCCESS = 0.05  # share of episodes in which a teacher must reach its goal
 STAGES = ("compile", "rollout", "label", "learn")
 
 
+@in_32_bits
 def distill_teacher(
     teacher: Teacher,
     config: DistillConfig,
     out: epath.PathLike,
     *,
+    resume: bool = False,
     force: bool = False,
     reference: Outcomes | None = None,
     programs: DistillPrograms | None = None,
@@ -48,7 +58,8 @@ def distill_teacher(
     Args:
         teacher: as `load_teacher` or `train_teacher` returns it.
         config: the student's shape and how it is taught; see `distill_config`.
-        out: a new folder.
+        out: the run's folder: a new one, or with `resume` one that holds an unfinished distillation of this configuration.
+        resume: whether to go on from the newest sound checkpoint; a run without checkpoints begins anew.
         force: distill the teacher even if it hardly ever reaches its goal.
         reference: outcomes of the teacher's episodes, `config.episodes` of seed `config.seed`; by default they are played.
         programs: the compiled stages of another distillation that differs in seed and number of episodes alone, to save
@@ -62,8 +73,10 @@ def distill_teacher(
         `seconds_learn`, and `label_share` of all but compilation.
 
     Raises:
-        InputError: `out` is taken, the teacher does not reach its goal, or the distillation does not fit in memory or
-            cannot be divided over the devices.
+        InputError: `out` is taken or cannot be resumed, the teacher does not reach its goal, or the distillation does not
+            fit in memory or cannot be divided over the devices.
+        StoppedError: SIGTERM was received; the state is saved.
+        SaveError: a checkpoint could not be written.
         ValueError: `programs` are those of another distillation.
     """
     out = epath.Path(out)
@@ -72,14 +85,25 @@ def distill_teacher(
     require_divisible(collect__environments=config.collect.environments)
     config = config.for_teacher(teacher.metadata.metrics["steps"])
     clock = _Clock()
+    if not resume:
+        require_unused(out)
     if programs is None:
         programs = DistillPrograms(config, teacher)
     elif not programs.can_distill(config, teacher):
         raise ValueError("the programs were made for another configuration or other networks")
     _require_memory(config, programs.state_shapes)
-    with new_run_folder(out), RunLog(out, config) as log:
+    with ExitStack() as stack:
+        stack.enter_context(lock_folder(out))
+        position = resume_distillation(out, config, teacher, programs) if resume else None
+        if position is None:
+            if resume:
+                _remove_run_without_checkpoint(out)
+                warn_on_main_process(f"{out} holds no checkpoint: the run begins")
+            stack.enter_context(new_run_folder(out))
+        log = stack.enter_context(RunLog(out, config, _resume_step(config, position)))
         warn_if_larger(programs.state_shapes.params, teacher)
-        state, figures = _run_rounds(programs, config, teacher.params, clock, log, progress)
+        run = _Distillation(config, teacher, programs, clock, log, progress)
+        state, figures = run.run_rounds(out, position)
         total = config.rounds * config.states_per_round
         figures |= {"steps": total}
         figures |= distillation_cost(teacher, total, clock.total(), clock.seconds)
@@ -93,7 +117,23 @@ def distill_teacher(
         metrics = metadata.metrics | replace_non_finite(measured)
         student = replace(student, metadata=metadata.model_copy(update={"metrics": metrics}))
         save_student(student, out)
+        remove_progress(out)
     return student
+
+
+def _remove_run_without_checkpoint(out: epath.Path) -> None:
+    """Removes what a distillation wrote that ended before its first checkpoint."""
+    for folder in (out / UNFINISHED, out):
+        remove_unfinished_checkpoints(folder)
+    remove_unfinished_run(out)
+
+
+def _resume_step(config: DistillConfig, position: Position | None) -> int | None:
+    """Returns the control step of the last row of metrics that a resumed distillation keeps; None if it is a new one."""
+    if position is None:
+        return None
+    # The row of the last round is written at the end, with the evaluation.
+    return min(position.rounds, config.rounds - 1) * config.states_per_round
 
 
 class _Clock:
@@ -107,6 +147,12 @@ class _Clock:
         """Returns the seconds since the start."""
         return time.monotonic() - self._start
 
+    def add(self, seconds: Mapping[str, float], total: float) -> None:
+        """Adds the seconds that the distillation had taken before it was resumed."""
+        for stage, taken in seconds.items():
+            self.seconds[stage] += taken
+        self._start -= total
+
     def time(self, stage: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Calls a function, waits for its result, and adds the time to a stage."""
         start = time.monotonic()
@@ -115,37 +161,72 @@ class _Clock:
         return result
 
 
-def _run_rounds(
-    programs: DistillPrograms,
-    config: DistillConfig,
-    teacher_params: Params,
-    clock: _Clock,
-    log: RunLog,
-    progress: Progress,
-) -> tuple[DistillState, dict[str, Any]]:
-    """Runs all rounds, then the second phase of learning if there is one; returns the last state and figures."""
-    stages = programs.compiled
-    clock.seconds["compile"] = clock.total()
-    params = jax.device_put(teacher_params, replicated())
-    state = clock.time("rollout", stages.init, jax.random.key(config.seed))
-    phase_steps = config.rounds * config.states_per_round
-    total = len(stages.learn) * phase_steps
-    figures: dict[str, Any] = {}
-    for i in range(1, config.rounds + 1):
-        state, visited, collected = clock.time("rollout", stages.collect, state, params)
-        state = clock.time("label", stages.label, state, params, visited)
-        state, learned = clock.time("learn", stages.learn[0], state, params)
-        figures |= _to_floats(collected | learned) | {"seconds": clock.total()}
-        step = i * config.states_per_round
-        if i < config.rounds:  # the last row is written with the evaluation
-            log.write(step, figures)
-        progress(step, total, figures)
-    for phase, learn in enumerate(stages.learn[1:], start=1):
-        for i in range(1, config.rounds + 1):
-            state, learned = clock.time("learn", learn, state, params)
-            progress(phase * phase_steps + i * config.states_per_round, total, figures)
-        figures |= _to_floats(learned)
-    return state, figures
+class _Distillation:
+    """The rounds of one distillation."""
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        teacher: Teacher,
+        programs: DistillPrograms,
+        clock: _Clock,
+        log: RunLog,
+        progress: Progress,
+    ) -> None:
+        self._config, self._teacher, self._programs = config, teacher, programs
+        self._clock, self._log, self._progress = clock, log, progress
+
+    def run_rounds(
+        self, out: epath.Path, position: Position | None
+    ) -> tuple[DistillState, dict[str, Any]]:
+        """Runs the rounds of all phases of learning that are left, and saves a checkpoint now and then.
+
+        Args:
+            out: the run's folder.
+            position: how far the distillation has come; None at its start.
+
+        Returns:
+            The last state and the newest figures.
+
+        Raises:
+            StoppedError: SIGTERM was received; the state is saved.
+        """
+        stages, clock, config = self._programs.compiled, self._clock, self._config
+        clock.seconds["compile"] = clock.total()
+        params = jax.device_put(self._teacher.params, replicated())
+        if position is None:
+            state = clock.time("rollout", stages.init, jax.random.key(config.seed))
+            position = Position(state, 0, {}, {}, 0.0)
+        clock.add(position.seconds, position.total_seconds)
+        state, figures = position.state, dict(position.figures)
+        total = len(stages.learn) * config.rounds
+        with (
+            catch_stop_requests() as stop_requested,
+            PositionWriter(out, config, self._teacher) as writer,
+        ):
+            for done in range(position.rounds + 1, total + 1):
+                phase = (done - 1) // config.rounds
+                if phase == 0:
+                    state, visited, collected = clock.time("rollout", stages.collect, state, params)
+                    state = clock.time("label", stages.label, state, params, visited)
+                    figures |= _to_floats(collected)
+                state, learned = clock.time("learn", stages.learn[phase], state, params)
+                figures |= _to_floats(learned)
+                step = done * config.states_per_round
+                if phase == 0:
+                    figures["seconds"] = clock.total()
+                    if done < config.rounds:  # the last row is written with the evaluation
+                        self._log.write(step, figures)
+                self._progress(step, total * config.states_per_round, figures)
+                stopped = stop_requested()
+                if stopped or (done < total and done % config.checkpoint_every == 0):
+                    seconds = dict(clock.seconds)
+                    writer.save(Position(state, done, figures, seconds, clock.total()))
+                if stopped:
+                    raise StoppedError(
+                        f"asked to end: round {done:,} of {total:,} is saved; {RESUME_ADVICE}"
+                    )
+        return state, figures
 
 
 def require_successful_teacher(teacher: Agent) -> None:

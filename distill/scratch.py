@@ -13,6 +13,7 @@ from teachers.config import TeacherConfig
 from teachers.crl.parameters import Params
 from teachers.crl.training_programs import TrainingPrograms
 from teachers.crl.training_run import TrainingRun
+from teachers.process import in_32_bits
 from teachers.runs.checkpoint_files import remove_earlier_checkpoints
 from teachers.runs.configuration import Config
 from teachers.runs.devices import on_main_process
@@ -35,6 +36,7 @@ class ScratchConfig(Config):
     student: StudentConfig
 
 
+@in_32_bits
 def train_from_scratch(
     task: Task,
     config: ScratchConfig,
@@ -79,6 +81,7 @@ def train_from_scratch(
     return Agent(programs.networks, result.params, saved, result.metadata)
 
 
+@in_32_bits
 def scratch_programs(task: Task, config: ScratchConfig) -> TrainingPrograms:
     """Returns the compiled functions of `train_from_scratch`, to be shared by several calls.
 
@@ -97,7 +100,6 @@ class ScratchRun(TrainingRun):
     task: Task
 
     result: ClassVar[Literal["newest", "best"]] = "best"
-    resume_advice: ClassVar[str] = "run the same command again to go on"
 
     @property
     def saved_config(self) -> ScratchConfig:

@@ -14,6 +14,7 @@ from students.artefact import Student
 from students.config import Activation, MLPConfig
 from students.networks import ENCODER, layer_shapes
 from teachers.crl.parameters import Params
+from teachers.process import in_32_bits
 from teachers.runs.errors import InputError
 from teachers.runs.outputs import create_folder, require_unused, write_atomically
 from teachers.tasks import Field
@@ -37,6 +38,7 @@ class Layer(NamedTuple):
     activation: Activation | None
 
 
+@in_32_bits
 def export_c(student: Student, out: epath.PathLike, units: Units = "task") -> dict[str, str]:
     """Writes `policy.c` and `policy.h`.
 

@@ -10,6 +10,7 @@ from export.contract_writer import attach_contract, make_contract
 from export.convert import convert
 from export.runtime import Policy
 from teachers.agent import Agent
+from teachers.process import in_32_bits
 
 WARM_UP_CALLS = 500
 
@@ -39,6 +40,7 @@ def measure_latency(path: Path, calls: int = 5000) -> dict[str, float]:
     return {f"p{q}": round(float(np.percentile(nanoseconds, q)) / 1000, 2) for q in (50, 99, 99.9)}
 
 
+@in_32_bits
 def measure_agent_latency(agent: Agent) -> dict[str, float]:
     """Exports the policy of a teacher or student to a temporary file, and times it; see `measure_latency`."""
     with tempfile.TemporaryDirectory() as folder:

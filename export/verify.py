@@ -25,6 +25,7 @@ from export.session import open_session
 from teachers.agent import Agent
 from teachers.evaluate import evaluate_agent
 from teachers.measures import measure_outcomes, retention, summary
+from teachers.process import in_32_bits
 from teachers.runs.errors import InputError
 from teachers.runs.metadata import parameter_digest
 from teachers.runs.paths import local_copy
@@ -55,6 +56,7 @@ class Check(NamedTuple):
     value: Any  # a measured value, or a line of text
 
 
+@in_32_bits
 def verify(
     path: epath.PathLike,
     against: Agent | None = None,

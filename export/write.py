@@ -31,6 +31,7 @@ from export.precision import reduce_precision
 from export.session import GraphFunction, open_session
 from teachers.agent import Agent
 from teachers.measures import spearman
+from teachers.process import in_32_bits
 from teachers.runs.errors import InputError
 from teachers.runs.outputs import create_folder, require_unused, write_atomically
 from teachers.runs.progress import Progress, ignore_progress
@@ -73,6 +74,7 @@ def parse_precision(dtype: str, quantize: str | None) -> Precision:
     )
 
 
+@in_32_bits
 def export_student(
     student: Agent,
     out: epath.PathLike,

@@ -5,6 +5,7 @@ from etils import epath
 from students.config import SavedStudentConfig
 from students.networks import student_networks
 from teachers.agent import Agent
+from teachers.process import in_32_bits
 from teachers.runs.checkpoint_choice import CheckpointChoice, read_newest_sound
 from teachers.runs.checkpoint_files import (
     checkpoint_steps,
@@ -15,7 +16,7 @@ from teachers.runs.checkpoint_writer import CheckpointWriter
 from teachers.runs.checkpoints import read_params, require_kind
 from teachers.runs.configuration import Config, resolve_config, stored_config
 from teachers.runs.errors import InputError
-from teachers.runs.layout import CONFIG
+from teachers.runs.layout import CONFIG, UNFINISHED
 from teachers.runs.outputs import remove_unfinished_run
 from teachers.runs.paths import translate_storage_errors
 from teachers.tasks import Task
@@ -24,6 +25,7 @@ from teachers.tasks.registry import open_task
 Student = Agent[SavedStudentConfig]
 
 
+@in_32_bits
 def save_student(student: Student, run: epath.PathLike) -> None:
     """Writes a student's checkpoint into the folder of its run.
 
@@ -39,6 +41,7 @@ def save_student(student: Student, run: epath.PathLike) -> None:
         checkpoints.save(step, student.metadata, {"params": student.params})
 
 
+@in_32_bits
 def load_student(
     run: epath.PathLike, task: Task | None = None, checkpoint: CheckpointChoice = "newest"
 ) -> Student:
@@ -68,12 +71,13 @@ def load_student(
     return read_newest_sound(run, read, checkpoint)
 
 
+@in_32_bits
 def load_finished_student(
     run: epath.Path, config: Config, task: Task | None = None
 ) -> Student | None:
     """Returns the student that an earlier call finished in `run`.
 
-    What an interrupted call left there without a checkpoint is removed.
+    What an interrupted call left there without a checkpoint is removed. A state to resume from stays.
 
     Args:
         run: the run's folder, which need not exist.
@@ -92,9 +96,11 @@ def load_finished_student(
         return load_student(run, task, step), not has_item(run, step, "training")
 
     with translate_storage_errors(run):
-        remove_unfinished_checkpoints(run)
+        for folder in (run, run / UNFINISHED):
+            remove_unfinished_checkpoints(folder)
         if not checkpoint_steps(run):
-            remove_unfinished_run(run)
+            if not checkpoint_steps(run / UNFINISHED):
+                remove_unfinished_run(run)
             return None
     _require_same_config(run, config)
     student, is_finished = read_newest_sound(run, read, "newest")

@@ -8,6 +8,7 @@ from etils import epath
 from teachers.config import TeacherConfig
 from teachers.crl.networks import Networks, teacher_networks
 from teachers.crl.parameters import Params
+from teachers.process import in_32_bits
 from teachers.runs.checkpoint_choice import CheckpointChoice, read_newest_sound
 from teachers.runs.checkpoints import read_params, require_kind
 from teachers.runs.configuration import Config, stored_config
@@ -43,6 +44,7 @@ class Agent(Generic[AgentConfig]):
 Teacher = Agent[TeacherConfig]
 
 
+@in_32_bits
 def load_teacher(
     run: epath.PathLike, task: Task | None = None, checkpoint: CheckpointChoice = "newest"
 ) -> Teacher:

@@ -2,10 +2,12 @@
 
 from teachers.agent import Agent
 from teachers.measures import Outcomes
+from teachers.process import in_32_bits
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.tasks import Disturbances
 
 
+@in_32_bits
 def evaluate_agent(
     agent: Agent,
     episodes: int = 256,

@@ -1,16 +1,21 @@
 """Settings that change libraries for the whole process; no other module changes such state.
 
-Importing this module sets the flags of XLA, imports MJX without its message on stdout, and switches off fsspec's cache
-of listings. The compilation cache is switched on by the commands, with `use_compilation_cache`.
+Importing this module sets the flags of XLA, imports MJX without its message on stdout, switches off fsspec's cache of
+listings, and mends `epath.Path.glob`. `in_32_bits` marks the functions that JAX_ENABLE_X64 must not change. The compilation cache is switched on by the commands, with `use_compilation_cache`.
 """
 
 import contextlib
+import glob
 import io
 import os
+from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import fsspec
 import jax
+from etils import epath
 
 # XLA reads its flags when JAX first compiles. Flags that the user set in XLA_FLAGS win.
 _XLA_FLAGS = [
@@ -34,6 +39,41 @@ with contextlib.redirect_stdout(io.StringIO()):
 for _scheme in ("gs", "s3"):
     fsspec.config.conf.setdefault(_scheme, {}).setdefault("use_listings_cache", False)
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+_epath_glob = epath.gpath.PosixGPath.glob
+
+
+def _glob(folder: epath.Path, pattern: str) -> Iterator[epath.Path]:
+    """Yields the entries of a folder that match a pattern.
+
+    `epath` reads the folder's own name as a pattern too. Orbax would therefore write broken checkpoints into a run called
+    `lr[0.001]`, and mix the files of `exp?` with those of `exp1`.
+    """
+    if "://" in str(folder):
+        yield from _epath_glob(folder, pattern)
+        return
+    for name in glob.iglob(pattern, root_dir=folder):
+        yield folder / name
+
+
+epath.gpath.PosixGPath.glob = _glob
+
+
+def in_32_bits(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Returns the same function, which computes with 32-bit numbers also where JAX_ENABLE_X64 is set.
+
+    With 64-bit numbers, random numbers and physics would be others, and checkpoints would not fit.
+    """
+
+    @wraps(function)
+    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with jax.enable_x64(False):
+            return function(*args, **kwargs)
+
+    return call
+
 
 def cache_folder() -> Path:
     """Returns the folder `crl-distill` in `XDG_CACHE_HOME`, or in `~/.cache` if that variable is not set."""
@@ -53,4 +93,4 @@ def use_compilation_cache() -> Path:
     return folder
 
 
-__all__ = ["cache_folder", "mjx", "use_compilation_cache"]
+__all__ = ["cache_folder", "in_32_bits", "mjx", "use_compilation_cache"]

@@ -16,12 +16,14 @@ from teachers.crl.parameters import Params, count_parameters
 from teachers.crl.training_loop import run_training
 from teachers.crl.training_programs import TrainingPrograms, teacher_programs
 from teachers.crl.training_run import RunRecord, TrainingResult, TrainingRun
+from teachers.process import in_32_bits
 from teachers.resume import require_same_teacher, resume_training
 from teachers.runs.checkpoint_files import remove_unfinished_checkpoints
 from teachers.runs.checkpoints import warn_on_main_process
 from teachers.runs.devices import on_main_process, require_same_settings
+from teachers.runs.lock import lock_folder
 from teachers.runs.metadata import Metadata, library_versions
-from teachers.runs.outputs import new_run_folder, remove_unfinished_run
+from teachers.runs.outputs import new_run_folder, remove_unfinished_run, require_unused
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.tasks.registry import get_task
 
@@ -61,6 +63,7 @@ def train_teacher(
     return teacher
 
 
+@in_32_bits
 def train_seeds(
     config: TeacherConfig,
     runs: Mapping[int, epath.PathLike],
@@ -103,6 +106,7 @@ def train_seeds(
     ]
 
 
+@in_32_bits
 def train_runs(
     runs: Sequence[TrainingRun],
     programs: TrainingPrograms,
@@ -125,9 +129,14 @@ def train_runs(
         InputError: a folder is taken, or holds a run that cannot be resumed.
         DivergedError, StoppedError, SaveError: see `run_training`.
     """
-    if resume and (resumed := resume_training(runs, programs)):
-        return run_training(runs, programs, *resumed, progress)
+    if not resume:
+        for run in runs:
+            on_main_process(partial(require_unused, run.folder))
     with ExitStack() as folders:
+        for run in runs:
+            folders.enter_context(lock_folder(run.folder))
+        if resume and (resumed := resume_training(runs, programs)):
+            return run_training(runs, programs, *resumed, progress)
         for run in runs:
             if resume:
                 on_main_process(partial(_remove_run_without_checkpoint, run.folder))

@@ -47,6 +47,13 @@ def distill_command(
             help="Collect states under sensor noise, delay, other masses and friction, and pushes.",
         ),
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue an interrupted distillation in --out; start anew where there is no checkpoint.",
+        ),
+    ] = False,
     force: Force = False,
     seed: TrainingSeed = None,
     physics: Physics = None,
@@ -86,7 +93,9 @@ def distill_command(
     agent = load_teacher(teacher, parse_task(task), parse_checkpoint(checkpoint))
     folder = out or f"runs/{agent.task.name}-student"
     with show_progress("distill") as report:
-        student = distill_teacher(agent, resolved, folder, force=force, progress=report)
+        student = distill_teacher(
+            agent, resolved, folder, resume=resume, force=force, progress=report
+        )
     print_run(folder, student.metadata, as_json)
 
 

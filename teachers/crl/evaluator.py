@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from teachers.crl.parameters import Params
 from teachers.measures import Outcomes, measure_outcomes
+from teachers.process import in_32_bits
 from teachers.runs.devices import replicated
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.simulation.rollout import NOISE, evaluation_starts, rollout
@@ -44,6 +45,7 @@ class Evaluator:
             steps for steps in range(MAX_SEGMENT_STEPS, 0, -1) if task.episode_steps % steps == 0
         )
 
+    @in_32_bits
     def evaluate(
         self,
         params: Params,

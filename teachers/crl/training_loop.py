@@ -22,7 +22,7 @@ from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.runs.checkpoint_writer import CheckpointWriter
 from teachers.runs.checkpoints import warn_on_main_process
 from teachers.runs.devices import all_processes_agree
-from teachers.runs.errors import DivergedError, StoppedError
+from teachers.runs.errors import RESUME_ADVICE, DivergedError, StoppedError
 from teachers.runs.outputs import free_bytes
 from teachers.runs.progress import Progress
 from teachers.runs.run_log import RunLog
@@ -235,5 +235,4 @@ class TrainingLoop:
 
     def _stopped_error(self, number: int) -> StoppedError:
         steps, total = self._steps(number), self._steps(self._config.iterations)
-        advice = self._recorders[0].run.resume_advice
-        return StoppedError(f"asked to end: step {steps:,} of {total:,} is saved; {advice}")
+        return StoppedError(f"asked to end: step {steps:,} of {total:,} is saved; {RESUME_ADVICE}")

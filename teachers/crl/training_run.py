@@ -30,14 +30,12 @@ class TrainingRun(ABC):
         folder: the run's folder.
         config: how it is trained, with the run's seed.
         result: which parameters it produces: the newest, or those that did best in an evaluation.
-        resume_advice: what the user has to do to resume it.
     """
 
     folder: epath.Path
     config: TeacherConfig
 
     result: ClassVar[Literal["newest", "best"]] = "newest"
-    resume_advice: ClassVar[str] = "go on with --resume"
 
     @property
     def saved_config(self) -> Config:

@@ -10,19 +10,16 @@ from etils import epath
 
 from teachers.runs.errors import InputError
 from teachers.runs.layout import checkpoints_folder
-from teachers.runs.paths import require_reachable, translate_storage_errors
+from teachers.runs.paths import list_folder, require_reachable, translate_storage_errors
 
-TEMPORARY = "*.orbax-checkpoint-tmp*"  # names of checkpoints that Orbax is still writing
+TEMPORARY = ".orbax-checkpoint-tmp"  # in the names of checkpoints that Orbax is still writing
 # On gs://, where Orbax finds no atomic rename, a finished checkpoint holds this file instead.
 FINISHED_MARK = "commit_success.txt"
 
 
 def checkpoint_steps(run: epath.PathLike) -> list[int]:
     """Returns the control steps of a run's finished checkpoints, oldest first; an empty list if it has none."""
-    folder = checkpoints_folder(run)
-    if not folder.is_dir():
-        return []
-    named = [entry for entry in folder.iterdir() if entry.name.isdecimal()]
+    named = [entry for entry in list_folder(checkpoints_folder(run)) if entry.name.isdecimal()]
     return sorted(int(entry.name) for entry in named if ocp.utils.is_checkpoint_finalized(entry))
 
 
@@ -53,7 +50,8 @@ def require_checkpoints(run: epath.PathLike) -> list[int]:
 
 def has_item(run: epath.PathLike, step: int, item: str) -> bool:
     """Returns whether a run's checkpoint of control step `step` holds an item."""
-    return bool((checkpoints_folder(run) / str(step) / item).is_dir())
+    folder = checkpoints_folder(run) / str(step)
+    return any(entry.name == item for entry in list_folder(folder))
 
 
 def set_damaged_aside(run: epath.PathLike, step: int) -> None:
@@ -81,9 +79,11 @@ def remove_earlier_checkpoints(run: epath.PathLike, step: int) -> None:
 
 def remove_unfinished_checkpoints(run: epath.PathLike) -> list[str]:
     """Removes what a killed or failed save left half-written, and returns the names of the removed folders."""
-    if jax.process_index() or not checkpoints_folder(run).is_dir():
+    if jax.process_index():
         return []
-    unfinished = [*checkpoints_folder(run).glob(TEMPORARY), *_unmarked_checkpoints(run)]
+    entries = list_folder(checkpoints_folder(run))
+    temporary = [entry for entry in entries if TEMPORARY in entry.name]
+    unfinished = [*temporary, *_unmarked_checkpoints(run)]
     for checkpoint in unfinished:
         checkpoint.rmtree(missing_ok=True)
     return sorted(checkpoint.name for checkpoint in unfinished)
@@ -105,7 +105,7 @@ def mark_checkpoints_finished(run: epath.PathLike) -> None:
 def _unmarked_checkpoints(run: epath.PathLike) -> list[epath.Path]:
     """Returns the checkpoints without the mark of being finished; none on storage that needs no mark."""
     folder = checkpoints_folder(run)
-    if not ocp.utils.is_gcs_path(folder) or not folder.is_dir():
+    if not ocp.utils.is_gcs_path(folder):
         return []
-    named = [entry for entry in folder.iterdir() if entry.name.isdecimal()]
+    named = [entry for entry in list_folder(folder) if entry.name.isdecimal()]
     return sorted(entry for entry in named if not (entry / FINISHED_MARK).exists())

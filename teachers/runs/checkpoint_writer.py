@@ -15,9 +15,10 @@ from etils import epath
 from teachers.runs.checkpoint_choice import best_step, checkpoint_score
 from teachers.runs.checkpoint_files import remove_unfinished_checkpoints
 from teachers.runs.checkpoints import json_digest, read_metadata
-from teachers.runs.errors import SaveError
+from teachers.runs.errors import RESUME_ADVICE, SaveError
 from teachers.runs.fingerprint import fingerprint
 from teachers.runs.layout import checkpoints_folder
+from teachers.runs.lock import require_lock
 from teachers.runs.metadata import Metadata
 
 DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -59,8 +60,9 @@ class CheckpointWriter:
             items: pytrees by name, `params` among them.
 
         Raises:
-            SaveError: this checkpoint, or the one before it, cannot be written.
+            SaveError: this checkpoint, or the one before it, cannot be written, or another process has taken the run over.
         """
+        require_lock(self._run)
         description = metadata.model_dump()
         checksums = {name: fingerprint(tree) for name, tree in items.items()}
         checksums["metadata"] = json_digest(description)
@@ -137,7 +139,7 @@ def _translate_write_errors(run: epath.Path) -> Iterator[None]:
             "the disk is full" if means_full_disk(error) else str(error).strip().partition("\n")[0]
         )
         raise SaveError(
-            f"cannot write a checkpoint in {run}: {reason}; make room there and go on with --resume "
+            f"cannot write a checkpoint in {run}: {reason}; make room there; {RESUME_ADVICE} "
             "(the checkpoints before it are intact)"
         ) from error
 

@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from teachers.runs.checkpoint_files import has_item, require_checkpoints
+from teachers.runs.checkpoint_readable import require_readable
 from teachers.runs.devices import replicated
 from teachers.runs.errors import InputError
 from teachers.runs.fingerprint import fingerprint
@@ -98,9 +99,13 @@ def read_items(
     """
     args = {name: ocp.args.StandardRestore(_with_sharding(tree)) for name, tree in like.items()}
     items = _restore_items(run, step, args)
-    for name, tree in items.items():
-        if metadata.format_version >= CHECKSUMS_SINCE:
-            _require_checksum(run, step, name, fingerprint(tree))
+    if metadata.format_version >= CHECKSUMS_SINCE:
+        for name, tree in items.items():
+            try:
+                _require_checksum(run, step, name, fingerprint(tree))
+            except DamagedError:
+                _require_32_bits(run, step, name)
+                raise
     return items
 
 
@@ -144,27 +149,51 @@ def _require_checksum(run: epath.PathLike, step: int, item: str, found: str) -> 
         raise DamagedError(f"checkpoint {step} in {run} is damaged: {item} are not those saved")
 
 
+def _require_32_bits(run: epath.PathLike, step: int, item: str) -> None:
+    """Raises an error if the arrays of an item were saved with 64 bits, which reading them with 32 bits changes.
+
+    Raises:
+        InputError: they were.
+    """
+    stored = ocp.StandardCheckpointer().metadata(checkpoints_folder(run) / str(step) / item)
+    types = {str(leaf.dtype) for leaf in jax.tree.leaves(stored.item_metadata.tree)}
+    if types & {"float64", "int64", "uint64"}:
+        raise InputError(
+            f"checkpoint {step} in {run} holds 64-bit numbers: it was made under JAX_ENABLE_X64 by an older crl-distill, which "
+            "alone can read it; train it again"
+        )
+
+
 def _restore_items(run: epath.PathLike, step: int, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads items of a checkpoint with Orbax, and tells damage from all else that can keep it from being read.
+
+    A checkpoint is damaged if all its files can be read and Orbax, tried twice, cannot make sense of what they hold.
+    """
+    jax.devices()  # a missing backend raises its own error here
     try:
-        with (
-            _mute_asyncio_log(),
-            ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer,
-        ):
-            restored = checkpointer.restore(
-                checkpoints_folder(run) / str(step), args=ocp.args.Composite(**args)
-            )
-            items = {name: restored[name] for name in args}
+        items = _read_with_orbax(run, step, args)
     except (MemoryError, jax.errors.JaxRuntimeError):  # too little memory is not damage
         raise
-    except (
-        Exception
-    ) as error:  # damaged files make Orbax and TensorStore raise errors of many types
-        raise DamagedError(
-            f"checkpoint {step} in {run} is damaged: cannot read {', '.join(args)}"
-        ) from error
+    except Exception as error:  # Orbax and TensorStore raise errors of many types
+        require_readable(run, step, args, error)
+        try:
+            items = _read_with_orbax(run, step, args)
+        except Exception as second_error:
+            require_readable(run, step, args, second_error)
+            raise DamagedError(
+                f"checkpoint {step} in {run} is damaged: cannot read {', '.join(args)}"
+            ) from second_error
     if missing := [name for name, item in items.items() if item is None]:
         raise DamagedError(f"checkpoint {step} in {run} is damaged: it lacks {', '.join(missing)}")
     return items
+
+
+def _read_with_orbax(run: epath.PathLike, step: int, args: Mapping[str, Any]) -> dict[str, Any]:
+    with _mute_asyncio_log(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        restored = checkpointer.restore(
+            checkpoints_folder(run) / str(step), args=ocp.args.Composite(**args)
+        )
+        return {name: restored[name] for name in args}
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """The exceptions whose message is one line for the user."""
 
+RESUME_ADVICE = "to go on, give the same command again, with --resume if it has that option"
+
 
 class InputError(ValueError):
     """Bad input from the user.

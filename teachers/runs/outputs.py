@@ -18,7 +18,7 @@ from etils import epath
 
 from teachers.runs.devices import on_main_process
 from teachers.runs.errors import InputError
-from teachers.runs.layout import CHECKPOINTS, CONFIG, EVENTS, METRICS
+from teachers.runs.layout import CHECKPOINTS, CONFIG, EVENTS, LOCK, METRICS, UNFINISHED
 from teachers.runs.paths import is_local, require_reachable, translate_storage_errors
 
 
@@ -32,7 +32,7 @@ def require_unused(path: epath.PathLike) -> None:
     require_reachable(path)
     with translate_storage_errors(path):
         if path.is_dir():
-            if any(path.iterdir()):
+            if _holds_files(path):
                 raise InputError(
                     f"{path} already holds files; choose another --out or remove it (nothing was overwritten)"
                 )
@@ -40,6 +40,11 @@ def require_unused(path: epath.PathLike) -> None:
             raise InputError(
                 f"{path} exists and is a file; choose another --out or remove it (nothing was overwritten)"
             )
+
+
+def _holds_files(folder: epath.Path) -> bool:
+    """Returns whether a folder holds anything but a lock."""
+    return any(entry.name != LOCK for entry in folder.iterdir())
 
 
 def require_new_file(file: epath.PathLike, *endings: str) -> None:
@@ -126,9 +131,19 @@ def new_run_folder(run: epath.PathLike) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if jax.process_index() == 0 and not any(run.glob(f"{CHECKPOINTS}/*[0-9]")):
+        if jax.process_index() == 0 and not _holds_checkpoint(run):
             run.rmtree(missing_ok=True)
         raise
+
+
+def _holds_checkpoint(run: epath.Path) -> bool:
+    """Returns whether a run has a checkpoint, complete or not, of its result or of an unfinished distillation."""
+    folders = [folder for folder in _checkpoint_folders(run) if folder.is_dir()]
+    return any(entry.name.isdecimal() for folder in folders for entry in folder.iterdir())
+
+
+def _checkpoint_folders(run: epath.Path) -> list[epath.Path]:
+    return [run / CHECKPOINTS, run / UNFINISHED / CHECKPOINTS]
 
 
 def remove_unfinished_run(run: epath.PathLike) -> None:
@@ -142,22 +157,25 @@ def remove_unfinished_run(run: epath.PathLike) -> None:
     run = epath.Path(run)
     if not run.is_dir():
         return
-    files, checkpoints = _log_files(run), run / CHECKPOINTS
-    others = [entry for entry in run.iterdir() if entry not in {*files, checkpoints}]
-    if checkpoints.is_dir():
-        others += checkpoints.iterdir()
+    files, folders = _log_files(run), [run / CHECKPOINTS, run / UNFINISHED]
+    others = [entry for entry in run.iterdir() if entry not in {*files, *folders, run / LOCK}]
+    for checkpoints in _checkpoint_folders(run):
+        if checkpoints.is_dir():
+            others += checkpoints.iterdir()
     if others:
         raise _unexpected_file(run, others[0].name, "an unfinished run")
     for file in files:
         file.unlink(missing_ok=True)
-    if checkpoints.is_dir():
-        checkpoints.rmtree()
+    for folder in folders:
+        if folder.is_dir():
+            folder.rmtree()
 
 
 def _log_files(run: epath.Path) -> list[epath.Path]:
     """Returns the paths of all files that a run leaves beside its checkpoints; some may not exist."""
     files = [run / CONFIG, run / METRICS]
-    return [*files, *map(_temporary_path, files), *run.glob(EVENTS)]
+    events = [entry for entry in run.iterdir() if entry.name.startswith(EVENTS)]
+    return [*files, *map(_temporary_path, files), *events]
 
 
 def read_marker(folder: epath.PathLike, marker: str, owner: str) -> str | None:
@@ -179,7 +197,7 @@ def read_marker(folder: epath.PathLike, marker: str, owner: str) -> str | None:
     with translate_storage_errors(folder):
         if (folder / marker).exists():
             return (folder / marker).read_text()
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and _holds_files(folder):
             raise InputError(
                 f"{folder} already holds files that are not those of {owner}; choose another --out or remove it "
                 "(nothing was overwritten)"
@@ -198,8 +216,8 @@ def create_marked_folder(folder: epath.PathLike, marker: str, content: str) -> N
     write_atomically(epath.Path(folder) / marker, content)
 
 
-def remove_marked_folder(folder: epath.PathLike, names: Collection[str], owner: str) -> None:
-    """Removes a folder in which a command recognised its marker, with everything in it.
+def empty_marked_folder(folder: epath.PathLike, names: Collection[str], owner: str) -> None:
+    """Removes everything in a folder in which a command recognised its marker, except its lock.
 
     Args:
         folder: the folder.
@@ -211,10 +229,11 @@ def remove_marked_folder(folder: epath.PathLike, names: Collection[str], owner: 
     """
     folder = epath.Path(folder)
     with translate_storage_errors(folder):
-        others = sorted({entry.name for entry in folder.iterdir()} - set(names))
-        if others:
+        entries = {entry.name: entry for entry in folder.iterdir() if entry.name != LOCK}
+        if others := sorted(set(entries) - set(names)):
             raise _unexpected_file(folder, others[0], owner)
-        folder.rmtree()
+        for entry in entries.values():
+            _remove(entry)
 
 
 def _unexpected_file(folder: epath.Path, name: str, owner: str) -> InputError:
@@ -254,6 +273,7 @@ def create_atomically(path: epath.Path) -> Iterator[epath.Path]:
 
 def _rename(partial: epath.Path, path: epath.Path) -> None:
     if path.is_dir():
+        (path / LOCK).unlink(missing_ok=True)  # of a process that was killed
         path.rmdir()
     try:
         partial.rename(path)

@@ -1,5 +1,6 @@
 """Paths of runs and results, on this machine, on mounted disks or in a cloud: reaching them and reading files."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import teachers.process  # noqa: F401 - applies the settings of fsspec
 from teachers.runs.errors import InputError
 
 FILE_SYSTEM_PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}  # by the path's scheme
+PATTERN_CHARACTERS = frozenset("*?[]")
 
 
 def is_local(path: epath.PathLike) -> bool:
@@ -39,6 +41,10 @@ def require_reachable(path: epath.PathLike) -> None:
                 f"{path}: only a shell knows ~, and not after --out=; write {epath.Path(path).expanduser()}"
             )
         return
+    if magic := PATTERN_CHARACTERS & set(str(path)):
+        raise InputError(
+            f"{path}: a path in a cloud cannot hold {min(magic)}, which its file systems take for a pattern; choose another name"
+        )
     scheme, _, rest = str(epath.Path(path)).partition("://")
     if not rest.strip("/"):
         raise InputError(f"{path} names no bucket; give {scheme}://BUCKET/PATH")
@@ -57,6 +63,22 @@ def require_reachable(path: epath.PathLike) -> None:
 @lru_cache
 def _bucket_exists(bucket: str) -> bool:
     return bool(epath.Path(bucket).exists())
+
+
+def list_folder(folder: epath.Path) -> list[epath.Path]:
+    """Returns the entries of a folder; an empty list if it does not exist or is a file.
+
+    Unlike `is_dir`, which is false then, it raises an error if the folder may not be read.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    if is_local(folder):
+        try:
+            return [folder / name for name in os.listdir(folder)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 from teachers.runs.configuration import Config
-from teachers.runs.errors import InputError, SaveError
+from teachers.runs.errors import RESUME_ADVICE, InputError, SaveError
 from teachers.runs.layout import CONFIG, METRICS
 from teachers.runs.metadata import replace_non_finite
 from teachers.runs.outputs import write_atomically
@@ -87,7 +87,7 @@ class RunLog:
             for file in self._local.iterdir():
                 write_atomically(self._out / file.name, file.read_bytes())
         except InputError as error:  # not bad input, as the run could write before
-            raise SaveError(f"{error}; go on with --resume (the checkpoints are intact)") from error
+            raise SaveError(f"{error}; {RESUME_ADVICE} (the checkpoints are intact)") from error
 
     @contextmanager
     def _name_file_in_errors(self) -> Iterator[None]:

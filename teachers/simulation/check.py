@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 
+from teachers.process import in_32_bits
 from teachers.simulation.played_checks import (
     COMPARED_STEPS,
     RESETS,
@@ -33,6 +34,7 @@ CHECKS = (
 )
 
 
+@in_32_bits
 def check_task(task: Task, seed: int = 0) -> list[str]:
     """Returns the mistakes of a task that would stop or spoil its training or deployment.
 

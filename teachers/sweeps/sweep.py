@@ -22,6 +22,7 @@ from teachers.runs.checkpoint_files import checkpoint_steps, remove_training_sta
 from teachers.runs.configuration import resolve_config
 from teachers.runs.errors import DivergedError, InputError
 from teachers.runs.layout import CONFIG
+from teachers.runs.lock import lock_folder
 from teachers.runs.metadata import replace_non_finite
 from teachers.runs.outputs import create_marked_folder, read_marker, write_atomically
 from teachers.runs.progress import Progress, ignore_progress
@@ -61,7 +62,15 @@ def run_sweep(
     for cell in cells:
         require_fitting(cell.config, 1)
         _require_same_settings(cell, out, spec.seeds)
-    create_marked_folder(out, SPECIFICATION, spec.model_dump_json(indent=1) + "\n")
+    with lock_folder(out):
+        create_marked_folder(out, SPECIFICATION, spec.model_dump_json(indent=1) + "\n")
+        return _train_cells(spec, cells, out, progress)
+
+
+def _train_cells(
+    spec: SweepSpec, cells: Sequence[Cell], out: epath.Path, progress: Progress
+) -> list[dict[str, Any]]:
+    """Trains what is missing of an experiment, and returns and writes its rows; see `run_sweep`."""
     total, done = spec.seeds * sum(_run_steps(cell.config) for cell in cells), 0
     rows: list[dict[str, Any]] = []
     programs: TrainingPrograms | None = None

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping
 from functools import cache
 
+from teachers.process import in_32_bits
 from teachers.runs.errors import InputError
 from teachers.runs.metadata import Metadata
 from teachers.tasks.ant import (
@@ -77,6 +78,7 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
+@in_32_bits
 def get_task(reference: str) -> Task:
     """Returns the task of this name or in this file; a process builds each task once.
 
@@ -92,6 +94,7 @@ def get_task(reference: str) -> Task:
     return _build_named(reference)
 
 
+@in_32_bits
 def reopen_task(name: str, source: str) -> Task:
     """Returns the task that an artefact names; its file runs only if the user has named that very file before.
 

@@ -11,9 +11,9 @@ from teachers.runs.outputs import (
     create_atomically,
     create_folder,
     create_marked_folder,
+    empty_marked_folder,
     new_run_folder,
     read_marker,
-    remove_marked_folder,
     remove_unfinished_run,
     require_new_file,
     require_space,
@@ -96,14 +96,14 @@ def test_read_marker_recognises_marked_and_unused_folders(tmp_path) -> None:
         read_marker(folder, "sweep.json", "a sweep")
 
 
-def test_remove_marked_folder_keeps_folder_with_other_files(tmp_path) -> None:
+def test_empty_marked_folder_keeps_folder_with_other_files(tmp_path) -> None:
     folder = tmp_path / "folder"
     create_marked_folder(folder, ".marker", "")
     (folder / "thesis.tex").write_text("")
     with pytest.raises(InputError, match=r"a demo does not leave, such as thesis.tex"):
-        remove_marked_folder(folder, {".marker"}, "a demo")
+        empty_marked_folder(folder, {".marker"}, "a demo")
     assert (folder / ".marker").exists()
-    remove_marked_folder(folder, {".marker", "thesis.tex"}, "a demo")
+    empty_marked_folder(folder, {".marker", "thesis.tex"}, "a demo")
     assert not folder.exists()
 
 

@@ -1,0 +1,170 @@
+"""Checkpoints of a distillation that is not finished, and resuming it from them.
+
+They lie in the folder `unfinished` of the run, which is removed once the student is saved.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+from etils import epath
+
+from distill.config import DistillConfig
+from distill.programs import DistillPrograms
+from distill.state import DistillState
+from teachers.agent import Teacher, describe_teacher
+from teachers.runs.checkpoint_files import checkpoint_steps
+from teachers.runs.checkpoint_writer import CheckpointWriter
+from teachers.runs.checkpoints import read_items, read_metadata
+from teachers.runs.configuration import stored_config
+from teachers.runs.errors import InputError
+from teachers.runs.layout import UNFINISHED
+from teachers.runs.metadata import Metadata, library_versions
+from teachers.runs.resume import find_resume_point, prepare_folders
+
+ITEM = "distillation"
+
+
+@dataclass
+class Position:
+    """How far a distillation has come.
+
+    Attributes:
+        state: after the rounds.
+        rounds: number of rounds done, in all phases of learning together.
+        figures: the newest value of each figure.
+        seconds: that the distillation has taken, by stage.
+        total_seconds: that it has taken in all.
+    """
+
+    state: DistillState
+    rounds: int
+    figures: dict[str, Any]
+    seconds: dict[str, float]
+    total_seconds: float
+
+
+class PositionWriter:
+    """Saves checkpoints from which a distillation can be resumed. Use it as a context manager."""
+
+    def __init__(self, run: epath.Path, config: DistillConfig, teacher: Teacher) -> None:
+        """Opens a run's folder for writing.
+
+        Args:
+            run: the folder.
+            config: of the distillation.
+            teacher: its teacher.
+
+        Raises:
+            SaveError: the folder cannot be written.
+        """
+        self._writer = CheckpointWriter(run / UNFINISHED)
+        self._config, self._teacher = config, teacher
+
+    def save(self, position: Position) -> None:
+        """Starts writing a checkpoint; the arrays of the state may be donated once this returns.
+
+        Raises:
+            SaveError: this checkpoint, or the one before it, cannot be written.
+        """
+        metadata = Metadata(
+            kind="student",
+            task=self._teacher.metadata.task,
+            task_source=self._teacher.metadata.task_source,
+            sizes=self._teacher.task.sizes,
+            networks={},
+            config=self._config.model_dump(exclude_none=True),
+            metrics={
+                "figures": position.figures,
+                "seconds": position.seconds,
+                "total_seconds": position.total_seconds,
+            },
+            lineage={"teacher": self._teacher_description},
+            versions=library_versions(),
+        )
+        self._writer.save(position.rounds, metadata, {ITEM: _to_items(position.state)})
+
+    @cached_property
+    def _teacher_description(self) -> dict[str, Any]:
+        return describe_teacher(self._teacher)  # reads all parameters
+
+    def __enter__(self) -> "PositionWriter":
+        self._writer.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._writer.__exit__(*error)
+
+
+def resume_distillation(
+    run: epath.Path, config: DistillConfig, teacher: Teacher, programs: DistillPrograms
+) -> Position | None:
+    """Reads the newest sound checkpoint of an unfinished distillation, and prepares its folder.
+
+    Args:
+        run: the run's folder.
+        config: of the distillation.
+        teacher: its teacher.
+        programs: its compiled stages.
+
+    Returns:
+        None if there is no checkpoint, because the distillation ended before its first.
+
+    Raises:
+        InputError: the run is finished, of another configuration or teacher, or all checkpoints are damaged.
+    """
+    if checkpoint_steps(run):
+        raise InputError(f"{run} is finished: load its student, or choose another --out")
+    folder = run / UNFINISHED
+    point = find_resume_point({folder: partial(_read, run, config, teacher, programs)})
+    if point is None:
+        return None
+    prepare_folders([folder], point)
+    return point.contents[0]
+
+
+def is_resumable(run: epath.Path) -> bool:
+    """Returns whether a folder holds a checkpoint of an unfinished distillation."""
+    return bool(checkpoint_steps(run / UNFINISHED))
+
+
+def remove_progress(run: epath.Path) -> None:
+    """Removes the checkpoints of a distillation that is finished."""
+    (run / UNFINISHED).rmtree(missing_ok=True)
+
+
+def _read(
+    run: epath.Path,
+    config: DistillConfig,
+    teacher: Teacher,
+    programs: DistillPrograms,
+    rounds: int,
+) -> Position:
+    folder = run / UNFINISHED
+    metadata = read_metadata(folder, rounds)
+    saved = stored_config(DistillConfig, metadata.config, str(run))
+    settings = {name: getattr(config, name) for name in ("checkpoint_every", "episodes")}
+    if saved.model_copy(update=settings) != config:
+        raise InputError(
+            f"{run} was distilled with another configuration; repeat its options (see {run / 'config.toml'}) or "
+            "choose another --out"
+        )
+    if metadata.lineage["teacher"]["digest"] != describe_teacher(teacher)["digest"]:
+        raise InputError(f"{run} was distilled from another teacher; choose another --out")
+    like = programs.sharded_state
+    items = read_items(folder, rounds, {ITEM: _to_items(like)}, metadata)[ITEM]
+    leaves = [items[name] for name in sorted(items)]
+    figures = metadata.metrics
+    return Position(
+        state=jax.tree.unflatten(jax.tree.structure(like), leaves),
+        rounds=rounds,
+        figures=figures["figures"],
+        seconds=figures["seconds"],
+        total_seconds=figures["total_seconds"],
+    )
+
+
+def _to_items(state: DistillState) -> dict[str, Any]:
+    """Returns the arrays of a state by number, because Orbax saves no empty fields."""
+    return {f"{number:05}": leaf for number, leaf in enumerate(jax.tree.leaves(state))}

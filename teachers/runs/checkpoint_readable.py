@@ -1,0 +1,95 @@
+"""Tells why a checkpoint cannot be read where it is not damaged: access, storage or the limits of the process."""
+
+import os
+import re
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+
+from etils import epath
+
+from teachers.runs.errors import InputError
+from teachers.runs.layout import checkpoints_folder
+from teachers.runs.paths import is_local, list_folder, translate_storage_errors
+
+CHUNK_BYTES = 2**24
+# TensorStore names the cause of an error in words alone, such as "[OS error 24: EMFILE Too many open files]".
+_TENSORSTORE_ERROR = re.compile(r"\[OS error (\d+)")
+# Its statuses for faults of a cloud or of the network.
+_TENSORSTORE_STATUS = re.compile(
+    "PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|ABORTED|CANCELLED"
+)
+_MISSING = (FileNotFoundError, NotADirectoryError)
+
+
+def require_readable(
+    run: epath.PathLike, step: int, items: Collection[str], error: BaseException
+) -> None:
+    """Raises an error if something other than the content of its files keeps a checkpoint from being read.
+
+    Args:
+        run: the run's folder.
+        step: control step of the checkpoint.
+        items: names of the items that were read.
+        error: what reading them has raised.
+
+    Raises:
+        InputError: a file cannot be read, or `error` has another cause than what the files hold.
+    """
+    folder = checkpoints_folder(run) / str(step)
+    reason = _find_reason(error)
+    if reason is None:
+        try:
+            with translate_storage_errors(folder):
+                for item in items:
+                    _read_all(folder / item)
+        except InputError:
+            raise
+        except OSError as unreadable:
+            reason = f"{unreadable.filename or folder}: {unreadable.strerror or unreadable}"
+    if reason is not None:
+        raise InputError(
+            f"cannot read checkpoint {step} in {run}: {reason}; mend that and try again (nothing was changed)"
+        ) from error
+
+
+def _find_reason(error: BaseException) -> str | None:
+    """Returns the cause of an error if it is one of access, storage or limits; None if it may be the files' content."""
+    for each in _causes(error):
+        if isinstance(each, OSError) and each.errno and not isinstance(each, _MISSING):
+            return f"{each.filename}: {each.strerror}" if each.filename else str(each.strerror)
+        text = str(each)
+        for number in map(int, _TENSORSTORE_ERROR.findall(text)):
+            with suppress(ValueError):
+                if not isinstance(OSError(number, os.strerror(number)), _MISSING):
+                    return os.strerror(number)
+        if status := _TENSORSTORE_STATUS.search(text):
+            return text.strip().partition("\n")[0] or status[0]
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    rest: list[BaseException | None] = [error]
+    while rest:
+        each = rest.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        rest += [each.__cause__, each.__context__, *getattr(each, "exceptions", ())]
+
+
+def _read_all(path: epath.Path) -> None:
+    """Reads every file below a path, and keeps nothing of it; a missing one is passed over."""
+    with suppress(*_MISSING):
+        entries = list_folder(path)
+        for entry in entries:
+            _read_all(entry)
+        if entries or path.is_dir():
+            return
+        if not is_local(path):
+            path.read_bytes()
+            return
+        with open(path, "rb") as file:
+            while file.read(CHUNK_BYTES):
+                pass

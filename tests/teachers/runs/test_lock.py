@@ -1,0 +1,139 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from teachers import InputError
+from teachers.runs import lock
+from teachers.runs.errors import SaveError
+from teachers.runs.layout import LOCK
+from teachers.runs.lock import lock_folder, require_lock
+
+HOLD = """
+import sys, time
+from teachers.runs.lock import lock_folder
+with lock_folder(sys.argv[1]):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT", 0.05)
+    monkeypatch.setattr(lock, "PATIENCE", 1.0)
+    monkeypatch.setattr(lock, "SETTLE", 0.3)
+
+
+@pytest.fixture
+def no_kernel_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands for a file system without such locks, where the content of the file alone tells."""
+
+    def refuse(*_: object) -> None:
+        raise OSError("not supported")
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+
+
+def _write_lock_of(kernel: str, folder: Path) -> None:
+    folder.mkdir()
+    content = {"host": "elsewhere", "process": 7, "kernel": kernel, "token": "x", "beat": 1}
+    (folder / LOCK).write_text(json.dumps(content))
+
+
+def test_lock_folder_creates_folder_and_leaves_no_file(tmp_path: Path) -> None:
+    with lock_folder(tmp_path / "a" / "run"):
+        assert (tmp_path / "a" / "run" / LOCK).exists()
+    assert list((tmp_path / "a" / "run").iterdir()) == []
+
+
+def test_lock_folder_refuses_second_owner_and_names_first(tmp_path: Path) -> None:
+    with (
+        lock_folder(tmp_path),
+        pytest.raises(InputError, match=f"is being written by process {os.getpid()} on "),
+        lock_folder(tmp_path),
+    ):
+        pass
+    with lock_folder(tmp_path):
+        pass
+
+
+def test_lock_folder_takes_lock_of_killed_process_at_once(tmp_path: Path) -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "locked\n"
+    with pytest.raises(InputError, match=f"process {owner.pid} "), lock_folder(tmp_path):
+        pass
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    assert (tmp_path / LOCK).exists()
+    with lock_folder(tmp_path):
+        pass
+
+
+@pytest.mark.usefixtures("short_times")
+def test_lock_folder_refuses_lock_that_another_machine_writes(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    _write_lock_of("another kernel", folder)
+
+    def write_again() -> None:
+        time.sleep(0.2)
+        text = (folder / LOCK).read_text().replace('"beat": 1', '"beat": 2')
+        (folder / LOCK).write_text(text)
+
+    with ThreadPoolExecutor() as threads:
+        threads.submit(write_again)
+        with pytest.raises(InputError, match="by process 7 on elsewhere"), lock_folder(folder):
+            pass
+
+
+@pytest.mark.usefixtures("short_times")
+def test_lock_folder_takes_lock_that_no_machine_writes(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    _write_lock_of("another kernel", folder)
+    with lock_folder(folder):
+        assert json.loads((folder / LOCK).read_text())["process"] == os.getpid()
+
+
+@pytest.mark.usefixtures("short_times")
+def test_lock_folder_takes_damaged_lock(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_bytes(b"\xff{")
+    with lock_folder(tmp_path):
+        pass
+
+
+@pytest.mark.usefixtures("short_times", "no_kernel_locks")
+def test_lock_folder_has_one_owner_without_locks_of_the_kernel(tmp_path: Path) -> None:
+    def hold(number: int) -> bool:
+        try:
+            with lock_folder(tmp_path):
+                time.sleep(1)
+                return True
+        except InputError:
+            return False
+
+    with ThreadPoolExecutor() as threads:
+        assert sum(threads.map(hold, range(4))) == 1
+
+
+@pytest.mark.usefixtures("short_times")
+def test_require_lock_notices_that_another_process_took_the_folder(tmp_path: Path) -> None:
+    with lock_folder(tmp_path):
+        require_lock(tmp_path)
+        text = (tmp_path / LOCK).read_text()
+        content = {**json.loads(text), "token": "of another", "process": 7}
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not lock._lost:
+            (tmp_path / LOCK).write_text(json.dumps(content).ljust(len(text)))
+            time.sleep(0.01)
+        with pytest.raises(SaveError, match="was taken over by another process"):
+            require_lock(tmp_path)
+    assert (tmp_path / LOCK).exists()  # it is the other's
