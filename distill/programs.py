@@ -18,7 +18,7 @@ Tree = TypeVar("Tree")
 
 
 class DistillPrograms:
-    """The compiled stages of distillations that differ in seed and number of episodes alone.
+    """The compiled stages of distillations that differ in seed, number of episodes and checkpoints alone.
 
     They are compiled at their first use. Tracing and compiling physics takes many seconds, so that distillations which can
     share one object should: see `distill_teacher`.
@@ -119,7 +119,8 @@ class DistillPrograms:
 def _without_seed(config: DistillConfig, teacher: Teacher) -> DistillConfig:
     """Returns the configuration with steps filled in, and with fixed values of all that the stages do not depend on."""
     resolved = config.for_teacher(teacher.metadata.metrics["steps"])
-    return resolved.model_copy(update={"seed": 0, "episodes": 1})
+    fixed = {"seed": 0, "episodes": 1, "checkpoint_every": 1}
+    return resolved.model_copy(update=fixed)
 
 
 def _network_settings(teacher: Teacher) -> tuple[Any, ...]:

@@ -2,17 +2,19 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from privileges import give_to_other_user, without_privileges
 from tiny import TEACHER
 
 from export import describe_artefact, runtime, unpack
 from students import load_student
-from teachers import InputError, load_teacher, teacher_config, train_teacher
+from teachers import InputError, evaluate_agent, load_teacher, teacher_config, train_teacher
 from teachers.runs.metadata import FORMAT_VERSION
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -85,3 +87,48 @@ def test_train_teacher_resumes_stored_runs_of_the_present_format(stored) -> None
         return
     resumed = train_teacher(config, run, resume=True)
     assert resumed.metadata.metrics["steps"] == config.steps
+
+
+OPEN = """
+import json, sys
+from export import open_policy
+from students import load_student
+from teachers import evaluate_agent, load_teacher
+sys.path.append(sys.argv[1])
+from make import agent_outputs
+outputs = {}
+for kind, load in (("teacher", load_teacher), ("student", load_student)):
+    agent = load(sys.argv[2] + "/" + kind)
+    outputs[kind] = agent_outputs(agent)
+    outputs[kind]["time_at_goal"] = evaluate_agent(agent, 4, 1).time_at_goal.tolist()
+print(json.dumps(outputs))
+"""
+PRINTABLE = "".join(chr(code) for code in range(32, 127) if chr(code) != "/")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("condition", ["x64", "read-only", "elsewhere", "printable"])
+def test_load_teacher_and_load_student_open_stored_runs_under_conditions(
+    condition, stored, tmp_path, monkeypatch
+) -> None:
+    """Runs are opened with 64-bit numbers, by another user who may not write, from anywhere, whatever their name."""
+    folder = tmp_path / (PRINTABLE if condition == "printable" else "runs")
+    shutil.copytree(stored.folders["teacher"].parent, folder)
+    path, command = str(folder), [sys.executable, "-c", OPEN, str(FIXTURES)]
+    if condition == "x64":
+        monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    elif condition == "read-only":
+        give_to_other_user(folder, 0o444)
+        command = without_privileges(command)
+    elif condition == "elsewhere":
+        path = "runs"
+    monkeypatch.setenv("PYTHONPATH", f"{FIXTURES.parent}:{FIXTURES.parent.parent}")
+    result = subprocess.run(
+        [*command, path], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    outputs = json.loads(result.stdout)
+    for kind, load in LOAD.items():
+        assert_same(outputs[kind], stored.outputs[kind])
+        expected = evaluate_agent(load(stored.folders[kind]), 4, 1).time_at_goal
+        np.testing.assert_array_equal(outputs[kind]["time_at_goal"], expected)

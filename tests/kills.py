@@ -1,0 +1,46 @@
+"""Processes that are killed at random moments, for tests of what survives that."""
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+
+def start_python(code: str, *arguments: object) -> subprocess.Popen[bytes]:
+    """Starts a Python program in a process of its own."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def kill_again_and_again(
+    start: Callable[[], subprocess.Popen[bytes]], seconds: Sequence[float], signal_number: int
+) -> int:
+    """Starts a process again and again, sends it a signal after so many seconds, and lets the last one end.
+
+    Args:
+        start: starts the process.
+        seconds: until the signal, of each process but the last.
+        signal_number: the signal.
+
+    Returns:
+        How many of the processes were still running when they got the signal.
+    """
+    killed = 0
+    for delay in seconds:
+        process = start()
+        time.sleep(delay)
+        killed += process.poll() is None
+        process.send_signal(signal_number)
+        _, error = process.communicate(timeout=600)
+        assert b"Traceback" not in error, error.decode()
+    last = start()
+    _, error = last.communicate(timeout=600)
+    assert last.returncode == 0, error.decode()
+    return killed
+
+
+def random_moments(count: int, first: float, last: float) -> list[float]:
+    """Returns so many moments between two, in seconds; the same ones at every call."""
+    draw = random.Random(0)
+    return [draw.uniform(first, last) for _ in range(count)]
