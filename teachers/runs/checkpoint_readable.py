@@ -12,8 +12,8 @@ from teachers.runs.layout import checkpoints_folder
 from teachers.runs.paths import is_local, list_folder, translate_storage_errors
 
 CHUNK_BYTES = 2**24
-# TensorStore names the cause of an error in words alone, such as "[OS error 24: EMFILE Too many open files]".
-_TENSORSTORE_ERROR = re.compile(r"\[OS error (\d+)")
+# TensorStore gives the cause of an error in its text alone, such as "Too many open files [os_error_code='24']".
+_TENSORSTORE_ERROR = re.compile(r"os_error_code='(\d+)'")
 # Its statuses for faults of a cloud or of the network.
 _TENSORSTORE_STATUS = re.compile(
     "PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|ABORTED|CANCELLED"

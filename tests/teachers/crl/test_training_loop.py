@@ -37,7 +37,7 @@ def test_run_training_saves_state_at_sigterm(teacher_run, tmp_path) -> None:
         if done == PER_ITERATION:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(StoppedError, match=r"step 80 of 160 is saved; go on with --resume"):
+    with pytest.raises(StoppedError, match=r"step 80 of 160 is saved; to go on, give"):
         train_teacher(
             settings(**{"logging.checkpoint_every": 100}), tmp_path / "run", progress=terminate
         )

@@ -21,9 +21,7 @@ try:
 except InputError as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """
-TENSORSTORE_ERROR = (
-    'Error reading local file "x": Failed to open [OS error 24: EMFILE Too many open files]'
-)
+TENSORSTORE_ERROR = "INTERNAL: Failed to open: Too many open files [os_error_code='24']"
 FAULTS = {
     "limit": (ValueError(TENSORSTORE_ERROR), os.strerror(errno.EMFILE)),
     "access": (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "x"), "Permission denied"),

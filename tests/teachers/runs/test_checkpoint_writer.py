@@ -75,11 +75,11 @@ def test_checkpoint_writer_reports_full_disk_and_keeps_old_checkpoints(
     big = jnp.asarray(np.random.default_rng(0).standard_normal(2_000_000, np.float32))
     save_all(tmp_path, describe, {1: 0.5}, keep=2)
     with (
-        pytest.raises(SaveError, match="the disk is full; make room there and go on") as caught,
+        pytest.raises(SaveError, match="the disk is full; make room there") as caught,
         CheckpointWriter(tmp_path, keep=2) as checkpoints,
     ):
         checkpoints.save(2, describe(2), {"params": {"x": big}})
-    assert "go on with --resume" in str(caught.value)
+    assert "with --resume" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path / "checkpoints") == ["1"]
 
@@ -110,7 +110,7 @@ def test_train_teacher_command_reports_full_disk(tmp_path) -> None:
     assert ended.stdout == ""
     *_, last = ended.stderr.strip().splitlines()
     assert last.startswith("error: cannot write a checkpoint in ")
-    assert "the disk is full; make room there and go on with --resume" in last
+    assert "the disk is full; make room there; to go on, give the same command" in last
     assert "Traceback" not in ended.stderr
 
 

@@ -113,7 +113,7 @@ def test_train_teacher_stops_and_resumes_in_two_processes(teacher_run, tmp_path)
     processes[1].send_signal(signal.SIGTERM)
     first, second = wait_for(processes)
     assert (first[0], second[0]) == (143, 143), first[2] + second[2]
-    assert "is saved; go on with --resume" in first[2]
+    assert "is saved; to go on, give the same command" in first[2]
     (step,) = checkpoint_steps(run)
     assert step == read_metrics(run)[-1]["step"]
     port = free_port()

@@ -104,7 +104,7 @@ def test_empty_marked_folder_keeps_folder_with_other_files(tmp_path) -> None:
         empty_marked_folder(folder, {".marker"}, "a demo")
     assert (folder / ".marker").exists()
     empty_marked_folder(folder, {".marker", "thesis.tex"}, "a demo")
-    assert not folder.exists()
+    assert list(folder.iterdir()) == []
 
 
 def test_create_atomically_leaves_nothing_after_interrupt(tmp_path) -> None:
