@@ -8,9 +8,15 @@
 - `.lock`: only while a process writes the run, see `teachers.runs.lock`
 """
 
+import atexit
+import os
+import shutil
+import tempfile
+from functools import lru_cache
+
 from etils import epath
 
-from teachers.runs.paths import absolute_path
+from teachers.runs.paths import absolute_path, is_local
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
@@ -22,4 +28,17 @@ LOCK = ".lock"
 
 def checkpoints_folder(run: epath.PathLike) -> epath.Path:
     """Returns the absolute path of the folder that holds a run's checkpoints."""
-    return absolute_path(run) / CHECKPOINTS  # Orbax refuses relative paths
+    folder = absolute_path(run)  # Orbax refuses relative paths
+    if is_local(folder) and "\\" in str(folder):
+        folder = _link_without_backslash(str(folder))
+    return folder / CHECKPOINTS
+
+
+@lru_cache
+def _link_without_backslash(folder: str) -> epath.Path:
+    """Returns a link to a folder, for TensorStore, which reads a backslash as a slash."""
+    links = tempfile.mkdtemp(prefix="crl-distill-")
+    atexit.register(shutil.rmtree, links, ignore_errors=True)
+    link = epath.Path(links) / "run"
+    os.symlink(folder, link)
+    return link
