@@ -21,6 +21,27 @@ AXIS = "devices"
 MESSAGE_BYTES = 1000  # size of an error message sent between processes
 
 
+def require_backend() -> None:
+    """Raises an error if JAX has nothing to compute on, as where `JAX_PLATFORMS` names a device that is not there.
+
+    To be called after `join_processes`, which has to come before JAX looks for its devices.
+
+    Raises:
+        InputError: JAX finds no device.
+    """
+    try:
+        jax.devices()
+    # JAX only asserts that there is a device where `JAX_PLATFORMS=cuda` finds no GPU.
+    except (RuntimeError, AssertionError) as error:
+        platforms = jax.config.jax_platforms
+        where = f"JAX_PLATFORMS={platforms}" if platforms else "JAX"
+        reason = str(error).partition("\n")[0].partition(" (")[0].rstrip(".")
+        raise InputError(
+            f"{where}: nothing to compute on was found ({reason or 'there is no such device'}); set JAX_PLATFORMS=cpu, "
+            "or unset it to let JAX choose"
+        ) from None
+
+
 @lru_cache(maxsize=1)
 def mesh() -> Mesh:
     """Returns the mesh of all devices, with one axis."""
@@ -107,7 +128,9 @@ def on_main_process(work: Callable[[], Any]) -> None:
             work()
         except Exception as error:  # sent to the other processes, which would wait without end
             message = str(error)
-    sent = np.frombuffer(message.encode()[:MESSAGE_BYTES].ljust(MESSAGE_BYTES), np.uint8)
+    sent = np.frombuffer(
+        message.encode(errors="replace")[:MESSAGE_BYTES].ljust(MESSAGE_BYTES), np.uint8
+    )
     received = bytes(multihost_utils.broadcast_one_to_all(sent))
     if message := received.decode(errors="ignore").strip():
         raise InputError(message)
@@ -124,7 +147,9 @@ def require_same_settings(settings: str) -> None:
     """
     if jax.process_count() == 1:
         return
-    digest = np.frombuffer(hashlib.sha256(settings.encode()).digest(), np.uint8)
+    digest = np.frombuffer(
+        hashlib.sha256(settings.encode(errors="surrogateescape")).digest(), np.uint8
+    )
     if (multihost_utils.process_allgather(digest) != digest).any():
         raise InputError(
             "the processes of this run were started with different settings; give all of them the same options "

@@ -13,13 +13,15 @@ import pytest
 from metrics import assert_same_training
 from tiny import DISTILL, TEACHER
 
-from teachers import evaluate_agent, load_teacher, teacher_config, train_teacher
+from teachers import InputError, evaluate_agent, load_teacher, teacher_config, train_teacher
 from teachers.runs.checkpoint_files import checkpoint_steps
+from teachers.runs import devices
 from teachers.runs.devices import (
     all_processes_agree,
     mesh,
     on_main_process,
     replicated,
+    require_backend,
     require_divisible,
     sharded,
     sharded_if_divisible,
@@ -176,3 +178,23 @@ def test_on_main_process_calls_work_once_in_only_process() -> None:
 def test_all_processes_agree_returns_choice_of_only_process() -> None:
     assert all_processes_agree(True)
     assert not all_processes_agree(False)
+
+
+@pytest.mark.parametrize(
+    ("platforms", "error", "words"),
+    [
+        ("cuda", AssertionError(), ["JAX_PLATFORMS=cuda: ", "there is no such device"]),
+        ("cdua", RuntimeError("'cdua' is not known. (set JAX_PLATFORMS='')"), ["JAX_PLATFORMS=cdua: ", "('cdua' is not known);"]),
+        (None, RuntimeError("no devices"), ["JAX: ", "(no devices)"]),
+    ],
+)  # fmt: skip
+def test_require_backend_says_what_to_set(monkeypatch, platforms, error, words) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(devices.jax, "devices", fail)
+    monkeypatch.setattr(type(jax.config), "jax_platforms", platforms)
+    with pytest.raises(InputError) as refused:
+        require_backend()
+    for word in [*words, "set JAX_PLATFORMS=cpu, or unset it"]:
+        assert word in str(refused.value)
