@@ -18,7 +18,7 @@ from etils import epath
 
 from teachers.runs.checkpoint_files import has_item, require_checkpoints
 from teachers.runs.checkpoint_readable import require_readable
-from teachers.runs.devices import replicated
+from teachers.runs.devices import replicated, require_backend
 from teachers.runs.errors import InputError
 from teachers.runs.fingerprint import fingerprint
 from teachers.runs.layout import checkpoints_folder
@@ -169,7 +169,7 @@ def _restore_items(run: epath.PathLike, step: int, args: Mapping[str, Any]) -> d
 
     A checkpoint is damaged if all its files can be read and Orbax, tried twice, cannot make sense of what they hold.
     """
-    jax.devices()  # a missing backend raises its own error here
+    require_backend()
     try:
         items = _read_with_orbax(run, step, args)
     except (MemoryError, jax.errors.JaxRuntimeError):  # too little memory is not damage
