@@ -14,8 +14,8 @@ from metrics import assert_same_training
 from tiny import DISTILL, TEACHER
 
 from teachers import InputError, evaluate_agent, load_teacher, teacher_config, train_teacher
-from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.runs import devices
+from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.runs.devices import (
     all_processes_agree,
     mesh,

@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from commands import set_options
+from tiny import TEACHER
 
-from teachers import InputError
+from teachers import InputError, load_teacher
 from teachers.runs import lock
 from teachers.runs.errors import SaveError
 from teachers.runs.layout import LOCK
@@ -137,3 +139,69 @@ def test_require_lock_notices_that_another_process_took_the_folder(tmp_path: Pat
         with pytest.raises(SaveError, match="was taken over by another process"):
             require_lock(tmp_path)
     assert (tmp_path / LOCK).exists()  # it is the other's
+
+
+RACE = """
+import sys
+from teachers import InputError, load_teacher
+from teachers.runs.lock import lock_folder
+print("ready", flush=True)
+for line in sys.stdin:
+    try:
+        with lock_folder(line.strip()):
+            print("owner", flush=True)
+            sys.stdin.readline()
+    except InputError:
+        print("refused", flush=True)
+        sys.stdin.readline()
+"""
+
+
+@pytest.mark.slow
+def test_lock_folder_has_one_owner_in_fifty_races(tmp_path: Path) -> None:
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+
+    def tell(line: str) -> None:
+        for racer in racers:
+            assert racer.stdin is not None
+            racer.stdin.write(line + "\n")
+            racer.stdin.flush()
+
+    def answers() -> list[str]:
+        return sorted(racer.stdout.readline().strip() for racer in racers if racer.stdout)
+
+    assert answers() == ["ready", "ready"]
+    for number in range(50):
+        folder = tmp_path / str(number)
+        tell(str(folder))
+        assert answers() == ["owner", "refused"]
+        tell("")
+    for racer in racers:
+        racer.communicate()
+        assert racer.returncode == 0
+    assert not list(tmp_path.rglob(LOCK))
+
+
+@pytest.mark.slow
+def test_train_teacher_started_twice_trains_once(tmp_path: Path) -> None:
+    run, code = tmp_path / "run", "from distill.cli import main; main()"
+    commands = [
+        [sys.executable, "-c", code, "train-teacher", "reacher", "--out", run, "--seed", str(seed)]
+        for seed in (1, 2)
+    ]
+    settings = set_options({**TEACHER, "steps": 40_000})
+    processes = [
+        subprocess.Popen([*command, *settings], stderr=subprocess.PIPE, text=True)
+        for command in commands
+    ]
+    errors = [process.communicate(timeout=600)[1] for process in processes]
+    codes = [process.returncode for process in processes]
+    assert sorted(codes) == [0, 2], errors
+    loser, winner = codes.index(2), codes.index(0)
+    assert "is being written by process" in errors[loser]
+    assert load_teacher(run).config.seed == winner + 1
