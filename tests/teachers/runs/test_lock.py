@@ -194,7 +194,7 @@ def test_train_teacher_started_twice_trains_once(tmp_path: Path) -> None:
         [sys.executable, "-c", code, "train-teacher", "reacher", "--out", run, "--seed", str(seed)]
         for seed in (1, 2)
     ]
-    settings = set_options({**TEACHER, "steps": 40_000})
+    settings = set_options({**TEACHER, "steps": 4_000})
     processes = [
         subprocess.Popen([*command, *settings], stderr=subprocess.PIPE, text=True)
         for command in commands
