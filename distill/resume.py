@@ -14,13 +14,15 @@ from distill.config import DistillConfig
 from distill.programs import DistillPrograms
 from distill.state import DistillState
 from teachers.agent import Teacher, describe_teacher
+from teachers.crl.memory import total_bytes
 from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.runs.checkpoint_writer import CheckpointWriter
-from teachers.runs.checkpoints import read_items, read_metadata
+from teachers.runs.checkpoints import read_items, read_metadata, warn_on_main_process
 from teachers.runs.configuration import stored_config
 from teachers.runs.errors import InputError
 from teachers.runs.layout import UNFINISHED
 from teachers.runs.metadata import Metadata, library_versions
+from teachers.runs.outputs import free_bytes
 from teachers.runs.resume import find_resume_point, prepare_folders
 
 ITEM = "distillation"
@@ -60,14 +62,25 @@ class PositionWriter:
             SaveError: the folder cannot be written.
         """
         self._writer = CheckpointWriter(run / UNFINISHED)
-        self._config, self._teacher = config, teacher
+        self._run, self._config, self._teacher = run, config, teacher
 
-    def save(self, position: Position) -> None:
+    def save(self, position: Position) -> bool:
         """Starts writing a checkpoint; the arrays of the state may be donated once this returns.
+
+        Where the disk has no room for it beside the one before, it is left out with a warning.
+
+        Returns:
+            Whether the disk has room.
 
         Raises:
             SaveError: this checkpoint, or the one before it, cannot be written.
         """
+        free = free_bytes(self._run)
+        if free is not None and 2 * total_bytes(position.state) > free:
+            warn_on_main_process(
+                f"{self._run} has too little room for a checkpoint: if it is interrupted, the distillation begins again"
+            )
+            return False
         metadata = Metadata(
             kind="student",
             task=self._teacher.metadata.task,
@@ -84,6 +97,7 @@ class PositionWriter:
             versions=library_versions(),
         )
         self._writer.save(position.rounds, metadata, {ITEM: _to_items(position.state)})
+        return True
 
     @cached_property
     def _teacher_description(self) -> dict[str, Any]:

@@ -1,21 +1,20 @@
 """Distillation: a shallow student learns a deep teacher's policy and critic on rollouts made on the device."""
 
-import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-import jax
 from etils import epath
 
 from distill.config import DistillConfig
+from distill.loop import Clock, DistillationLoop
 from distill.programs import DistillPrograms
-from distill.resume import Position, PositionWriter, remove_progress, resume_distillation
+from distill.resume import Position, remove_progress, resume_distillation
 from distill.retention import measure_retention
 from distill.ring import LabelledStates
-from distill.state import DistillState, Metrics
+from distill.state import DistillState
 from students.artefact import Student, save_student
 from students.config import saved_student_config
 from students.networks import describe_networks, parameters_used_by
@@ -27,18 +26,16 @@ from teachers.measures import Outcomes
 from teachers.process import in_32_bits
 from teachers.runs.checkpoint_files import remove_unfinished_checkpoints
 from teachers.runs.checkpoints import warn_on_main_process
-from teachers.runs.devices import replicated, require_divisible
-from teachers.runs.errors import RESUME_ADVICE, InputError, StoppedError
+from teachers.runs.devices import require_divisible
+from teachers.runs.errors import InputError
 from teachers.runs.layout import UNFINISHED
 from teachers.runs.lock import lock_folder
 from teachers.runs.metadata import Metadata, library_versions, replace_non_finite
 from teachers.runs.outputs import new_run_folder, remove_unfinished_run, require_unused
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.runs.run_log import RunLog
-from teachers.runs.stopping import catch_stop_requests
 
 MIN_TEACHER_SUCCESS = 0.05  # share of episodes in which a teacher must reach its goal
-STAGES = ("compile", "rollout", "label", "learn")
 
 
 @in_32_bits
@@ -84,7 +81,7 @@ def distill_teacher(
         require_successful_teacher(teacher)
     require_divisible(collect__environments=config.collect.environments)
     config = config.for_teacher(teacher.metadata.metrics["steps"])
-    clock = _Clock()
+    clock = Clock()
     if not resume:
         require_unused(out)
     if programs is None:
@@ -102,8 +99,8 @@ def distill_teacher(
             stack.enter_context(new_run_folder(out))
         log = stack.enter_context(RunLog(out, config, _resume_step(config, position)))
         warn_if_larger(programs.state_shapes.params, teacher)
-        run = _Distillation(config, teacher, programs, clock, log, progress)
-        state, figures = run.run_rounds(out, position)
+        loop = DistillationLoop(config, teacher, programs, clock, log, progress)
+        state, figures = loop.run(out, position)
         total = config.rounds * config.states_per_round
         figures |= {"steps": total}
         figures |= distillation_cost(teacher, total, clock.total(), clock.seconds)
@@ -134,99 +131,6 @@ def _resume_step(config: DistillConfig, position: Position | None) -> int | None
         return None
     # The row of the last round is written at the end, with the evaluation.
     return min(position.rounds, config.rounds - 1) * config.states_per_round
-
-
-class _Clock:
-    """The seconds that a distillation has taken, in all and by stage."""
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(STAGES, 0.0)
-        self._start = time.monotonic()
-
-    def total(self) -> float:
-        """Returns the seconds since the start."""
-        return time.monotonic() - self._start
-
-    def add(self, seconds: Mapping[str, float], total: float) -> None:
-        """Adds the seconds that the distillation had taken before it was resumed."""
-        for stage, taken in seconds.items():
-            self.seconds[stage] += taken
-        self._start -= total
-
-    def time(self, stage: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Calls a function, waits for its result, and adds the time to a stage."""
-        start = time.monotonic()
-        result = jax.block_until_ready(function(*arguments))
-        self.seconds[stage] += time.monotonic() - start
-        return result
-
-
-class _Distillation:
-    """The rounds of one distillation."""
-
-    def __init__(
-        self,
-        config: DistillConfig,
-        teacher: Teacher,
-        programs: DistillPrograms,
-        clock: _Clock,
-        log: RunLog,
-        progress: Progress,
-    ) -> None:
-        self._config, self._teacher, self._programs = config, teacher, programs
-        self._clock, self._log, self._progress = clock, log, progress
-
-    def run_rounds(
-        self, out: epath.Path, position: Position | None
-    ) -> tuple[DistillState, dict[str, Any]]:
-        """Runs the rounds of all phases of learning that are left, and saves a checkpoint now and then.
-
-        Args:
-            out: the run's folder.
-            position: how far the distillation has come; None at its start.
-
-        Returns:
-            The last state and the newest figures.
-
-        Raises:
-            StoppedError: SIGTERM was received; the state is saved.
-        """
-        stages, clock, config = self._programs.compiled, self._clock, self._config
-        clock.seconds["compile"] = clock.total()
-        params = jax.device_put(self._teacher.params, replicated())
-        if position is None:
-            state = clock.time("rollout", stages.init, jax.random.key(config.seed))
-            position = Position(state, 0, {}, {}, 0.0)
-        clock.add(position.seconds, position.total_seconds)
-        state, figures = position.state, dict(position.figures)
-        total = len(stages.learn) * config.rounds
-        with (
-            catch_stop_requests() as stop_requested,
-            PositionWriter(out, config, self._teacher) as writer,
-        ):
-            for done in range(position.rounds + 1, total + 1):
-                phase = (done - 1) // config.rounds
-                if phase == 0:
-                    state, visited, collected = clock.time("rollout", stages.collect, state, params)
-                    state = clock.time("label", stages.label, state, params, visited)
-                    figures |= _to_floats(collected)
-                state, learned = clock.time("learn", stages.learn[phase], state, params)
-                figures |= _to_floats(learned)
-                step = done * config.states_per_round
-                if phase == 0:
-                    figures["seconds"] = clock.total()
-                    if done < config.rounds:  # the last row is written with the evaluation
-                        self._log.write(step, figures)
-                self._progress(step, total * config.states_per_round, figures)
-                stopped = stop_requested()
-                if stopped or (done < total and done % config.checkpoint_every == 0):
-                    seconds = dict(clock.seconds)
-                    writer.save(Position(state, done, figures, seconds, clock.total()))
-                if stopped:
-                    raise StoppedError(
-                        f"asked to end: round {done:,} of {total:,} is saved; {RESUME_ADVICE}"
-                    )
-        return state, figures
 
 
 def require_successful_teacher(teacher: Agent) -> None:
@@ -342,7 +246,3 @@ def _require_memory(config: DistillConfig, state: DistillState) -> None:
         total_bytes((state, state.params)) + 4 * (activations + logits),
         "collect.environments, collect.capacity, learning.batch, layers or width",
     )
-
-
-def _to_floats(metrics: Metrics) -> dict[str, float]:
-    return {name: float(value) for name, value in jax.device_get(metrics).items()}
