@@ -209,6 +209,7 @@ def student_metadata(
         kind="student",
         task=teacher.metadata.task,
         task_source=teacher.metadata.task_source,
+        task_digest=teacher.metadata.task_digest,
         sizes=teacher.task.sizes,
         networks=describe_networks(config.student, state.params),
         config={

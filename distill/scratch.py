@@ -21,6 +21,7 @@ from teachers.runs.errors import InputError
 from teachers.runs.metadata import Metadata, library_versions
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.tasks import Task
+from teachers.tasks.load import describe_origin
 from teachers.train import train_runs
 
 SELECTION = (
@@ -117,7 +118,7 @@ class ScratchRun(TrainingRun):
         return Metadata(
             kind="student",
             task=self.task.name,
-            task_source=self.task.source,
+            **describe_origin(self.task),
             sizes=self.task.sizes,
             networks=describe_networks(student, params),
             config={

@@ -85,6 +85,7 @@ def make_contract(
         kind="onnx",
         task=metadata.task,
         task_source=metadata.task_source,
+        task_digest=metadata.task_digest,
         sizes=task.sizes,
         networks={name: metadata.networks[name] for name in networks},
         config=metadata.config,

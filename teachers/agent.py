@@ -67,6 +67,8 @@ def load_teacher(
         metadata = require_kind(run, "teacher", step)
         config = stored_config(TeacherConfig, metadata.config, str(run))
         own_task, metadata = open_task(metadata, task, str(run))
+        # The checkpoint does not say where the task's file is; and what else it may say here must not be run.
+        config = config.model_copy(update={"task": own_task.source or own_task.name})
         networks = teacher_networks(config, own_task)
         params = read_params(run, step, networks.shapes, metadata)
         return Agent(networks, params, config, metadata)

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from etils import epath
-from pydantic import Field, field_validator
+from pydantic import Field, field_serializer, field_validator
 
 from teachers.presets import preset_settings
 from teachers.runs.configuration import Config, resolve_config
 from teachers.runs.errors import InputError
 from teachers.tasks import Engine, absolute_reference
+from teachers.tasks.load import portable_reference
 from teachers.tasks.registry import get_task
 
 LAYERS_PER_BLOCK = 4
@@ -129,9 +130,12 @@ class LoggingConfig(Config):
 
 
 class TeacherConfig(Config):
-    """Everything that determines the training of a teacher."""
+    """Everything that determines the training of a teacher.
 
-    task: str = Field(description="a name or an absolute FILE.py:Class; see `get_task`")
+    `task` is absolute where it names a file. What is written of the configuration has the file's name alone.
+    """
+
+    task: str = Field(description="a name or FILE.py:Class; see `get_task`")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of all random numbers")
     steps: int = Field(
         400_000,
@@ -152,6 +156,10 @@ class TeacherConfig(Config):
     def _make_absolute(cls, task: str) -> str:
         # The task is not loaded here, because the configuration may come from an artefact of somebody else.
         return absolute_reference(task)
+
+    @field_serializer("task")
+    def _drop_folder(self, task: str) -> str:
+        return portable_reference(task)
 
     @property
     def steps_per_iteration(self) -> int:
@@ -192,8 +200,9 @@ def teacher_config(
     preset_values = {} if preset is None else preset_settings(preset)
     defaults = {"task": task, **get_task(task).training, **preset_values}
     config = resolve_config(TeacherConfig, defaults, file, overrides, source)
-    if config.task != absolute_reference(task):
+    if portable_reference(config.task) != portable_reference(task):
         raise InputError(
-            f"the configuration is for task {config.task!r}, not {task!r}; name that one, or change its `task`"
+            f"the configuration is for task {portable_reference(config.task)!r}, not {task!r}; name that one, or change "
+            "its `task`"
         )
-    return config
+    return config.model_copy(update={"task": absolute_reference(task)})

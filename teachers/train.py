@@ -25,6 +25,7 @@ from teachers.runs.lock import lock_folder
 from teachers.runs.metadata import Metadata, library_versions
 from teachers.runs.outputs import new_run_folder, remove_unfinished_run, require_unused
 from teachers.runs.progress import Progress, ignore_progress
+from teachers.tasks.load import describe_origin
 from teachers.tasks.registry import get_task
 
 
@@ -187,7 +188,7 @@ def teacher_metadata(config: TeacherConfig, params: Params, metrics: dict[str, A
     return Metadata(
         kind="teacher",
         task=task.name,
-        task_source=task.source,
+        **describe_origin(task),
         sizes=task.sizes,
         networks={
             name: {

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -54,16 +55,31 @@ def no_known_task_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """Forgets which task files the user has named, on this machine and in this process; returns the cache folder."""
     import jax
 
-    from teachers.tasks import load, registry
+    from teachers.tasks import registry
 
     # Compiled programs stay where they are.
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    monkeypatch.setattr(load, "_tasks", {})
-    monkeypatch.setattr(load, "_modules", {})
+    forget_task_files(monkeypatch)
     # Tasks that are built already stay the same objects after the test.
     monkeypatch.setattr(registry, "_build_named", cache(registry._build_named.__wrapped__))
     return tmp_path / "caches" / "crl-distill"
+
+
+@pytest.fixture
+def new_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Called, it forgets the tasks' files that have run, as a new process does; what is on disk stays."""
+    return lambda: forget_task_files(monkeypatch)
+
+
+def forget_task_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    from teachers.tasks import folder_code, load
+
+    monkeypatch.setattr(load, "_tasks", {})
+    monkeypatch.setattr(load, "_files", {})
+    for name, module in list(sys.modules.items()):
+        if id(module) in folder_code._task_modules:
+            del sys.modules[name]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -92,6 +92,7 @@ METADATA: Mapping[str, str] = {
     "kind": "`teacher`, `student` or `onnx`",
     "task": "name of the task",
     "task_source": "file and class of a task of the user's own; empty for other tasks",
+    "task_digest": "SHA-256 of that file",
     "sizes.*": "how many numbers `observation`, `goal` and `action` have",
     "networks.*": "shape and number of parameters of each network",
     "config.*": "the resolved configuration",

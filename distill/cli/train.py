@@ -148,9 +148,11 @@ def sweep_command(
 
 
 def _describe_cell(cell: "Cell", seeds: int) -> dict[str, Any]:
+    from teachers.tasks.load import portable_reference
+
     return {
         "cell": cell.name,
-        "task": cell.config.task,
+        "task": portable_reference(cell.config.task),
         "seeds": seeds,
         "steps": cell.config.iterations * cell.config.steps_per_iteration,
     }

@@ -13,6 +13,7 @@ from teachers.runs.errors import InputError
 from teachers.runs.metadata import Metadata
 from teachers.tasks import Task
 from teachers.tasks.describe import describe_task
+from teachers.tasks.load import portable_reference
 from teachers.tasks.registry import open_task
 
 REPO = "OWNER/NAME"  # stands for the repository in a card that is written before it is known
@@ -94,6 +95,12 @@ def _find_task(metadata: Metadata) -> Task | None:
         return None
 
 
+def _describe_file(metadata: Metadata) -> str:
+    """Returns the name and digest of the task's file, for a card."""
+    digest = f", SHA-256 `{metadata.task_digest}`" if metadata.task_digest else ""
+    return f" (`{portable_reference(metadata.task_source)}`{digest})"
+
+
 def _usage_section(metadata: Metadata, repo: str) -> str:
     kind, run = metadata.kind, f"runs/{metadata.task}-{metadata.kind}"
     task_option = " --task FILE.py:Class" if metadata.task_source else ""
@@ -103,8 +110,8 @@ def _usage_section(metadata: Metadata, repo: str) -> str:
         else f"crl-distill export {run}{task_option} --out runs/{metadata.task}-export"
     )
     task_note = (
-        f"\n\nThe task, `{metadata.task}`, is its author's own: `--task` names its file, and in Python "
-        f'`load_{kind}(run, get_task("FILE.py:Class"))` with `get_task` from `teachers`.'
+        f"\n\nThe task, `{metadata.task}`, is its author's own{_describe_file(metadata)}: `--task` names its file, and in "
+        f'Python `load_{kind}(run, get_task("FILE.py:Class"))` with `get_task` from `teachers`.'
         if metadata.task_source
         else ""
     )

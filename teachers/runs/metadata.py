@@ -41,7 +41,9 @@ class Metadata(Config):
         format_version: version of this description's format.
         kind: teacher, student or onnx.
         task: the task's name.
-        task_source: file and class of a task that the user wrote, on the machine that made the artefact; else empty.
+        task_source: name of the file and class of a task that the user wrote; else empty. In artefacts of early versions,
+            the file's absolute path.
+        task_digest: SHA-256 of that file; empty in artefacts of early versions.
         sizes: number of elements in an observation, a goal and an action.
         networks: for each network its shape and number of parameters.
         config: the complete configuration that made the artefact.
@@ -54,6 +56,7 @@ class Metadata(Config):
     kind: Literal["teacher", "student", "onnx"]
     task: str
     task_source: str = ""
+    task_digest: str = ""
     sizes: dict[str, int] = {}
     networks: dict[str, Any]
     config: dict[str, Any]

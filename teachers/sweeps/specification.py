@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from etils import epath
-from pydantic import Field, field_validator
+from pydantic import Field, field_serializer, field_validator
 
 from teachers.config import TeacherConfig, teacher_config
 from teachers.runs.configuration import Config, resolve_config
 from teachers.runs.errors import InputError
 from teachers.runs.paths import require_reachable
 from teachers.sweeps.figures import SweepFigure
+from teachers.tasks.load import portable_reference
 
 SHIPPED = Path(__file__).parent / "specifications"
 
@@ -80,6 +81,21 @@ class SweepSpec(Config):
                 _require_plain_values(key, [value])
         return flat
 
+    @field_serializer("task")
+    def _drop_folder(self, task: str) -> str:
+        return portable_reference(task)
+
+    @field_serializer("grid")
+    def _drop_folders_of_grid(self, grid: dict[str, list[Value]]) -> dict[str, list[Value]]:
+        return {
+            key: [portable_reference(str(v)) for v in values] if key == "task" else values
+            for key, values in grid.items()
+        }
+
+    @field_serializer("cells")
+    def _drop_folders_of_cells(self, cells: list[dict[str, Value]]) -> list[dict[str, Value]]:
+        return [_drop_folder_of_task(cell) for cell in cells]
+
 
 class Cell(NamedTuple):
     """One combination of settings, which is trained with several seeds."""
@@ -136,7 +152,8 @@ def expand_cells(spec: SweepSpec) -> list[Cell]:
     for varied in [*combinations, *spec.cells]:
         cell = _make_cell(spec, varied)
         for other in cells.values():
-            if other.config == cell.config:
+            # The name has a task's file without its folder.
+            if other.config == cell.config or other.name == cell.name:
                 raise InputError(
                     f"cells {other.name!r} and {cell.name!r} are the same; leave one out"
                 )
@@ -145,7 +162,8 @@ def expand_cells(spec: SweepSpec) -> list[Cell]:
 
 
 def _make_cell(spec: SweepSpec, varied: Mapping[str, Value]) -> Cell:
-    name = ",".join(f"{key}={value}" for key, value in varied.items()) or "only"
+    shown = _drop_folder_of_task(varied)
+    name = ",".join(f"{key}={value}" for key, value in shown.items()) or "only"
     for source, keys in (("settings", spec.settings), (f"cell {name!r}", varied)):
         if "seed" in keys:
             raise InputError(
@@ -158,7 +176,15 @@ def _make_cell(spec: SweepSpec, varied: Mapping[str, Value]) -> Cell:
         config = teacher_config(task, None, fields, spec.preset, "the experiment")
     except InputError as error:
         raise InputError(f"cell {name!r}: {error}") from None
-    return Cell(name.replace("/", "_"), dict(varied), config)
+    return Cell(name.replace("/", "_"), shown, config)
+
+
+def _drop_folder_of_task(varied: Mapping[str, Value]) -> dict[str, Value]:
+    """Returns the settings of a cell with the task's file, if there is one, under its name alone."""
+    return {
+        key: portable_reference(str(value)) if key == "task" else value
+        for key, value in varied.items()
+    }
 
 
 def _expand_groups(settings: Mapping[str, Any]) -> dict[str, Any]:

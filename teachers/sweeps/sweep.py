@@ -29,6 +29,7 @@ from teachers.runs.progress import Progress, ignore_progress
 from teachers.runs.run_log import read_metrics
 from teachers.sweeps.figures import plot_sweep
 from teachers.sweeps.specification import Cell, SweepSpec, expand_cells
+from teachers.tasks.load import portable_reference
 from teachers.train import require_fitting, train_seeds
 
 RESULTS = "results.json"
@@ -120,7 +121,7 @@ def summarise(cell: Cell, runs: Sequence[epath.Path]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "cell": cell.name,
         "varied": cell.varied,
-        "task": config.task,
+        "task": portable_reference(config.task),
         "actor_depth": config.actor.depth,
         "critic_depth": config.phi.depth,
         "actor_width": config.actor.width,
@@ -224,7 +225,9 @@ def _require_same_settings(cell: Cell, out: epath.Path, seeds: int) -> None:
             saved = resolve_config(TeacherConfig, {}, file, None)
         except InputError as error:
             raise InputError(f"{file}: {error}; remove {file.parent} to train it again") from None
-        if saved != cell.config.model_copy(update={"seed": seed}):
+        expected = cell.config.model_copy(update={"seed": seed})
+        # As they are written: a task's file may lie elsewhere now.
+        if saved.model_dump() != expected.model_dump():
             raise InputError(
                 f"{file.parent} was trained with other settings; choose another --out, or remove it"
             )

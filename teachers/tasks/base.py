@@ -64,7 +64,8 @@ class Task(ABC):
     camera: ClassVar[Camera]
     goal_sets: ClassVar[tuple[GoalSet, ...]] = ("train",)
     training: ClassVar[Mapping[str, Any]] = {}  # default teacher settings, by dotted key
-    source: str = ""  # `file.py:Class` where `get_task` loaded it from a file
+    source: str = ""  # `/path/to/file.py:Class` where `get_task` loaded it from a file
+    source_digest: str = ""  # SHA-256 of that file
     disturbances: Disturbances | None = None  # see `disturbed_by`
 
     def __init__(self) -> None:

@@ -1,7 +1,8 @@
 """Loads tasks from Python files and from installed packages.
 
-A file runs when the user names it. An artefact may name a file too, and then it runs only if the user has named
-that very file on this machine before: opening an artefact must not run code that came with it.
+A file runs when the user names it. An artefact may name a file too, by its name and digest, and then it runs only if the
+user has named that very file on this machine before, and nothing that it runs from its folder has changed since: opening
+an artefact must not run code that came with it.
 """
 
 import hashlib
@@ -12,15 +13,17 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
-from teachers.process import cache_folder
 from teachers.runs.errors import InputError
 from teachers.tasks.base import Task
+from teachers.tasks.consent import Consent, named_places, recall_consent, remember_consent
 from teachers.tasks.declaration import Field
+from teachers.tasks.folder_code import ChangedCodeError, FolderCode, find_changed_code
 
 ENTRY_POINTS = "crl_distill.tasks"
 REFERENCE_FORMAT = "FILE.py:Class"
@@ -28,7 +31,21 @@ NAME_FILE_HINT = (
     f"name it with --task {REFERENCE_FORMAT} (in Python: task=get_task({REFERENCE_FORMAT!r}))"
 )
 
-_modules: dict[str, ModuleType] = {}  # by the file's absolute path
+NOT_RUN = "opening an artefact does not run such a file"
+
+
+class TaskFile(NamedTuple):
+    """A task's file that has run in this process."""
+
+    digest: str  # SHA-256 of the content that has run
+    module: ModuleType
+    code: FolderCode
+    consent: (
+        Consent | None
+    )  # the code that may run; None if the user named the file in this process
+
+
+_files: dict[str, TaskFile] = {}  # by absolute path
 _tasks: dict[str, Task] = {}  # by absolute reference
 
 
@@ -58,6 +75,18 @@ def absolute_reference(reference: str) -> str:
         ) from None
 
 
+def portable_reference(reference: str) -> str:
+    """Returns a reference without the folder of its file, as artefacts hold it; the name of a task as it is."""
+    if not is_file_reference(reference):
+        return reference
+    return os.path.basename(reference)
+
+
+def describe_origin(task: Task) -> dict[str, str]:
+    """Returns where a task comes from, as the fields `task_source` and `task_digest` of an artefact's metadata."""
+    return {"task_source": portable_reference(task.source), "task_digest": task.source_digest}
+
+
 def load_file(reference: str) -> Task:
     """Returns the task of a class in a file, and remembers the file as one that the user named.
 
@@ -72,36 +101,75 @@ def load_file(reference: str) -> Task:
     reference = absolute_reference(reference)
     if reference not in _tasks:
         file, _, name = reference.rpartition(":")
-        content = _read_file(file)
-        with suppress(OSError):  # without a cache, commands that open an artefact ask for the file
-            consent = _consent_file(file, content)
-            consent.parent.mkdir(parents=True, exist_ok=True)
-            consent.touch()
-        _tasks[reference] = _build_task(file, name, content)
+        _tasks[reference] = _build_task(file, name, None)
+        _remember(file)
     return _tasks[reference]
 
 
-def reload_file(reference: str) -> Task:
+def reload_file(source: str, digest: str = "") -> Task:
     """Returns the task of a file that an artefact names, if the user has named that very file before.
 
     Args:
-        reference: absolute, as `absolute_reference` returns it.
+        source: `file.py:Class`, whose file the user may have named at any place; of an artefact of an early version an
+            absolute path.
+        digest: SHA-256 of the file's content. If the file at that place has other content now, it is used if the user has
+            named it with that content too.
 
     Raises:
-        InputError: as `load_file`; or the user has not named the file with its present content on this machine.
+        InputError: as `load_file`; or the user has not named the file on this machine, or the file or other code that it
+            runs from its folder has changed since.
     """
-    if reference not in _tasks:
-        file, _, name = reference.rpartition(":")
-        if not (os.path.isabs(file) and os.path.isfile(file)):
-            raise InputError(f"there is no file {file} on this machine; {NAME_FILE_HINT}")
-        content = _read_file(file)
-        if not _consent_file(file, content).is_file():
-            raise InputError(
-                f"{file} has changed or was never named on this machine, and opening an artefact does not run "
-                f"such a file; {NAME_FILE_HINT}"
-            )
-        _tasks[reference] = _build_task(file, name, content)
-    return _tasks[reference]
+    file, _, name = source.rpartition(":")
+    if os.path.isabs(file) and not os.path.isfile(file):
+        raise InputError(f"there is no file {file} on this machine; {NAME_FILE_HINT}")
+    places = [file] if os.path.isabs(file) else _find_places(file, digest)
+    if not places:
+        stated = f"{file or source} (SHA-256 {digest})" if digest else file or source
+        raise InputError(
+            f"{stated} was never named on this machine, and {NOT_RUN}; {NAME_FILE_HINT}"
+        )
+    problems = []
+    for place in places:
+        reference = f"{place}:{name}"
+        try:
+            if reference not in _tasks:
+                _tasks[reference] = _build_task(place, name, _require_consent(place))
+            return _tasks[reference]
+        except ChangedCodeError as error:
+            problems.append(str(error))
+    raise InputError(f"{problems[0]}, and {NOT_RUN}; {NAME_FILE_HINT}")
+
+
+def _find_places(name: str, digest: str) -> list[str]:
+    """Returns the absolute paths at which the user has named a file of this name and content."""
+    loaded = [
+        file
+        for file, loaded in _files.items()
+        if os.path.basename(file) == name and loaded.digest == digest
+    ]
+    return list(dict.fromkeys([*loaded, *named_places(name, digest)]))
+
+
+def _require_consent(file: str) -> Consent | None:
+    """Returns the code that may run where the user has named a file, if the file and this code are still the same.
+
+    Raises:
+        ChangedCodeError: they are not, or the user has never named the file.
+    """
+    if file in _files:
+        return _files[file].consent
+    if not os.path.isfile(file):
+        raise ChangedCodeError(f"{file} is missing")
+    consent = recall_consent(file, content_digest(_read_file(file)))
+    if consent is None:
+        raise ChangedCodeError(f"{file} has changed or was never named on this machine")
+    if changed := find_changed_code(os.path.dirname(file), consent.files, consent.packages):
+        raise _changed_since_named(changed, file)
+    return consent
+
+
+def _changed_since_named(change: object, file: str) -> ChangedCodeError:
+    return ChangedCodeError(f"{change} since {file} was named on this machine")
 
 
 def find_installed_tasks() -> dict[str, EntryPoint]:
@@ -140,25 +208,61 @@ def _read_file(file: str) -> bytes:
         raise InputError(f"cannot read {file}: {error.strerror}; make it readable") from None
 
 
-def _consent_file(file: str, content: bytes) -> Path:
-    """Returns the empty file whose existence says that the user has named this file with this content."""
-    digest = hashlib.sha256(os.fsencode(file) + b"\0" + content).hexdigest()
-    return cache_folder() / "tasks" / digest
+def content_digest(content: bytes) -> str:
+    """Returns the SHA-256 of a file's content."""
+    return hashlib.sha256(content).hexdigest()
 
 
-def _build_task(file: str, name: str, content: bytes) -> Task:
-    with _make_importable(os.path.dirname(file)):
-        if file not in _modules:
-            _modules[file] = _run_file(file, content)
-        module = _modules[file]
-        if not hasattr(module, name):
-            classes = [key for key, value in vars(module).items() if _is_task_of(value, module)]
-            hint = (
-                f"it has {', '.join(classes)}" if classes else f"define `class {name}(Task)` in it"
-            )
-            raise InputError(f"{file} has no class {name!r}; {hint}")
-        task = _instantiate(getattr(module, name), f"{file}:{name}")
-    task.source = f"{file}:{name}"
+def _remember(file: str) -> None:
+    """Remembers a file that has run, with the code that it ran, as one that the user named."""
+    loaded = _files[file]
+    files, packages = dict(loaded.code.files), set(loaded.code.packages)
+    files.pop(os.path.basename(file), None)  # where other code has imported the file itself
+    earlier = recall_consent(file, loaded.digest)
+    # An earlier process may have imported more.
+    if earlier and not find_changed_code(loaded.code.folder, earlier.files, earlier.packages):
+        files, packages = {**earlier.files, **files}, packages | earlier.packages
+    remember_consent(Consent(file, loaded.digest, files, frozenset(packages)))
+
+
+def _build_task(file: str, name: str, consent: Consent | None) -> Task:
+    """Returns the task of a class in a file, which runs unless it has run in this process.
+
+    Args:
+        file: absolute path.
+        name: the class.
+        consent: the code that may run; None if all may.
+
+    Raises:
+        ChangedCodeError: other code was about to run.
+        InputError: see `load_file`.
+    """
+    code = _files[file].code if file in _files else FolderCode(os.path.dirname(file))
+    content = b"" if file in _files else _read_file(file)
+    allowed = None
+    if consent is not None:
+        allowed = {**consent.files, os.path.basename(file): consent.digest}
+        if content and content_digest(content) != consent.digest:
+            raise ChangedCodeError(f"{file} has changed meanwhile")
+    try:
+        with code.run(allowed):
+            if file not in _files:
+                module = _run_file(file, content)
+                _files[file] = TaskFile(content_digest(content), module, code, consent)
+            module = _files[file].module
+            if not hasattr(module, name):
+                classes = [key for key, value in vars(module).items() if _is_task_of(value, module)]
+                hint = (
+                    f"it has {', '.join(classes)}"
+                    if classes
+                    else f"define `class {name}(Task)` in it"
+                )
+                raise InputError(f"{file} has no class {name!r}; {hint}")
+            task = _instantiate(getattr(module, name), f"{file}:{name}")
+    except ChangedCodeError as error:
+        _files.pop(file, None)
+        raise _changed_since_named(error, file) from None
+    task.source, task.source_digest = f"{file}:{name}", _files[file].digest
     return task
 
 
@@ -177,36 +281,6 @@ def _run_file(file: str, content: bytes) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-@contextmanager
-def _make_importable(folder: str) -> Iterator[None]:
-    """Makes the modules beside a file importable while the block runs."""
-    # A module beside another task's file must not be used in place of a module of the same name in this folder.
-    other_folders = {os.path.dirname(file) for file in _modules} - {folder}
-    shadowed = {
-        name
-        for name, module in list(sys.modules.items())
-        if "." not in name
-        and _import_folder(module) in other_folders
-        and (os.path.isfile(f"{folder}/{name}.py") or os.path.isdir(f"{folder}/{name}"))
-    }
-    for name in list(sys.modules):
-        if name.partition(".")[0] in shadowed:
-            del sys.modules[name]
-    path_before = list(sys.path)
-    sys.path.insert(0, folder)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path[:] = path_before
-
-
-def _import_folder(module: object) -> str:
-    """Returns the folder from which a module is imported by its bare name."""
-    file = Path(getattr(module, "__file__", None) or "")
-    return str(file.parent.parent if file.name == "__init__.py" else file.parent)
 
 
 def _instantiate(loaded: object, where: str) -> Task:

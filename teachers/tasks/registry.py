@@ -1,8 +1,10 @@
 """Finds tasks by name or file: those of this project, of installed packages, and of the user's files."""
 
 import difflib
+import warnings
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from teachers.process import in_32_bits
 from teachers.runs.errors import InputError
@@ -36,10 +38,12 @@ from teachers.tasks.humanoid import (
 from teachers.tasks.load import (
     NAME_FILE_HINT,
     REFERENCE_FORMAT,
+    describe_origin,
     find_installed_tasks,
     is_file_reference,
     load_file,
     load_installed,
+    portable_reference,
     reload_file,
 )
 from teachers.tasks.point_maze import PointBigMaze, PointHardestMaze, PointUMaze
@@ -95,12 +99,13 @@ def get_task(reference: str) -> Task:
 
 
 @in_32_bits
-def reopen_task(name: str, source: str) -> Task:
+def reopen_task(name: str, source: str, digest: str = "") -> Task:
     """Returns the task that an artefact names; its file runs only if the user has named that very file before.
 
     Args:
         name: the task's name.
         source: the file and class that it comes from; empty where the name is enough.
+        digest: SHA-256 of the file.
 
     Raises:
         InputError: there is no such task, its file is not one that the user has named, or it cannot be built.
@@ -108,7 +113,7 @@ def reopen_task(name: str, source: str) -> Task:
     if not source:
         return _build_named(name)
     try:
-        return _require_unique_name(reload_file(source))
+        return _require_unique_name(reload_file(source, digest))
     except InputError as error:
         raise InputError(f"task {name!r}: {error}") from None
 
@@ -142,6 +147,8 @@ def _require_unique_name(task: Task) -> Task:
 def open_task(metadata: Metadata, task: Task | None, source: str) -> tuple[Task, Metadata]:
     """Returns the task of an artefact, and the artefact's metadata with the file that the task came from.
 
+    It warns if that file has changed since the artefact was made, unless `task` is given.
+
     Args:
         metadata: of the artefact.
         task: to use instead of the one that it names.
@@ -152,9 +159,15 @@ def open_task(metadata: Metadata, task: Task | None, source: str) -> tuple[Task,
     """
     if task is None:
         try:
-            task = reopen_task(metadata.task, metadata.task_source)
+            task = reopen_task(metadata.task, metadata.task_source, metadata.task_digest)
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
+        if metadata.task_digest not in ("", task.source_digest):
+            file = task.source.rpartition(":")[0]
+            warnings.warn(
+                f"{file} has changed since {source} was made with it; it is used as it is now",
+                stacklevel=2,
+            )
     if task.name != metadata.task:
         raise InputError(
             f"{source} is of task {metadata.task!r}, not {task.name!r}; {NAME_FILE_HINT}, whose `name` is "
@@ -165,7 +178,17 @@ def open_task(metadata: Metadata, task: Task | None, source: str) -> tuple[Task,
             f"{source} was made for {_format_sizes(metadata.sizes)}, but task {task.name!r} has "
             f"{_format_sizes(task.sizes)}; give the file as it was with --task, or train again"
         )
-    return task, metadata.model_copy(update={"task_source": task.source or metadata.task_source})
+    return task, metadata.model_copy(update=_updated_origin(metadata, task))
+
+
+def _updated_origin(metadata: Metadata, task: Task) -> dict[str, Any]:
+    """Returns those fields of an artefact's metadata that say where its task comes from, as a new artefact states them."""
+    fields: dict[str, Any] = {"task_source": portable_reference(metadata.task_source)}
+    if task.source:
+        fields = {**describe_origin(task)}
+    if fields["task_source"] and "task" in metadata.config:
+        fields["config"] = {**metadata.config, "task": fields["task_source"]}
+    return fields
 
 
 def _format_sizes(sizes: Mapping[str, int]) -> str:

@@ -1,6 +1,8 @@
 """`crl-distill tasks`, and a task of the user's own from its file through every command."""
 
 import shutil
+import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -10,7 +12,6 @@ from tiny import DISTILL, TEACHER
 
 from export import open_policy
 from teachers import get_task, load_teacher
-from teachers.tasks import load
 
 CART = Path(__file__).parents[2] / "examples" / "cart.py"
 TRAIN = [*set_options({**TEACHER, "steps": 40})]
@@ -24,17 +25,6 @@ def cart(tmp_path, monkeypatch, no_known_task_files) -> Path:
     shutil.copy(CART, folder)
     monkeypatch.chdir(folder)
     return folder / "cart.py"
-
-
-@pytest.fixture
-def new_process(monkeypatch):
-    """Called, it leaves what is on disk alone."""
-
-    def forget() -> None:
-        monkeypatch.setattr(load, "_tasks", {})
-        monkeypatch.setattr(load, "_modules", {})
-
-    return forget
 
 
 def test_tasks_lists_declared_fields() -> None:
@@ -113,7 +103,8 @@ def test_user_task_passes_through_every_command(cart, tmp_path, monkeypatch, new
     for path in (runs / "cart-teacher", "runs/cart-student", "export/policy.onnx"):
         described = run_json("info", path)
         assert described["task"] == "cart"
-        assert described["task_source"] == f"{cart}:Cart"
+        assert described["task_source"] == "cart.py:Cart"
+        assert described["task_digest"] == sha256(CART.read_bytes()).hexdigest()
         assert described["sizes"] == {"observation": 5, "goal": 1, "action": 1}
     assert run_json("evaluate", "export/policy.onnx", "--episodes", 4)["task"] == "cart"
     played = run_json("play", "export/policy.onnx", "--episodes", 2, "--video", "cart.gif")
@@ -124,14 +115,17 @@ def test_user_task_passes_through_every_command(cart, tmp_path, monkeypatch, new
     moved = cart.rename(tmp_path / "moved.py")
     assert run_json("info", "export/policy.onnx")["kind"] == "onnx"
     for path in ("export/policy.onnx", "runs/cart-student"):
-        assert_refused(run("play", path), path, "'cart'", str(cart), "--task FILE.py:Class")
+        assert_refused(
+            run("play", path), path, "'cart'", f"{cart} is missing", "--task FILE.py:Class"
+        )
     assert_refused(
         run("evaluate", "export/policy.onnx", "--task", "reacher"), "of task 'cart', not 'reacher'"
     )
     task = ["--task", "moved.py:Cart"]
     assert run_json("evaluate", "export/policy.onnx", "--episodes", 4, *task)["task"] == "cart"
     teacher = load_teacher(runs / "cart-teacher", get_task("moved.py:Cart"))
-    assert teacher.metadata.task_source == f"{moved}:Cart"  # and so of what is made from it
+    assert teacher.metadata.task_source == "moved.py:Cart"  # and so of what is made from it
+    assert teacher.config.task == f"{moved}:Cart"
 
     # Another task under the same name.
     text = moved.read_text()
@@ -144,13 +138,74 @@ def test_user_task_passes_through_every_command(cart, tmp_path, monkeypatch, new
     )  # fmt: skip
 
 
+def find_files_with(text: str, folder: Path) -> list[str]:
+    """Returns the files below a folder, and the members of archives in them, that contain a text."""
+    found = []
+    for file in filter(Path.is_file, folder.rglob("*")):
+        contents = {file.name: file.read_bytes()}
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                contents |= {name: archive.read(name) for name in archive.namelist()}
+        found += [f"{file}: {name}" for name, data in contents.items() if text.encode() in data]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.end_to_end
+def test_user_task_leaves_no_path_in_artefacts(
+    tmp_path, monkeypatch, new_process, no_known_task_files
+) -> None:
+    home = tmp_path / "home-of-the-user"
+    home.mkdir()
+    (home / "mine.py").write_text(
+        "from teachers.tasks.reacher import Reacher\n\nclass Mine(Reacher):\n    name = 'mine'\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    run_json("train-teacher", home / "mine.py:Mine", *TRAIN, "--out", home / "runs/teacher")
+    (home / "grid.toml").write_text(f"task = '{home}/mine.py:Mine'\n")
+    assert run_json("sweep", home / "grid.toml", "--dry-run")[0]["task"] == "mine.py:Mine"
+    (home / "grid.toml").unlink()
+
+    new_process()
+    settings = set_options({**DISTILL, "steps": 80})
+    student = home / "runs/student"
+    run_json("distill", home / "runs/teacher", "--force", *settings, "--out", student)
+    run_json("export", student, "--out", home / "runs/export")
+    run_json("export", home / "runs/teacher", "--out", home / "runs/export-teacher")
+    run_json("export", student, "--format", "c", "--out", home / "runs/c")
+    for kind in ("teacher", "student"):
+        run_json(
+            "share", "pack", home / f"runs/{kind}", "--full", "--out", home / f"runs/{kind}.zip"
+        )
+    assert find_files_with("mine.py", home / "runs")  # the search finds what is there
+    assert find_files_with(home.name, home / "runs") == []
+    digest = sha256((home / "mine.py").read_bytes()).hexdigest()
+    for path in ("teacher", "student", "export/policy.onnx", "export-teacher/policy.onnx"):
+        described = run_json("info", home / "runs" / path)
+        assert (described["task_source"], described["task_digest"]) == ("mine.py:Mine", digest)
+    assert run_json("info", home / "runs/teacher")["config"]["task"] == "mine.py:Mine"
+
+    # The task and its runs are moved together; naming the task once makes its new place known.
+    new_process()
+    moved = home.rename(tmp_path / "moved")
+    assert_refused(run("evaluate", moved / "runs/student"), "mine.py is missing", "--task")
+    longer = set_options({**TEACHER, "steps": 80})
+    teacher = moved / "runs/teacher"
+    resumed = run_json(
+        "train-teacher", moved / "mine.py:Mine", *longer, "--out", teacher, "--resume"
+    )
+    assert resumed["steps"] == 80
+    new_process()
+    for path in ("runs/student", "runs/export/policy.onnx"):
+        assert run_json("evaluate", moved / path, "--episodes", 2)["task"] == "mine"
+
+
 @pytest.mark.slow
 def test_user_task_is_not_executed_when_file_changed(
     cart, tmp_path, new_process, no_known_task_files
 ) -> None:
     run_json("train-teacher", "cart.py:Cart", *TRAIN, "--out", "teacher")
-    (mark,) = (no_known_task_files / "tasks").iterdir()
-    assert mark.stat().st_size == 0
+    assert len(list((no_known_task_files / "tasks").iterdir())) == 1
     trace = tmp_path / "ran"
     cart.write_text(f"{cart.read_text()}\nopen({str(trace)!r}, 'w').close()\n")
     for command in ("evaluate", "distill", "play"):

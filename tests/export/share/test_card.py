@@ -58,11 +58,13 @@ def test_render_run_card_shows_python_that_runs(teacher_run, student_run, kind, 
 
 def test_render_run_card_needs_no_task_of_the_user(teacher_run) -> None:
     known = read_metadata(teacher_run)
-    metadata = known.model_copy(update={"task": "my_arm", "task_source": "/nowhere/arm.py:MyArm"})
+    origin = {"task_source": "/nowhere/arm.py:MyArm", "task_digest": "1a2b"}
+    metadata = known.model_copy(update={"task": "my_arm", **origin})
     card = render_run_card(metadata, 160)
     assert "Numbers in each array: observation 8, goal 2, action 2." in card
     assert "| array | field |" not in card
     assert "--task FILE.py:Class" in card
+    assert "`arm.py:MyArm`, SHA-256 `1a2b`" in card
     assert "/nowhere" not in card
 
 

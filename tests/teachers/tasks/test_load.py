@@ -1,15 +1,21 @@
 """Tasks from files and installed packages, and which files an artefact may name."""
 
 import os
+import py_compile
+import shutil
 import sys
+import types
+from hashlib import sha256
 from importlib.metadata import EntryPoint
 
 import pytest
 
 from teachers import InputError, get_task, teacher_config
 from teachers.config import TeacherConfig
+from teachers.runs.metadata import Metadata
 from teachers.tasks import absolute_reference, load
-from teachers.tasks.registry import reopen_task, task_names
+from teachers.tasks.load import describe_origin
+from teachers.tasks.registry import open_task, reopen_task, task_names
 
 MINE = """
 from teachers.tasks.reacher import Reacher
@@ -25,7 +31,7 @@ def _fresh(no_known_task_files) -> None:
 
 
 def write(folder, text: str = MINE, name: str = "mine.py"):
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(text)
     return folder / name
 
@@ -35,6 +41,7 @@ def test_load_file_builds_one_task_for_all_spellings_of_path(tmp_path, monkeypat
     task = get_task(f"{file}:Mine")
     assert task.name == "mine"
     assert task.source == f"{file}:Mine"
+    assert task.source_digest == sha256(file.read_bytes()).hexdigest()
     monkeypatch.chdir(tmp_path)
     assert get_task("mine.py:Mine") is task
     assert get_task(f"../{tmp_path.name}/mine.py:Mine") is task
@@ -105,76 +112,333 @@ def test_load_file_runs_corrected_file_again(tmp_path) -> None:
     assert get_task(f"{file}:Mine").name == "mine"
 
 
-def test_teacher_config_makes_reference_absolute_and_loads_nothing(tmp_path, monkeypatch) -> None:
+def test_teacher_config_writes_name_of_file_and_loads_nothing(tmp_path, monkeypatch) -> None:
     file = write(tmp_path)
     monkeypatch.chdir(tmp_path)
     config = teacher_config("mine.py:Mine")
     assert config.task == f"{file}:Mine"
+    assert config.model_dump()["task"] == "mine.py:Mine"
     (tmp_path / "config.toml").write_text(config.to_toml())
+    assert str(tmp_path) not in config.to_toml()
     monkeypatch.chdir(tmp_path.parent)
     assert teacher_config(f"{file}:Mine", tmp_path / "config.toml") == config
-    with pytest.raises(InputError, match=r"is for task .*, not 'reacher'"):
+    with pytest.raises(InputError, match=r"is for task 'mine.py:Mine', not 'reacher'"):
         teacher_config("reacher", tmp_path / "config.toml")
     assert TeacherConfig(task="/nowhere/x.py:X").task == "/nowhere/x.py:X"
+
+
+# What a task's file imports.
+
+
+def test_load_file_separates_imports_from_those_of_the_program(tmp_path, monkeypatch) -> None:
+    others = types.ModuleType("lengths_of_mine")
+    others.__file__, others.STEPS = str(tmp_path / "elsewhere" / "lengths_of_mine.py"), 99
+    monkeypatch.setitem(sys.modules, "lengths_of_mine", others)
+    write(tmp_path, "STEPS = 7", "lengths_of_mine.py")
+    text = f"import lengths_of_mine\n{MINE}    episode_steps = lengths_of_mine.STEPS\n"
+    assert get_task(f"{write(tmp_path, text)}:Mine").episode_steps == 7
+    assert sys.modules["lengths_of_mine"] is others
+
+
+def test_load_file_does_not_find_imports_of_another_folder(tmp_path) -> None:
+    write(tmp_path / "one", "", "lengths_of_mine.py")
+    text = f"import lengths_of_mine\n{MINE}"
+    get_task(f"{write(tmp_path / 'one', text)}:Mine")
+    with pytest.raises(InputError, match="ModuleNotFoundError: No module named 'lengths_of_mine'"):
+        get_task(f"{write(tmp_path / 'two', text)}:Mine")
+
+
+def test_load_file_leaves_no_module_that_two_folders_have(tmp_path) -> None:
+    late = f"import lengths_of_mine\n{MINE}    def late(self):\n        import lengths_of_mine\n"
+    tasks = []
+    for i in (1, 2):
+        write(tmp_path / f"robot{i}", "", "lengths_of_mine.py")
+        tasks.append(get_task(f"{write(tmp_path / f'robot{i}', late)}:Mine"))
+        if i == 1:
+            tasks[0].late()
+    for task in tasks:  # rather than that of the other folder
+        with pytest.raises(ModuleNotFoundError):
+            task.late()
 
 
 # What an artefact may name.
 
 
-def forget_modules(monkeypatch) -> None:
-    """Forgets what was loaded, as a new process on the same machine would."""
-    monkeypatch.setattr(load, "_tasks", {})
-    monkeypatch.setattr(load, "_modules", {})
-
-
-def write_traced(folder):
+def write_traced(folder, text: str = MINE):
     """Writes a task's file that creates the file `ran` when it runs."""
-    return write(folder, f"{MINE}open({str(folder / 'ran')!r}, 'w').close()\n")
+    return write(folder, f"open({str(folder / 'ran')!r}, 'w').close()\n{text}")
 
 
-def test_reopen_task_runs_file_that_user_has_named(tmp_path, monkeypatch) -> None:
+def reopen(origin):
+    return reopen_task("mine", origin["task_source"], origin["task_digest"])
+
+
+def test_reopen_task_runs_file_that_user_has_named(tmp_path, new_process) -> None:
+    origin = describe_origin(get_task(f"{write(tmp_path)}:Mine"))
+    assert origin["task_source"] == "mine.py:Mine"
+    new_process()
+    task = reopen(origin)
+    assert task is get_task(f"{tmp_path}/mine.py:Mine")
+    assert task.source == f"{tmp_path}/mine.py:Mine"
+
+
+def test_reopen_task_opens_artefact_of_early_version(tmp_path, new_process) -> None:
     source = get_task(f"{write(tmp_path)}:Mine").source
-    forget_modules(monkeypatch)
+    new_process()
     assert reopen_task("mine", source) is get_task(source)
 
 
-@pytest.mark.parametrize("change", ["never named", "changed", "moved"])
-def test_reopen_task_refuses_other_files(tmp_path, monkeypatch, change) -> None:
+def test_reopen_task_finds_file_that_user_has_named_again(tmp_path, new_process) -> None:
+    file = write(tmp_path)
+    origin = describe_origin(get_task(f"{file}:Mine"))
+    new_process()
+    file.write_text(file.read_text() + "    episode_steps = 3\n")
+    get_task(f"{file}:Mine")
+    new_process()
+    assert reopen(origin).episode_steps == 3
+
+
+def test_reopen_task_finds_the_place_where_the_file_still_is(tmp_path, new_process) -> None:
+    for name in ("one", "two"):
+        origin = describe_origin(get_task(f"{write(tmp_path / name)}:Mine"))
+        new_process()
+    shutil.rmtree(tmp_path / "two")
+    assert reopen(origin).source == f"{tmp_path}/one/mine.py:Mine"
+
+
+@pytest.mark.parametrize("change", ["never named", "changed", "moved", "copied"])
+def test_reopen_task_refuses_other_files(tmp_path, new_process, change) -> None:
     file = write_traced(tmp_path)
+    digest = sha256(file.read_bytes()).hexdigest()
     if change != "never named":
         get_task(f"{file}:Mine")
-        forget_modules(monkeypatch)
+        new_process()
         (tmp_path / "ran").unlink()
+    origin = {"task_source": "mine.py:Mine", "task_digest": digest}
+    words = {
+        "never named": rf"mine\.py \(SHA-256 {digest}\) was never named on this machine",
+        "changed": rf"{file} has changed or was never named",
+        "moved": rf"{file} is missing",
+        "copied": rf"elsewhere\.py \(SHA-256 {digest}\) was never named",
+    }
     if change == "changed":
         file.write_text(file.read_text() + "# more\n")
     if change == "moved":
-        file = file.rename(tmp_path / "elsewhere.py")
-    with pytest.raises(
-        InputError, match=r"task 'mine': \S+ has changed or was never .* --task FILE"
-    ):
-        reopen_task("mine", f"{file}:Mine")
+        file.rename(tmp_path / "elsewhere.py")
+    if change == "copied":
+        shutil.copy(file, tmp_path / "elsewhere.py")
+        origin["task_source"] = "elsewhere.py:Mine"
+    with pytest.raises(InputError, match=rf"task 'mine': \S*{words[change]}.* --task FILE"):
+        reopen(origin)
+    with pytest.raises(InputError, match="--task FILE"):  # as an early version named it
+        reopen_task("mine", f"{tmp_path / 'other' / file.name}:Mine")
     assert not (tmp_path / "ran").exists()
+
+
+IMPORTS = {
+    "module": "import helper_of_mine",
+    "package": "from parts_of_mine import arm",
+    "namespace": "import space_of_mine.leg",
+    "by path": """
+import importlib.util
+spec = importlib.util.spec_from_file_location("x", __file__.replace("mine.py", "helper_of_mine.py"))
+spec.loader.exec_module(importlib.util.module_from_spec(spec))
+""",
+    "exec": 'exec(open(__file__.replace("mine.py", "helper_of_mine.py")).read())',
+    "runpy": 'import runpy; runpy.run_path(__file__.replace("mine.py", "helper_of_mine.py"))',
+    "other folder": """
+import sys
+sys.path.insert(0, __file__.replace("mine.py", "library"))
+import deep_helper_of_mine
+""",
+}
+HELPERS = {
+    "helper_of_mine.py",
+    "parts_of_mine/__init__.py",
+    "parts_of_mine/arm.py",
+    "parts_of_mine/later.py",
+    "space_of_mine/leg.py",
+    "library/deep_helper_of_mine.py",
+}
+
+
+def name_with_helpers(folder, imports: str, new_process) -> dict[str, str]:
+    """Names a task that imports, as in a process before; returns its origin."""
+    for helper in HELPERS:
+        write((folder / helper).parent, "X = 1\n", (folder / helper).name)
+    origin = describe_origin(get_task(f"{write_traced(folder, imports + MINE)}:Mine"))
+    (folder / "ran").unlink()
+    new_process()
+    return origin
+
+
+@pytest.mark.parametrize("imports", list(IMPORTS))
+def test_reopen_task_runs_unchanged_imports(tmp_path, new_process, imports) -> None:
+    origin = name_with_helpers(tmp_path, IMPORTS[imports], new_process)
+    assert reopen(origin).name == "mine"
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("change", ["changed", "missing"])
+@pytest.mark.parametrize(
+    ("imports", "helper"),
+    [
+        ("module", "helper_of_mine.py"),
+        ("package", "parts_of_mine/__init__.py"),
+        ("package", "parts_of_mine/arm.py"),
+        ("package", "parts_of_mine/later.py"),  # of a package, all can be imported later
+        ("namespace", "space_of_mine/leg.py"),
+        ("by path", "helper_of_mine.py"),
+        ("exec", "helper_of_mine.py"),
+        ("runpy", "helper_of_mine.py"),
+        ("other folder", "library/deep_helper_of_mine.py"),
+    ],
+)
+def test_reopen_task_runs_nothing_if_imports_changed(
+    tmp_path, new_process, imports, helper, change
+) -> None:
+    origin = name_with_helpers(tmp_path, IMPORTS[imports], new_process)
+    if change == "changed":
+        (tmp_path / helper).write_text("X = 2\n")
+    else:
+        (tmp_path / helper).unlink()
+    words = "has changed" if change == "changed" else "is missing"
+    with pytest.raises(
+        InputError, match=rf"{tmp_path / helper} {words} since .*mine\.py was named"
+    ):
+        reopen(origin)
+    assert not (tmp_path / "ran").exists()
+    if change == "changed":  # naming it says that the change is fine
+        get_task(f"{tmp_path}/mine.py:Mine")
+        new_process()
+        assert reopen(origin).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("imports", "appears"),
+    [
+        ("module", "helper_of_mine/__init__.py"),
+        ("package", "parts_of_mine/new.py"),
+        ("package", "parts_of_mine/arm/__init__.py"),
+        ("namespace", "space_of_mine/__init__.py"),
+        ("namespace", "space_of_mine.py"),
+        ("other folder", "library/deep_helper_of_mine/__init__.py"),
+    ],
+)
+def test_reopen_task_runs_nothing_if_code_appears_in_place_of_imports(
+    tmp_path, new_process, imports, appears
+) -> None:
+    origin = name_with_helpers(tmp_path, IMPORTS[imports], new_process)
+    write((tmp_path / appears).parent, "", (tmp_path / appears).name)
+    with pytest.raises(InputError, match=rf"{tmp_path / appears} is new since"):
+        reopen(origin)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_reopen_task_does_not_run_module_in_place_of_installed_one(tmp_path, new_process) -> None:
+    text = f"try:\n    import found_of_mine\nexcept Exception:\n    pass\n{MINE}"
+    origin = name_with_helpers(tmp_path, text, new_process)
+    write(tmp_path, f"open({str(tmp_path / 'helped')!r}, 'w')", "found_of_mine.py")
+    with pytest.raises(InputError, match=r"found_of_mine\.py is new since"):
+        reopen(origin)
+    assert not (tmp_path / "helped").exists()
+
+
+def test_reopen_task_does_not_run_cached_bytecode(tmp_path, new_process) -> None:
+    origin = name_with_helpers(tmp_path, IMPORTS["module"], new_process)
+    helper = tmp_path / "helper_of_mine.py"
+    content, times = helper.read_text(), helper.stat()
+    helper.write_text("1 / 0")
+    cached = py_compile.compile(
+        str(helper), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+    )
+    helper.write_text(content)
+    os.utime(helper, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert reopen(origin).name == "mine"
+    assert os.path.exists(cached)
+
+
+def test_reopen_task_covers_imports_of_each_file_of_a_folder(tmp_path, new_process) -> None:
+    write(tmp_path, "X = 1", "helper_of_mine.py")
+    text = f"import helper_of_mine\n{MINE}"
+    get_task(f"{write(tmp_path, text, 'first.py')}:Mine")
+    origin = describe_origin(get_task(f"{write(tmp_path, text, 'second.py')}:Mine"))
+    new_process()
+    assert reopen(origin).name == "mine"  # although the module had been imported by the first
+
+
+def test_reopen_task_leaves_installed_packages_and_data_alone(tmp_path, new_process) -> None:
+    installed = tmp_path / ".venv" / "lib" / "site-packages"
+    installed.mkdir(parents=True)
+    write(installed, "X = 1", "installed_of_mine.py")
+    write(tmp_path, "<mujoco/>", "robot.xml")
+    text = f"""
+import sys
+sys.path.append({str(installed)!r})
+import installed_of_mine
+open(__file__.replace("mine.py", "robot.xml")).close()
+{MINE}"""
+    origin = name_with_helpers(tmp_path, text, new_process)
+    write(installed, "X = 2", "installed_of_mine.py")
+    write(tmp_path, "<mujoco></mujoco>", "robot.xml")
+    assert reopen(origin).name == "mine"
 
 
 def test_reopen_task_does_not_take_name_for_file(tmp_path) -> None:
     file = write_traced(tmp_path)
     with pytest.raises(InputError, match="unknown task"):
         reopen_task(f"{file}:Mine", "")
-    with pytest.raises(InputError, match="there is no file"):
-        reopen_task("mine", os.path.relpath(f"{file}:Mine"))
-    with pytest.raises(InputError, match="there is no file"):
-        reopen_task("mine", "nonsense")
+    for source in (os.path.relpath(f"{file}:Mine"), "nonsense", "mine.py:Mine"):
+        for digest in ("", "*", sha256(file.read_bytes()).hexdigest()):
+            with pytest.raises(InputError, match="was never named"):
+                reopen_task("mine", source, digest)
     assert not (tmp_path / "ran").exists()
 
 
-def test_load_file_works_without_cache_and_reopen_task_refuses(tmp_path, monkeypatch) -> None:
+def test_load_file_works_without_cache_and_reopen_task_refuses(
+    tmp_path, monkeypatch, new_process
+) -> None:
     (tmp_path / "flat").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "flat"))
-    source = get_task(f"{write(tmp_path)}:Mine").source
-    assert reopen_task("mine", source).name == "mine"  # it has run in this process
-    forget_modules(monkeypatch)
+    origin = describe_origin(get_task(f"{write(tmp_path)}:Mine"))
+    assert reopen(origin).name == "mine"  # it has run in this process
+    new_process()
     with pytest.raises(InputError, match="--task"):
-        reopen_task("mine", source)
+        reopen(origin)
+
+
+def test_open_task_names_the_file_that_is_used(tmp_path, new_process) -> None:
+    file = write(tmp_path)
+    origin = describe_origin(get_task(f"{file}:Mine"))
+    other = {"networks": {}, "metrics": {}, "lineage": {}, "versions": {}}
+    made = Metadata(kind="teacher", task="mine", **origin, config={"task": "mine.py:Mine"}, **other)
+    assert open_task(made, None, "runs/a")[1] == made
+    early = made.model_copy(
+        update={
+            "task_source": f"{file}:Mine",
+            "task_digest": "",
+            "config": {"task": f"{file}:Mine"},
+        }
+    )
+    assert open_task(early, None, "runs/a")[1] == made
+    file.write_text(file.read_text() + "# more")
+    new_process()
+    get_task(f"{file}:Mine")
+    with pytest.warns(UserWarning, match=rf"{file} has changed since runs/a was made with it"):
+        task, metadata = open_task(made, None, "runs/a")
+    assert metadata.task_digest == task.source_digest == sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("record", ["", "{}", "[]", '{"file": 1, "digest": "", "files": {}}'])
+def test_reopen_task_takes_damaged_record_for_none(
+    tmp_path, no_known_task_files, new_process, record
+) -> None:
+    origin = describe_origin(get_task(f"{write(tmp_path)}:Mine"))
+    (file,) = (no_known_task_files / "tasks").iterdir()
+    file.write_text(record)
+    new_process()
+    with pytest.raises(InputError, match="was never named"):
+        reopen(origin)
 
 
 # Installed packages.

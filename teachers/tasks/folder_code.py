@@ -1,0 +1,276 @@
+"""Runs the code of a folder of the user's, and notes which of its Python files are read.
+
+Consent covers these files: see `teachers.tasks.consent`. An audit hook sees where Python opens them, so that it does not
+matter whether they are run by `import`, `importlib`, `runpy` or `exec`.
+"""
+
+import hashlib
+import importlib
+import importlib.machinery
+import os
+import sys
+import sysconfig
+import threading
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from teachers.runs.errors import InputError
+
+# Sources, bytecode without a source, extension modules, and archives from which Python imports.
+CODE_ENDINGS = (*importlib.machinery.all_suffixes(), ".zip")
+_PROJECT = Path(__file__).resolve().parents[2]
+# What lies below these is no code of the user's, even if these lie in the user's folder.
+INSTALLED = (
+    sysconfig.get_paths()["stdlib"],
+    *(str(_PROJECT / name) for name in ("teachers", "students", "export", "distill")),
+)
+READ_EVENTS = {"open": 0, "import": 1, "ctypes.dlopen": 0}  # which argument is the file's path
+
+
+class ChangedCodeError(InputError):
+    """A Python file is not one that may run; the message is its path and what has happened to it."""
+
+
+class FolderCode:
+    """The code that a task's file runs from its folder; installed packages are not part of it, wherever they lie.
+
+    Attributes:
+        folder: absolute, without links.
+        files: SHA-256 of every Python file below the folder that was read, by its path from there.
+        packages: paths from the folder of the packages that were imported from below it.
+    """
+
+    def __init__(self, folder: str) -> None:
+        """Starts without any code."""
+        self.folder = folder
+        self.files: dict[str, str] = {}
+        self.packages: set[str] = set()
+        self._modules: dict[str, ModuleType] = {}
+        self._allowed: Mapping[str, str] | None = None
+        self._refusal: ChangedCodeError | None = None
+
+    @contextmanager
+    def run(self, allowed: Mapping[str, str] | None) -> Iterator[None]:
+        """Makes the folder's modules importable in the block, and notes what is read.
+
+        The code gets modules of its own: neither those that the code of another folder has imported under the same names,
+        nor those of the user's program. Modules that were there before are there again after the block.
+
+        Args:
+            allowed: SHA-256 of the Python files that may be read, by their path from the folder; None if all may.
+
+        Raises:
+            ChangedCodeError: another file was about to be read.
+        """
+        self._allowed, self._refusal = allowed, None
+        path_before = list(sys.path)
+        hidden = self._hide_modules()
+        before = dict(sys.modules)
+        sys.modules.update(self._modules)
+        sys.path.insert(0, self.folder)
+        importlib.invalidate_caches()
+        _add_hook()
+        _watching.append(self)
+        try:
+            yield
+        finally:
+            _watching.remove(self)
+            sys.path[:] = path_before
+            self._keep_modules(before)
+            _restore_modules(hidden)
+        if self._refusal:  # the code may have caught the error
+            raise self._refusal
+        if allowed is None:
+            self._note_what_may_be_imported_later()
+
+    def note(self, path: str) -> None:
+        """Notes that a file is about to be read, if it is a Python file below the folder.
+
+        Raises:
+            ChangedCodeError: the file may not be read.
+            FileNotFoundError: it is cached bytecode, which need not be that of its source. Python then takes the source.
+        """
+        if not path.endswith(CODE_ENDINGS) or (name := self._path_from_folder(path)) is None:
+            return
+        if "__pycache__" in name.split("/"):
+            raise FileNotFoundError(path)
+        digest = file_digest(path)
+        if digest is None:
+            return
+        if self._allowed is not None and self._allowed.get(name) != digest:
+            what = "has changed" if name in self._allowed else "is new"
+            self._refusal = ChangedCodeError(f"{os.path.join(self.folder, name)} {what}")
+            raise self._refusal
+        self.files[name] = digest
+
+    def _path_from_folder(self, path: str) -> str | None:
+        """Returns the path from the folder, with `/` between its parts; None if it does not lie below the folder."""
+        absolute = os.path.abspath(path)
+        folder, name = os.path.split(absolute)
+        for each in (absolute, os.path.join(os.path.realpath(folder), name)):
+            if _lies_below(each, self.folder) and not _is_installed(each):
+                return _relative_path(each, self.folder)
+        return None
+
+    def _hide_modules(self) -> dict[str, ModuleType]:
+        """Removes those imported modules that the code must not find, and returns them by name."""
+        offered = {name.partition(".")[0] for name in os.listdir(self.folder)}
+        return {
+            name: sys.modules.pop(name)
+            for name, module in list(sys.modules.items())
+            if id(module) in _task_modules
+            or (name.partition(".")[0] in offered and _is_of_user(name.partition(".")[0]))
+        }
+
+    def _keep_modules(self, before: Mapping[str, ModuleType]) -> None:
+        """Keeps the modules that the block has imported from below the folder."""
+        for name, module in list(sys.modules.items()):
+            if before.get(name) is not module and any(
+                self._path_from_folder(location) for location in _module_locations(module)
+            ):
+                self._modules[name] = _task_modules[id(module)] = module
+
+    def _note_what_may_be_imported_later(self) -> None:
+        """Notes all code of the imported packages, and what Python would import in place of the files."""
+        for module in self._modules.values():
+            for location in getattr(module, "__path__", ()):
+                if name := self._path_from_folder(location):
+                    self.packages.add(name)
+        for package in self.packages:
+            self._note_files(_code_in_package(self.folder, package))
+        self._note_files(_imported_instead(self.folder, self.files, self.packages))
+
+    def _note_files(self, names: set[str]) -> None:
+        for name in names - self.files.keys():
+            if digest := file_digest(os.path.join(self.folder, name)):
+                self.files[name] = digest
+
+
+def file_digest(path: str) -> str | None:
+    """Returns the SHA-256 of a file; None if it cannot be read."""
+    _thread.is_reading = True
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return None
+    finally:
+        _thread.is_reading = False
+
+
+def find_changed_code(folder: str, files: Mapping[str, str], packages: Set[str]) -> str | None:
+    """Returns the path of a file below a folder and what has happened to it, or None if all code is as it was.
+
+    Args:
+        folder: the folder.
+        files: SHA-256 of the Python files below it, by their path from there.
+        packages: paths of the packages among them, in which there must be no other Python files.
+    """
+    for name, digest in files.items():
+        path = os.path.join(folder, name)
+        found = file_digest(path)
+        if found != digest:
+            return f"{path} {'is missing' if found is None else 'has changed'}"
+    new = {name for package in packages for name in _code_in_package(folder, package)}
+    new |= _imported_instead(folder, files, packages)
+    for name in sorted(new - files.keys()):
+        return f"{os.path.join(folder, name)} is new"
+    return None
+
+
+def _code_in_package(folder: str, package: str) -> set[str]:
+    """Returns the paths from a folder of all Python files in one of its packages and below."""
+    return {
+        _relative_path(os.path.join(parent, name), folder)
+        for parent, _, names in os.walk(os.path.join(folder, package))
+        for name in names
+        if name.endswith(CODE_ENDINGS) and os.path.basename(parent) != "__pycache__"
+    }
+
+
+def _imported_instead(folder: str, files: Mapping[str, str], packages: Set[str]) -> set[str]:
+    """Returns the paths from a folder of other files that Python would import under the names of these.
+
+    A package, or an extension module, is imported in place of a source file of the same name.
+    """
+    importlib.invalidate_caches()
+    found = set()
+    for name in {*files, *packages}:
+        if name.endswith(".zip"):
+            continue
+        parent, base = os.path.split(os.path.join(folder, name))
+        spec = importlib.machinery.PathFinder.find_spec(base.partition(".")[0], [parent])
+        if spec is not None and spec.origin is not None:
+            found.add(_relative_path(spec.origin, folder))
+    return found - files.keys()
+
+
+def _relative_path(path: str, folder: str) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+# What the audit hook works on. A hook cannot be removed, so that there is one for the whole process.
+_watching: list[FolderCode] = []
+_thread = threading.local()
+_hooks: list[Any] = []
+_task_modules: dict[
+    int, ModuleType
+] = {}  # by `id`: modules from users' folders, whatever their names
+
+
+def _add_hook() -> None:
+    if not _hooks:
+        _hooks.append(_note_read)
+        sys.addaudithook(_note_read)
+
+
+def _note_read(event: str, args: tuple[Any, ...]) -> None:
+    if not _watching or event not in READ_EVENTS or getattr(_thread, "is_reading", False):
+        return
+    path = args[READ_EVENTS[event]]
+    if not isinstance(path, str | bytes | os.PathLike):
+        return  # the number of an open file, or an import whose file is not known yet
+    if event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR):
+        return
+    for code in _watching:
+        code.note(os.fsdecode(path))
+
+
+def _restore_modules(hidden: Mapping[str, ModuleType]) -> None:
+    """Puts the modules back that were hidden from a folder's code.
+
+    Where the code of two folders has imported different modules under one name, neither stays: an import inside a function
+    would silently take the other folder's.
+    """
+    for name, module in hidden.items():
+        newer = sys.modules.get(name)
+        if newer is None or id(module) not in _task_modules:
+            sys.modules[name] = module
+        elif _module_locations(newer) != _module_locations(module):
+            del sys.modules[name]
+
+
+def _is_of_user(name: str) -> bool:
+    """Returns whether an imported module belongs neither to Python nor to an installed package nor to this project."""
+    locations = _module_locations(sys.modules.get(name))
+    is_special = name.startswith("__") or not locations
+    return not is_special and not any(_is_installed(location) for location in locations)
+
+
+def _is_installed(path: str) -> bool:
+    is_package = not {"site-packages", "dist-packages"}.isdisjoint(Path(path).parts)
+    return is_package or any(_lies_below(path, folder) for folder in INSTALLED)
+
+
+def _lies_below(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _module_locations(module: object) -> list[str]:
+    """Returns the file of a module, or the folders of a package without a file."""
+    file, folders = None, []
+    with suppress(Exception):  # a module may be an object that computes its attributes
+        file, folders = getattr(module, "__file__", None), [*getattr(module, "__path__", ())]
+    return [path for path in ([file] if file else folders) if isinstance(path, str)]
