@@ -85,6 +85,7 @@ class PositionWriter:
             kind="student",
             task=self._teacher.metadata.task,
             task_source=self._teacher.metadata.task_source,
+            task_digest=self._teacher.metadata.task_digest,
             sizes=self._teacher.task.sizes,
             networks={},
             config=self._config.model_dump(exclude_none=True),
