@@ -5,6 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import jax
 import numpy as np
@@ -17,11 +20,13 @@ from tiny import DISTILL, TEACHER
 from distill import demo
 from distill.compare import DEFAULT_SIZE, QUICK, run_compare
 from export import Policy
-from teachers import load_teacher, teacher_config, train_teacher
+from teachers import InputError, load_teacher, teacher_config, train_teacher
+from teachers.runs import lock
 from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.runs.checkpoints import CheckpointWarning
 from teachers.runs.errors import SaveError
-from teachers.runs.paths import _bucket_exists, local_copy
+from teachers.runs.lock import lock_folder
+from teachers.runs.paths import _bucket_exists, local_copy, require_reachable
 from teachers.runs.run_log import read_metrics
 
 pytest.importorskip("gcsfs", reason="needs gcsfs: pip install 'crl-distill[cloud]'")
@@ -275,6 +280,44 @@ def test_demo_replaces_earlier_demo_in_cloud(restored_cloud, monkeypatch) -> Non
         summary = run_json("demo", "--out", out)
         assert json.loads((out / "summary.json").read_text()) == summary
     assert {each.name for each in out.iterdir()} == {demo.MARKER, *demo.PRODUCTS} - {"onnx"}
+
+
+@pytest.fixture
+def short_lock_times(monkeypatch) -> None:
+    monkeypatch.setattr(lock, "BEAT", 0.05)
+    monkeypatch.setattr(lock, "PATIENCE", 1.0)
+    monkeypatch.setattr(lock, "SETTLE", 0.3)
+
+
+@pytest.mark.usefixtures("short_lock_times")
+def test_lock_folder_has_one_owner_in_cloud(restored_cloud) -> None:
+    def hold(_: int) -> bool:
+        with suppress(InputError), lock_folder(f"{RUNS}/locked"):
+            time.sleep(1)
+            return True
+        return False
+
+    with ThreadPoolExecutor() as threads:
+        assert sum(threads.map(hold, range(3))) == 1
+    assert restored_cloud.names("my runs/ü/locked") == []
+
+
+@pytest.mark.usefixtures("short_lock_times")
+def test_lock_folder_takes_lock_of_killed_process_in_cloud(restored_cloud) -> None:
+    content = {"host": "elsewhere", "process": 7, "kernel": "x", "token": "x", "beat": 1}
+    restored_cloud.put("my runs/ü/killed/.lock", json.dumps(content).encode())
+    with (
+        lock_folder(f"{RUNS}/killed"),
+        pytest.raises(InputError, match="is being written by process"),
+        lock_folder(f"{RUNS}/killed"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", ["lr[0.1]", "exp?", "a*"])
+def test_require_reachable_refuses_patterns_in_cloud(name, restored_cloud) -> None:
+    with pytest.raises(InputError, match="which its file systems take for a pattern"):
+        require_reachable(f"gs://lab/{name}")
 
 
 def test_checkpoint_steps_lists_cloud_anew(cloud, restored_cloud, cloud_teacher) -> None:

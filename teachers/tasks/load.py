@@ -40,7 +40,9 @@ class TaskFile(NamedTuple):
     digest: str  # SHA-256 of the content that has run
     module: ModuleType
     code: FolderCode
-    consent: Consent | None  # the code that may run; None if the user named the file in this process
+    consent: (
+        Consent | None
+    )  # the code that may run; None if the user named the file in this process
 
 
 _files: dict[str, TaskFile] = {}  # by absolute path
