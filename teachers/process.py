@@ -1,10 +1,12 @@
 """Settings that change libraries for the whole process; no other module changes such state.
 
-Importing this module sets the flags of XLA, imports MJX without its message on stdout, switches off fsspec's cache of
-listings, and mends `epath.Path.glob`. `in_32_bits` marks the functions that JAX_ENABLE_X64 must not change. The compilation cache is switched on by the commands, with `use_compilation_cache`.
+Importing this module sets the flags of XLA, imports MJX without its message on stdout, mends `epath.Path.glob`, and
+switches off ONNX Runtime's telemetry and fsspec's cache of listings. `in_32_bits` marks the functions that JAX_ENABLE_X64
+must not change. The compilation cache is switched on by the commands, with `use_compilation_cache`.
 """
 
 import contextlib
+import errno
 import glob
 import io
 import os
@@ -75,22 +77,50 @@ def in_32_bits(function: Callable[Arguments, Result]) -> Callable[Arguments, Res
     return call
 
 
+# Official builds of ONNX Runtime send usage data to Microsoft, and keep a device's identifier in the home directory.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+# Libraries look for their settings and caches in the home directory, and some fail where a user has none. They get one
+# in which nobody can leave anything for them.
+if os.path.expanduser("~") == "~":
+    os.environ["HOME"] = os.devnull
+
+
 def cache_folder() -> Path:
-    """Returns the folder `crl-distill` in `XDG_CACHE_HOME`, or in `~/.cache` if that variable is not set."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return caches / "crl-distill"
+    """Returns the folder `crl-distill` in `XDG_CACHE_HOME`, or in `~/.cache` if that variable is not set.
+
+    Raises:
+        FileNotFoundError: there is no home directory.
+    """
+    if caches := os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.path.expanduser(caches)) / "crl-distill"
+    home = Path.home()
+    if not home.is_dir():
+        missing = "" if str(home) == os.devnull else f" {home}"
+        raise FileNotFoundError(errno.ENOENT, f"there is no home directory{missing}")
+    return home / ".cache" / "crl-distill"
 
 
-def use_compilation_cache() -> Path:
-    """Switches on JAX's persistent compilation cache.
+def use_compilation_cache() -> str:
+    """Switches on JAX's persistent compilation cache, if its folder can be written.
+
+    The folder is `JAX_COMPILATION_CACHE_DIR` if that variable is set, else `jax` in `cache_folder`.
 
     Returns:
-        The cache's folder: `JAX_COMPILATION_CACHE_DIR` if that variable is set, else `jax` in `cache_folder`.
+        Why the folder cannot be written, so that there is no cache; empty if there is one.
     """
-    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or cache_folder() / "jax")
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_dir", None)  # JAX has read the variable itself
+    try:
+        folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_folder() / "jax")
+        if "://" not in folder:  # one in a cloud is left to JAX
+            os.makedirs(folder, exist_ok=True)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "it cannot be written", folder)
+    except OSError as error:
+        return ": ".join(part for part in (error.filename, error.strerror) if part)
+    jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    return folder
+    return ""
 
 
 __all__ = ["cache_folder", "in_32_bits", "mjx", "use_compilation_cache"]

@@ -33,7 +33,7 @@ def require_backend() -> None:
         jax.devices()
     # JAX only asserts that there is a device where `JAX_PLATFORMS=cuda` finds no GPU.
     except (RuntimeError, AssertionError) as error:
-        platforms = jax.config.jax_platforms
+        platforms = jax.config.jax_platforms  # type: ignore[attr-defined] # documented
         where = f"JAX_PLATFORMS={platforms}" if platforms else "JAX"
         reason = str(error).partition("\n")[0].partition(" (")[0].rstrip(".")
         raise InputError(

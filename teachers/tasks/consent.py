@@ -45,7 +45,9 @@ def remember_consent(consent: Consent) -> None:
 
 def recall_consent(file: str, digest: str) -> Consent | None:
     """Returns what the user's naming of a file with this content covers; None if the user has not named it."""
-    return _read(_record(file, digest))
+    with suppress(OSError):  # there is no cache
+        return _read(_record(file, digest))
+    return None
 
 
 def named_places(name: str, digest: str) -> list[str]:
@@ -53,10 +55,11 @@ def named_places(name: str, digest: str) -> list[str]:
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         return []
     dated = []
-    for record in _folder().glob(f"{digest}-*.json"):
-        consent = _read(record)
-        if consent and os.path.basename(consent.file) == name:
-            dated.append((record.stat().st_mtime_ns, consent.file))
+    with suppress(OSError):  # there is no cache
+        for record in _folder().glob(f"{digest}-*.json"):
+            consent = _read(record)
+            if consent and os.path.basename(consent.file) == name:
+                dated.append((record.stat().st_mtime_ns, consent.file))
     return [file for _, file in sorted(dated, reverse=True)]
 
 

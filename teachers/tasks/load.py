@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from teachers.runs.errors import InputError
+from teachers.runs.paths import require_utf8
 from teachers.tasks.base import Task
 from teachers.tasks.consent import Consent, named_places, recall_consent, remember_consent
 from teachers.tasks.declaration import Field
@@ -58,7 +59,7 @@ def absolute_reference(reference: str) -> str:
     """Returns a reference that is valid in any working directory; the name of a task is returned as it is.
 
     Raises:
-        InputError: it names a file, but no class in it.
+        InputError: it names a file, but no class in it, or the file's path is not UTF-8.
     """
     if not is_file_reference(reference):
         return reference
@@ -68,11 +69,13 @@ def absolute_reference(reference: str) -> str:
             f"{reference!r} does not say which class is the task; write it as {REFERENCE_FORMAT}"
         )
     try:
-        return f"{os.path.realpath(os.path.expanduser(file))}:{name}"
+        path = os.path.realpath(os.path.expanduser(file))
     except ValueError:
         raise InputError(
             f"{reference!r} cannot be a path; write it as {REFERENCE_FORMAT}"
         ) from None
+    require_utf8(path)
+    return f"{path}:{name}"
 
 
 def portable_reference(reference: str) -> str:
