@@ -93,4 +93,4 @@ def report(
         )
     Console(width=TABLE_WIDTH).print(table)
     if file:
-        file.write_text(json.dumps(list(rows), indent=2) + "\n")
+        file.write_text(json.dumps(list(rows), indent=2) + "\n", encoding="utf-8")

@@ -78,7 +78,7 @@ def measure_onnx_runtime(file: Path, calls: int) -> list[float]:
 
 def measure_c(folder: Path, calls: int) -> list[float]:
     """Returns the MiB after each part of a C program; `folder` holds the exported C source."""
-    (folder / "main.c").write_text(C_PROGRAM % (PARTS, calls // PARTS))
+    (folder / "main.c").write_text(C_PROGRAM % (PARTS, calls // PARTS), encoding="utf-8")
     command = ["cc", *COMPILER_FLAGS, "policy.c", "main.c", "-o", "main", "-lm"]
     subprocess.run(command, cwd=folder, check=True)
     return run_and_read_memory([folder / "main"], folder)

@@ -218,7 +218,7 @@ def run_timed_program(
     if compiler is None:
         raise SystemExit("there is no C compiler; install gcc")
     main_file, executable = folder / "main.c", folder / "timed"
-    main_file.write_text(program)
+    main_file.write_text(program, encoding="utf-8")
     command = [compiler, "-D_POSIX_C_SOURCE=199309L", *COMPILER_FLAGS, *flags]
     subprocess.run([*command, *sources, main_file, "-o", executable, "-lm"], check=True)
     output = subprocess.run([executable], check=True, capture_output=True, text=True).stdout

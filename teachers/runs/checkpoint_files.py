@@ -99,7 +99,7 @@ def remove_training_state(run: epath.PathLike) -> None:
 def mark_checkpoints_finished(run: epath.PathLike) -> None:
     """Marks all checkpoints of a run as finished, if the run was copied from storage that needs no such mark."""
     for checkpoint in _unmarked_checkpoints(run):
-        (checkpoint / FINISHED_MARK).write_text("")
+        (checkpoint / FINISHED_MARK).write_bytes(b"")
 
 
 def _unmarked_checkpoints(run: epath.PathLike) -> list[epath.Path]:

@@ -19,7 +19,13 @@ from etils import epath
 from teachers.runs.devices import on_main_process
 from teachers.runs.errors import InputError
 from teachers.runs.layout import CHECKPOINTS, CONFIG, EVENTS, LOCK, METRICS, UNFINISHED
-from teachers.runs.paths import is_local, require_reachable, translate_storage_errors
+from teachers.runs.paths import (
+    absolute_path,
+    is_local,
+    require_reachable,
+    require_utf8,
+    translate_storage_errors,
+)
 
 
 def require_unused(path: epath.PathLike) -> None:
@@ -119,9 +125,10 @@ def new_run_folder(run: epath.PathLike) -> Iterator[None]:
     """Creates the folder of a new run, and removes it if Ctrl-C ends the block before the first checkpoint.
 
     Raises:
-        InputError: the path is taken, or the folder cannot be created or written.
+        InputError: the path is taken or not UTF-8, or the folder cannot be created or written.
     """
     run = epath.Path(run)
+    require_utf8(absolute_path(run))
 
     def create() -> None:
         require_unused(run)
@@ -196,7 +203,7 @@ def read_marker(folder: epath.PathLike, marker: str, owner: str) -> str | None:
     require_reachable(folder)
     with translate_storage_errors(folder):
         if (folder / marker).exists():
-            return (folder / marker).read_text()
+            return (folder / marker).read_bytes().decode(errors="replace")
         if folder.is_dir() and _holds_files(folder):
             raise InputError(
                 f"{folder} already holds files that are not those of {owner}; choose another --out or remove it "
@@ -298,10 +305,7 @@ def write_atomically(file: epath.PathLike, content: str | bytes) -> None:
     # In a cloud a file appears complete anyway, and a rename would copy it.
     target = _temporary_path(file) if is_local(file) else file
     with translate_storage_errors(file), _remove_on_error(target):
-        if isinstance(content, str):
-            target.write_text(content)
-        else:
-            target.write_bytes(content)
+        target.write_bytes(content.encode() if isinstance(content, str) else content)
         if target != file:
             target.replace(file)
 

@@ -27,6 +27,18 @@ def absolute_path(path: epath.PathLike) -> epath.Path:
     return path.absolute() if is_local(path) else path
 
 
+def require_utf8(path: epath.PathLike) -> None:
+    """Raises an error if a path's bytes are not UTF-8, which TensorStore and JAX's compiler need.
+
+    Raises:
+        InputError: they are not.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # Python keeps such bytes as lone surrogates
+        raise InputError(f"{path}: the path is not UTF-8, which JAX needs; rename it") from None
+
+
 def require_reachable(path: epath.PathLike) -> None:
     """Raises an error if a path in a cloud cannot be reached, or if a local path begins with an unexpanded `~`.
 

@@ -130,7 +130,7 @@ def read_metrics(run: epath.PathLike) -> list[dict[str, Any]]:
     """
     file = epath.Path(run) / METRICS
     with translate_storage_errors(run):
-        lines = file.read_text().splitlines()
+        lines = file.read_bytes().decode(errors="replace").splitlines()
     rows, damaged = [], []
     for number, line in enumerate(lines, start=1):
         try:
