@@ -4,7 +4,6 @@ The modules beside this one hold one group of commands each. They import what th
 and mistyped options are answered at once.
 """
 
-import contextlib
 import os
 import sys
 from typing import Any, NoReturn
@@ -13,22 +12,18 @@ import typer
 from typer.core import TyperGroup
 
 from distill.cli import share
-from distill.cli.console import print_error
 from distill.cli.demo import demo_command
 from distill.cli.distill import compare_command, distill_command
+from distill.cli.errors import BAD_INPUT, FAILED, INTERRUPTED, OUTPUT_CLOSED, explain_error
 from distill.cli.export import export_command, verify_command
 from distill.cli.play import evaluate_command, info_command, play_command
 from distill.cli.tasks import tasks_command
+from distill.cli.terminal import discard, is_closed, prepare_streams, print_error
 from distill.cli.train import sweep_command, train_teacher_command
 
 # Typer has carried Click inside since 0.27 and does not export these two.
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
 ClickException: type[Any] = typer.BadParameter.__mro__[2]
-
-FAILED = 1  # what was asked for could not be done
-BAD_INPUT = 2
-INTERRUPTED = 130  # by Ctrl-C
-STOPPED = 143  # by SIGTERM
 
 
 class CommandGroup(TyperGroup):
@@ -36,6 +31,7 @@ class CommandGroup(TyperGroup):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Runs a command and exits."""
+        prepare_streams()
         extra["standalone_mode"] = False
         try:
             code = super().main(*args, **extra)
@@ -47,42 +43,38 @@ class CommandGroup(TyperGroup):
             _exit_with_error(error.format_message(), error.exit_code)
         except (typer.Abort, KeyboardInterrupt):
             code = INTERRUPTED
+        except SystemExit as exit_request:
+            # Typer exits so where a pipe breaks, whichever it is.
+            broken = exit_request.__context__
+            if not isinstance(broken, BrokenPipeError):
+                raise
+            if not is_closed(sys.stdout):
+                _exit_with_error(*explain_error(broken))
+            discard(sys.stdout)
+            code = OUTPUT_CLOSED
         except Exception as error:
-            _exit_with_error(*_explain_error(error))
+            _exit_with_error(*explain_error(error))
         if code == INTERRUPTED:  # Typer returns it for Ctrl-C inside a command
             _exit_with_error("interrupted; checkpoints already written are intact", INTERRUPTED)
-        sys.exit(code if isinstance(code, int) else 0)
-
-
-def _explain_error(error: Exception) -> tuple[str, int]:
-    """Returns the message for the user and the exit code; raises the error again if it is a defect of this software."""
-    import jax
-
-    from export.write import ParityError
-    from teachers.runs.checkpoint_writer import means_full_disk
-    from teachers.runs.errors import DivergedError, InputError, SaveError, StoppedError
-
-    if isinstance(error, InputError):
-        return str(error), BAD_INPUT
-    if isinstance(error, StoppedError):
-        return str(error), STOPPED
-    if isinstance(error, ParityError | DivergedError | SaveError):
-        return str(error), FAILED
-    if isinstance(error, OSError) and means_full_disk(error):
-        place = f"writing {error.filename}: " if error.filename else ""
-        return (
-            f"{place}the disk is full; make room there (checkpoints already written are intact)",
-            FAILED,
-        )
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}; choose another path", BAD_INPUT
-    if isinstance(error, jax.errors.JaxRuntimeError) and "memory" in str(error).lower():
-        return "the device ran out of memory; lower environments, batch, depth or width", BAD_INPUT
-    raise error
+        _exit(code if isinstance(code, int) else 0)
 
 
 def _exit_with_error(message: str, code: int) -> NoReturn:
     print_error(message)
+    _exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    """Writes what is left of the results, and exits."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        discard(sys.stdout)
+        if code == 0 and isinstance(error, BrokenPipeError):
+            code = OUTPUT_CLOSED
+        elif code == 0:
+            print_error(f"cannot write the results on stdout: {error.strerror}")
+            code = FAILED
     sys.exit(code)
 
 
@@ -124,8 +116,6 @@ def main() -> None:
     except SystemExit as exit_request:
         if exit_request.code != INTERRUPTED:
             raise
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
         # Python's normal exit crashes at times after Ctrl-C, presumably because JAX is still computing. Nothing is left
         # to do in it.
         os._exit(INTERRUPTED)

@@ -1,4 +1,4 @@
-"""The terminal: progress and messages on stderr, results on stdout, and Ctrl-C that is never lost."""
+"""What commands show: results on stdout, progress and warnings on stderr, and Ctrl-C that is never lost."""
 
 import json
 import logging
@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from distill.cli.tables import figures_table
+from distill.cli.terminal import TextConsole, print_line, print_message, show_controls
 
 if TYPE_CHECKING:  # these imports are slow, and help should answer at once
     from teachers.runs import progress
@@ -25,11 +26,19 @@ SECONDS_BEFORE_FIRST_LINE = 3.0  # a call that is shorter prints nothing
 SECONDS_BETWEEN_LINES = 5.0  # where stderr is no terminal
 
 
-def prepare_process() -> None:
-    """Keeps compiled programs between commands, silences the logs of libraries, and prints warnings as one line."""
-    from teachers.process import use_compilation_cache
+def prepare_process(*, computes: bool = True) -> None:
+    """Keeps compiled programs between commands, silences the logs of libraries, and prints warnings as one line.
 
-    for library in ("huggingface_hub", "google"):
+    Args:
+        computes: whether the command needs JAX's devices from the start.
+
+    Raises:
+        InputError: the command needs them and there are none; see `require_backend`.
+    """
+    from teachers.process import use_compilation_cache
+    from teachers.runs.devices import require_backend
+
+    for library in ("huggingface_hub", "google", "matplotlib"):
         logging.getLogger(library).setLevel(logging.ERROR)
     # These log errors with a traceback before they raise them; Orbax does so under the name of absl.
     for library in ("absl", "gcsfs", "s3fs", "fsspec"):
@@ -37,17 +46,14 @@ def prepare_process() -> None:
     warnings.showwarning = _print_warning
     # JAX warns of every fork. Ours, such as the encoder of videos, start another program at once, which is safe.
     warnings.filterwarnings("ignore", r"os\.fork\(\)", RuntimeWarning)
-    use_compilation_cache()
-
-
-def print_message(message: str) -> None:
-    """Prints one line on stderr."""
-    print(message.rstrip(), file=sys.stderr, flush=True)
-
-
-def print_error(message: str) -> None:
-    """Prints an error as one line on stderr."""
-    print_message("error: " + " ".join(message.split()))
+    problem = use_compilation_cache()
+    if problem:
+        print_message(
+            f"warning: compiled programs are not kept for the next command ({problem}); to keep them, set "
+            "XDG_CACHE_HOME or JAX_COMPILATION_CACHE_DIR to a folder that can be written"
+        )
+    if computes:
+        require_backend()
 
 
 def print_result(result: Any, as_json: bool, make_table: Callable[[], RenderableType]) -> None:
@@ -55,14 +61,15 @@ def print_result(result: Any, as_json: bool, make_table: Callable[[], Renderable
     if as_json:
         print_json(result)
     else:
-        Console().print(make_table())
+        TextConsole().print(make_table())
 
 
 def print_json(result: Any) -> None:
     """Prints one JSON value on stdout, with null for numbers that are not finite."""
     from teachers.runs.metadata import replace_non_finite
 
-    print(json.dumps(replace_non_finite(result)))
+    # DEL is the one control character that JSON leaves as it is.
+    print_line(json.dumps(replace_non_finite(result)).replace("\x7f", r"\u007f"))
 
 
 def print_run(folder: str, metadata: "Metadata", as_json: bool) -> None:
@@ -113,8 +120,10 @@ def show_progress(title: str) -> Iterator["progress.Progress"]:
     Yields:
         `(done, total, figures)`, to be called as work advances; `figures` may hold `time_at_goal`.
     """
-    display = _show_bar if sys.stderr.isatty() else _print_lines
-    with catch_interruptions() as raise_pending, display(title, _Rate()) as update:
+    console, rate = TextConsole(stderr=True), _Rate()
+    has_cursor = console.on_terminal and not console.is_dumb_terminal
+    display = _show_bar(console, title, rate) if has_cursor else _print_lines(title, rate)
+    with catch_interruptions() as raise_pending, display as update:
 
         def report(done: int, total: int, figures: Mapping[str, Any]) -> None:
             raise_pending()
@@ -140,17 +149,18 @@ class _Rate:
 
 
 @contextmanager
-def _show_bar(title: str, rate: _Rate) -> Iterator["progress.Progress"]:
+def _show_bar(console: TextConsole, title: str, rate: _Rate) -> Iterator["progress.Progress"]:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        job = bar.add_task(title, total=None, rate="", note="compiling")
+    # While the bar is drawn, what is printed on the same terminal has to go above it.
+    with Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as bar:
+        job = bar.add_task(show_controls(title), total=None, rate="", note="compiling")
 
         def update(done: int, total: int, figures: Mapping[str, Any]) -> None:
             per_second = rate.measure(done)
@@ -195,3 +205,7 @@ def _describe_time_at_goal(figures: Mapping[str, Any]) -> str:
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print_message(f"warning: {message}")
+    # JAX warns for every program that it cannot keep, as on a disk that has become full.
+    subject = "persistent compilation cache"
+    if subject in str(message):
+        warnings.filterwarnings("ignore", f".*{subject}")

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from distill.cli.console import prepare_process, print_result, show_progress
 from distill.cli.options import Json, Seed
-from distill.cli.tables import format_figure
+from distill.cli.tables import TextTable, format_figure
 
 POLICIES = {
     "teacher": "teacher in MJX",
@@ -40,16 +39,15 @@ def demo_command(
     print_result(summary, as_json, lambda: _summary_table(summary))
 
 
-def _summary_table(summary: Mapping[str, Any]) -> Table:
+def _summary_table(summary: Mapping[str, Any]) -> TextTable:
     title = (
         f"{summary['task']}, {summary['episodes']} episodes, 95% intervals; "
         f"ONNX differs from JAX by at most {summary['parity_max_abs']:.1e}; "
         f"{summary['seconds']['total']:.0f} s in all"
     )
-    table = Table(
+    table = TextTable(
         *("", "success at end", "time at goal", "retention", "parameters", "us per action"),
-        title=title,
-        title_justify="left",
+        heading=title,
     )
     for key, name in POLICIES.items():
         row = summary[key]

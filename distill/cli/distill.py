@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from distill.cli.console import prepare_process, print_result, print_run, show_progress
 from distill.cli.options import (
@@ -21,7 +20,7 @@ from distill.cli.options import (
     parse_checkpoint,
     parse_task,
 )
-from distill.cli.tables import format_figure, format_value
+from distill.cli.tables import TextTable, format_figure, format_value
 
 
 def distill_command(
@@ -156,12 +155,11 @@ def compare_tables(title: str, result: Mapping[str, Any]) -> RenderableType:
     )
 
 
-def _sizes_table(title: str, result: Mapping[str, Any]) -> Table:
+def _sizes_table(title: str, result: Mapping[str, Any]) -> TextTable:
     teacher, scratch = result["teacher"], result["from_scratch"]
-    table = Table(
+    table = TextTable(
         *("policy", "retention", "success at end", "us per action", "parameters"),
-        title=f"{title}: students of {teacher['task']}, {result['episodes']} episodes",
-        title_justify="left",
+        heading=f"{title}: students of {teacher['task']}, {result['episodes']} episodes",
     )
     table.add_row(
         f"teacher, depth {teacher['depth']}, width {teacher['width']}",
@@ -188,25 +186,25 @@ def _sizes_table(title: str, result: Mapping[str, Any]) -> Table:
     return table
 
 
-def _methods_table(result: Mapping[str, Any]) -> Table:
-    table = Table("method", "steps", "retention", "seconds", title="methods at equal steps")
+def _methods_table(result: Mapping[str, Any]) -> TextTable:
+    table = TextTable("method", "steps", "retention", "seconds", heading="methods at equal steps")
     for row in result["methods"]:
         retention, seconds = format_figure(row, "retention"), f"{row['seconds']:.1f}"
         table.add_row(row["method"], f"{row['steps']:,}", retention, seconds)
     return table
 
 
-def _critics_table(result: Mapping[str, Any]) -> Table:
+def _critics_table(result: Mapping[str, Any]) -> TextTable:
     measures = ("spearman", "spearman_within_goal", "top1_retention", "auroc", "teacher_auroc")
-    table = Table("critic", *measures, title="critic, against the teacher's")
+    table = TextTable("critic", *measures, heading="critic, against the teacher's")
     for row in [{"loss": "embedding (default)", **result["critic"]}, *result["critics"]]:
         table.add_row(row["loss"], *(format_figure(row, measure) for measure in measures))
     return table
 
 
-def _robustness_table(result: Mapping[str, Any]) -> Table:
+def _robustness_table(result: Mapping[str, Any]) -> TextTable:
     policies = ("teacher", "student", "randomized")
-    table = Table("condition", *policies, title="time at goal under disturbances")
+    table = TextTable("condition", *policies, heading="time at goal under disturbances")
     for row in result["robustness"]:
         table.add_row(row["condition"], *(format_figure(row, policy) for policy in policies))
     return table

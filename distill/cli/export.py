@@ -15,6 +15,7 @@ from distill.cli.options import (
     parse_task,
 )
 from distill.cli.tables import format_value, pair_table
+from distill.cli.terminal import print_line
 
 
 def export_command(
@@ -122,7 +123,7 @@ def verify_command(
         ):
             checks.append(check)
             if not as_json:
-                print(_format_check(check))
+                print_line(_format_check(check))
     passed = all(check.ok for check in checks)
     if as_json:
         rows = [check._asdict() for check in checks]

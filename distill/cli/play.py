@@ -15,7 +15,7 @@ from distill.cli.options import (
     parse_checkpoint,
     parse_task,
 )
-from distill.cli.tables import figures_table, pair_table
+from distill.cli.tables import Card, figures_table, pair_table
 
 if TYPE_CHECKING:
     from teachers import measures
@@ -141,9 +141,7 @@ def info_command(
     Example:
       crl-distill info runs/teacher
     """
-    prepare_process()
-    from rich.markdown import Markdown
-
+    prepare_process(computes=not path.endswith((".onnx", ".zip")))  # JAX reads checkpoints
     from export.artefacts import describe_artefact
     from export.contract import Contract
     from export.onnx_card import render_onnx_card
@@ -156,7 +154,7 @@ def info_command(
     description = describe_artefact(path, parse_checkpoint(checkpoint))
     if isinstance(description, Contract):
         card = render_onnx_card({description.role: description}, include_front_matter=False)
-        print_result(description.model_dump(), as_json, lambda: Markdown(card))
+        print_result(description.model_dump(), as_json, lambda: Card(card))
     else:
         row = description.model_dump()
         print_result(row, as_json, lambda: pair_table(path, row))

@@ -27,7 +27,6 @@ def show_help(context: typer.Context) -> None:
     """Packs runs into archives, and pushes and pulls them with the Hugging Face hub."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-    prepare_process()
 
 
 @app.command("pack")
@@ -44,6 +43,7 @@ def pack_command(
     Example:
       crl-distill share pack runs/teacher --out teacher.zip
     """
+    prepare_process()
     from export.share.archive import pack
 
     result = pack(run, out, full=full, checkpoint=parse_checkpoint(checkpoint))
@@ -62,6 +62,7 @@ def unpack_command(
     Example:
       crl-distill share unpack teacher.zip --out runs/teacher
     """
+    prepare_process(computes=False)
     from export.share.archive import unpack
 
     result = unpack(file, out)
@@ -91,6 +92,7 @@ def push_command(
     Example:
       crl-distill share push runs/teacher OWNER/NAME --private
     """
+    prepare_process()
     _disable_progress_bars()
     from export.share.hub import push
 
@@ -120,6 +122,7 @@ def pull_command(
     Example:
       crl-distill share pull OWNER/NAME --out runs/teacher
     """
+    prepare_process(computes=False)
     _disable_progress_bars()
     from export.share.hub import pull
 

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
-from rich.table import Table
 
-from distill.cli.console import prepare_process, print_json, print_message, print_result
+from distill.cli.console import prepare_process, print_json, print_result
 from distill.cli.options import Json, Seed
-from distill.cli.tables import format_value, pair_table
+from distill.cli.tables import TextTable, format_value, pair_table
+from distill.cli.terminal import print_line, print_message
 
 ARRAYS = ("observation", "goal", "action")
 
@@ -72,8 +72,8 @@ def _check_task(reference: str, seed: int, as_json: bool) -> int:
     if as_json:
         print_json({"task": name, "problems": problems})
     else:
-        # Each problem takes one line, however long it is.
-        print("\n".join(problems or [f"no problems found (checked: {', '.join(CHECKS)})"]))
+        for line in problems or [f"no problems found (checked: {', '.join(CHECKS)})"]:
+            print_line(line)
     return 2 if problems else 0
 
 
@@ -128,8 +128,8 @@ def _describe_renderer(renderer: str) -> str:
     return f"drawn by MuJoCo's renderer on {renderer}"
 
 
-def _overview_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("task", "obs, goal, act", "episode", "radius", "what")
+def _overview_table(rows: Sequence[Mapping[str, Any]]) -> TextTable:
+    table = TextTable("task", "obs, goal, act", "episode", "radius", "what")
     for row in rows:
         sizes = ", ".join(str(row[array][-1]["stop"]) for array in ARRAYS)
         episode, radius = _format_episode(row), _format_radius(row)
@@ -151,9 +151,9 @@ def _details_table(row: Mapping[str, Any]) -> RenderableType:
     return Group(pair_table(row["name"], shown), *fields)
 
 
-def _fields_table(title: str, fields: Sequence[Mapping[str, Any]]) -> Table:
+def _fields_table(title: str, fields: Sequence[Mapping[str, Any]]) -> TextTable:
     columns = ("field", "size", "from", "unit", "scale", "limits", "meaning")
-    table = Table(*columns, title=title, title_justify="left")
+    table = TextTable(*columns, heading=title)
     for field in fields:
         limits = [field["low"], field["high"]]
         table.add_row(

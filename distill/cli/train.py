@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from distill.cli.console import prepare_process, print_result, print_run, show_progress
 from distill.cli.options import (
@@ -19,7 +18,7 @@ from distill.cli.options import (
     TrainingSeed,
     drop_unset,
 )
-from distill.cli.tables import format_figure, format_value, pair_table
+from distill.cli.tables import TextTable, format_figure, format_value, pair_table
 
 if TYPE_CHECKING:
     from teachers.sweeps.specification import Cell
@@ -74,10 +73,12 @@ def train_teacher_command(
       crl-distill train-teacher humanoid --preset paper --estimate
       crl-distill train-teacher ant --coordinator 10.0.0.1:1234 --processes 2 --process 0
     """
-    prepare_process()
+    prepare_process(computes=False)
+    from teachers.runs.devices import require_backend
     from teachers.runs.distributed import join_processes
 
     join_processes(coordinator, processes, process)
+    require_backend()
     import jax
 
     from teachers import InputError, get_task, teacher_config, train_teacher
@@ -132,7 +133,7 @@ def sweep_command(
     Example:
       crl-distill sweep cpu/depth --out runs/depth
     """
-    prepare_process()
+    prepare_process(computes=not dry_run)
     from teachers.sweeps.specification import expand_cells, read_spec
     from teachers.sweeps.sweep import run_sweep
 
@@ -158,7 +159,7 @@ def _describe_cell(cell: "Cell", seeds: int) -> dict[str, Any]:
     }
 
 
-def estimate_table(needed: Mapping[str, Any]) -> Table:
+def estimate_table(needed: Mapping[str, Any]) -> TextTable:
     """Returns the table of an estimate of memory and time."""
     rows: dict[str, Any] = {
         "parameters": ", ".join(f"{name} {n:,}" for name, n in needed["parameters"].items()),
@@ -180,21 +181,20 @@ def estimate_table(needed: Mapping[str, Any]) -> Table:
     return pair_table(f"estimate for {needed['task']}", rows)
 
 
-def _plan_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("cell", "task", "seeds", "steps of each", title=title, title_justify="left")
+def _plan_table(title: str, rows: Sequence[Mapping[str, Any]]) -> TextTable:
+    table = TextTable("cell", "task", "seeds", "steps of each", heading=title)
     for row in rows:
         table.add_row(row["cell"], row["task"], str(row["seeds"]), f"{row['steps']:,}")
     return table
 
 
-def _sweep_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def _sweep_table(title: str, rows: Sequence[Mapping[str, Any]]) -> TextTable:
     columns = ("cell", "time at goal", "success", "parameters", "seconds a run")
-    table = Table(*columns, title=title, title_justify="left")
-    table.columns[0].overflow = "fold"  # the names of cells differ at their ends
+    table = TextTable(*columns, heading=title)
     for row in rows:
         diverged = f" ({row['diverged']} diverged)" if row["diverged"] else ""
         table.add_row(
-            row["cell"].replace(",", "\n") + diverged,
+            row["cell"] + diverged,
             format_figure(row, "time_at_goal"),
             format_figure(row, "success"),
             f"{row['parameters']:,}",

@@ -1,12 +1,16 @@
+import contextlib
 import gc
 import importlib
+import io
 import json
 import math
 import signal
+import warnings
 
 import pytest
 
 from distill.cli import console
+from distill.cli.terminal import print_line
 
 
 @pytest.fixture
@@ -51,8 +55,12 @@ def test_show_progress_prints_rate_and_time_left(clock, capsys) -> None:
 
 
 def test_print_result_writes_null_for_nan(capsys) -> None:
-    console.print_result({"a": math.nan, "b": [1.0, math.inf], "c": "x"}, True, lambda: "")
-    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [1.0, None], "c": "x"}
+    result = {"a": math.nan, "b": [1.0, math.inf], "c": "x\x1b\x7f\x9f\u202e\udce9"}
+    console.print_result(result, True, lambda: "")
+    printed = capsys.readouterr().out
+    assert printed.isascii()
+    assert printed.strip().isprintable()
+    assert json.loads(printed) == result | {"a": None, "b": [1.0, None]}
 
 
 @pytest.mark.parametrize("reports", [1, 0])
@@ -102,3 +110,46 @@ def test_show_progress_leaves_ignored_interruptions_ignored() -> None:
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_show_progress_leaves_stdout_alone_while_bar_is_drawn(monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    results, screen = io.StringIO(), Terminal()
+    with (
+        contextlib.redirect_stdout(results),
+        contextlib.redirect_stderr(screen),
+        console.show_progress("[red] \x1b]0;x") as report,
+    ):
+        report(1, 2, {})
+        print_line("ok     parity")
+    assert results.getvalue() == "ok     parity\n"
+    assert r"[red] \x1b]0;x" in screen.getvalue()
+
+
+def test_show_progress_prints_lines_on_dumb_terminal(clock, monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    screen = Terminal()
+    with contextlib.redirect_stderr(screen), console.show_progress("train") as report:
+        clock.now += 4
+        report(10, 100, {})
+    assert screen.getvalue() == "train: 10/100 steps, compiled in 4 s\n"
+
+
+def test_warnings_of_compilation_cache_are_printed_once(capsys) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = console._print_warning
+        for program in ("jit_a", "jit_b"):
+            warnings.warn(
+                f"Error writing persistent compilation cache entry for '{program}'\n", stacklevel=1
+            )
+        warnings.warn("another\x1b", stacklevel=1)
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: Error writing persistent compilation cache entry for 'jit_a'",
+        r"warning: another\x1b",
+    ]

@@ -1,0 +1,77 @@
+import errno
+
+import jax
+import numpy as np
+import pytest
+
+from distill.cli.errors import BAD_INPUT, FAILED, explain_error
+from teachers.runs import devices
+
+JaxError = jax.errors.JaxRuntimeError
+EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes."
+ILLEGAL = "INTERNAL: CUDA error: an illegal memory access was encountered"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (JaxError(f"{EXHAUSTED}\nBufferAssignment OOM Debugging."), BAD_INPUT, ["the device ran out of memory", EXHAUSTED, "lower environments"]),
+        (ValueError(EXHAUSTED), BAD_INPUT, ["the device ran out of memory", EXHAUSTED]),
+        (JaxError("INTERNAL: CUDA_ERROR_OUT_OF_MEMORY: out of memory"), BAD_INPUT, ["the device ran out of memory"]),
+        (JaxError(f"{ILLEGAL}\nat cuda_executor.cc"), FAILED, ["the device failed", ILLEGAL, "--resume"]),
+        (JaxError("UNAVAILABLE: failed to connect"), FAILED, ["the device failed: UNAVAILABLE: failed to connect"]),
+        (MemoryError(), BAD_INPUT, ["the machine ran out of memory", "lower environments"]),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), BAD_INPUT, ["the machine ran out of memory", "Cannot allocate"]),
+        (OSError(errno.ENOSPC, "No space left", "x.zip"), FAILED, ["writing x.zip", "the disk is full"]),
+        (PermissionError(errno.EACCES, "Permission denied", "a b"), BAD_INPUT, ["a b: Permission denied"]),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), BAD_INPUT, ["'/tmp'", "TMPDIR"]),
+        (UnicodeEncodeError("utf-8", 'task = "caf\udce9.py:Cart"\n', 11, 12, "surrogates not allowed"), BAD_INPUT, ["caf\udce9.py:Cart: this name is not UTF-8", "rename"]),
+    ],
+)  # fmt: skip
+def test_explain_error_says_what_failed(error, code, words) -> None:
+    message, found = explain_error(error)
+    assert found == code
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    assert "memory" not in message or "memory" in str(error).lower() or code == BAD_INPUT
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        JaxError("INVALID_ARGUMENT: shapes with memory differ"),
+        JaxError("INTERNAL: CpuCallback error calling callback: Traceback"),
+        ValueError("out of memory"),
+        AssertionError(),
+        OSError(errno.EBADF, "Bad file descriptor"),
+        UnicodeEncodeError("ascii", "\xb5", 0, 1, "ordinal not in range(128)"),
+    ],
+)
+def test_explain_error_raises_defects_again(error) -> None:
+    with pytest.raises(type(error)) as raised:
+        explain_error(error)
+    assert raised.value is error
+
+
+def test_explain_error_knows_what_jax_and_numpy_raise() -> None:
+    for allocate in (jax.numpy.zeros, np.zeros):
+        try:
+            np.asarray(allocate((2**30, 2**28), "float32"))
+        except Exception as error:
+            message, code = explain_error(error)
+            assert code == BAD_INPUT
+            assert "ran out of memory" in message
+        else:
+            pytest.fail("no machine has 2**60 bytes")
+
+
+@pytest.mark.parametrize("error", [AssertionError(), RuntimeError("Unable to initialize backend 'cuda': no (set JAX_PLATFORMS='')")])  # fmt: skip
+def test_explain_error_names_missing_backend(monkeypatch, error) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(devices.jax, "devices", fail)
+    message, code = explain_error(error)
+    assert code == BAD_INPUT
+    assert "set JAX_PLATFORMS=cpu, or unset it" in message
