@@ -10,6 +10,7 @@ import errno
 import glob
 import io
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
@@ -110,14 +111,15 @@ def use_compilation_cache() -> str:
         Why the folder cannot be written, so that there is no cache; empty if there is one.
     """
     jax.config.update("jax_compilation_cache_dir", None)  # JAX has read the variable itself
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", "")
     try:
-        folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_folder() / "jax")
+        folder = folder or str(cache_folder() / "jax")
         if "://" not in folder:  # one in a cloud is left to JAX
             os.makedirs(folder, exist_ok=True)
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, "it cannot be written", folder)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
     except OSError as error:
-        return ": ".join(part for part in (error.filename, error.strerror) if part)
+        return f"{folder}: {error.strerror}" if folder else str(error.strerror)
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     return ""

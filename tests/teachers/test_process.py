@@ -50,7 +50,11 @@ def test_use_compilation_cache_says_why_there_is_none(monkeypatch, tmp_path) -> 
     for name, value, reason in (
         ("HOME", str(tmp_path / "nowhere"), f"there is no home directory {tmp_path}/nowhere"),
         ("HOME", os.devnull, "there is no home directory"),
-        ("XDG_CACHE_HOME", str(tmp_path / "file"), f"{tmp_path}/file/crl-distill: Not a directory"),
+        (
+            "XDG_CACHE_HOME",
+            str(tmp_path / "file"),
+            f"{tmp_path}/file/crl-distill/jax: Not a directory",
+        ),
         ("JAX_COMPILATION_CACHE_DIR", "/proc/jax", "/proc/jax: No such file or directory"),
     ):
         monkeypatch.setenv(name, value)

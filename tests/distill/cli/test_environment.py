@@ -156,9 +156,9 @@ can_be_nobody = (
 @pytest.mark.parametrize(
     ("user", "variables", "reason"),
     [
-        ((), {"XDG_CACHE_HOME": str(ARCHIVE)}, f"{ARCHIVE}/crl-distill: Not a directory"),
+        ((), {"XDG_CACHE_HOME": str(ARCHIVE)}, f"{ARCHIVE}/crl-distill/jax: Not a directory"),
         (NOBODY, {"HOME": None}, "there is no home directory"),
-        (NOBODY, {"HOME": "/"}, "/.cache: Permission denied"),
+        (NOBODY, {"HOME": "/"}, "/.cache/crl-distill/jax: Permission denied"),
     ],
 )
 def test_commands_go_on_without_cache(open_folder, user, variables, reason) -> None:

@@ -141,7 +141,7 @@ def test_write_atomically_keeps_old_file_after_error(tmp_path, monkeypatch) -> N
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(type(epath.Path(file)), "write_text", fail)
+    monkeypatch.setattr(type(epath.Path(file)), "write_bytes", fail)
     with pytest.raises(OSError, match=r"file\.tmp"):
         write_atomically(file, "new")
     assert file.read_bytes() == b"old"
