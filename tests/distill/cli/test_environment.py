@@ -1,6 +1,5 @@
 """Commands where the environment lacks something: a device, a home directory, UTF-8, or open standard streams."""
 
-import ast
 import contextlib
 import json
 import os
@@ -15,7 +14,6 @@ import typer
 from commands import assert_refused, run
 from typer.testing import CliRunner
 
-import distill.cli
 from distill.cli import app, terminal
 from export import verify
 from export.share.archive import unpack
@@ -272,19 +270,3 @@ def test_command_runs_with_closed_streams(closed) -> None:
     done = subprocess.run(["sh", "-c", script, sys.executable], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert (done.stdout == "") == (">&- " in f"{closed} ".replace("2>&-", ""))
-
-
-def test_only_one_module_prints() -> None:
-    for file in Path(distill.cli.__file__).parent.glob("*.py"):
-        calls = [
-            node
-            for node in ast.walk(ast.parse(file.read_text("utf-8")))
-            if isinstance(node, ast.Call)
-        ]
-        printing = {ast.unparse(call.func) for call in calls} & {
-            "print",
-            "Console",
-            "typer.secho",
-            "sys.stdout.write",
-        }
-        assert not printing or file.name == "terminal.py"

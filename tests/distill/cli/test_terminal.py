@@ -1,10 +1,12 @@
 """What reaches stdout and stderr: on terminals, in pipes, in other encodings, and where nobody reads."""
 
+import ast
 import contextlib
 import io
 import os
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Group
@@ -191,3 +193,19 @@ def test_is_closed_tells_whether_somebody_reads(unread_pipe, tmp_path) -> None:
     with (tmp_path / "file").open("w", encoding="utf-8") as stream:
         assert not terminal.is_closed(stream)
     assert not terminal.is_closed(io.StringIO())
+
+
+def test_only_one_module_prints() -> None:
+    for file in Path(terminal.__file__).parent.glob("*.py"):
+        calls = [
+            node
+            for node in ast.walk(ast.parse(file.read_text("utf-8")))
+            if isinstance(node, ast.Call)
+        ]
+        printing = {ast.unparse(call.func) for call in calls} & {
+            "print",
+            "Console",
+            "typer.secho",
+            "sys.stdout.write",
+        }
+        assert not printing or file.name == "terminal.py"
