@@ -1,5 +1,6 @@
 """Sections that all model cards have: the hub's front matter, networks, figures, lineage and versions."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ MEANINGS = {
     "time_at_goal": "share of steps within the radius",
     "retention": "the student's time at goal / the teacher's on the same episodes",
 }
+# What Markdown would take for code, emphasis, a tag, an entity or the address of a link. An underscore inside a word
+# is text, and so are brackets that no address follows.
+_MARKDOWN = re.compile(r"[\\`*~<&]|(?<![^\W_])_|_(?![^\W_])|(?<=\])[(\[]")
 NETWORKS = {"actor": "policy", "phi": "critic's phi(s, a)", "psi": "critic's psi(g)"}
 
 
@@ -53,7 +57,7 @@ def networks_section(metadata: Metadata) -> str:
     """Returns the section on the networks' shapes and sizes."""
     rows = [
         (
-            NETWORKS.get(name, name),
+            NETWORKS.get(name, escape_markdown(name)),
             network.get("depth", network.get("layers", "-")),
             network.get("width", "-"),
             f"{network['parameters']:,}",
@@ -105,7 +109,7 @@ def lineage_section(metadata: Metadata) -> str:
 def versions_section(versions: Mapping[str, str]) -> str:
     """Returns the section on the versions of the libraries that wrote the artefact."""
     libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f"## Versions\n\nWritten with {libraries}."
+    return f"## Versions\n\nWritten with {escape_markdown(libraries)}."
 
 
 def is_distilled(metadata: Metadata) -> bool:
@@ -120,6 +124,11 @@ def format_limits(field: Mapping[str, Any]) -> str:
         return "-"
     ends = ("any" if field[end] is None else f"{field[end]:g}" for end in ("low", "high"))
     return " to ".join(ends)
+
+
+def escape_markdown(text: str) -> str:
+    """Returns Markdown in one line that reads as the text."""
+    return _MARKDOWN.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from export.card_sections import (
+    escape_markdown,
     figures_section,
     format_limits,
     front_matter,
@@ -38,7 +39,7 @@ def render_onnx_card(
     files = ", ".join(f"`{role}.onnx`" for role in contracts)
     sections = [
         front_matter(first) if include_front_matter else "",
-        f"# {first.task}: a policy for ONNX Runtime",
+        f"# {escape_markdown(first.task)}: a policy for ONNX Runtime",
         f"{files}: made with crl-distill, to be run on a robot at {1 / first.control_period:g} Hz. "
         f"Each file needs nothing beside it; inputs and outputs are float32 `[batch, n]`.",
         *(_arrays_section(role, contract) for role, contract in contracts.items()),
@@ -58,13 +59,13 @@ def _arrays_section(role: Role, contract: Contract) -> str:
         (
             f"`{name}`",
             _format_indices(place),
-            place.name,
-            f"[-1, 1] for limits in {place.unit}"
+            escape_markdown(place.name),
+            f"[-1, 1] for limits in {escape_markdown(place.unit)}"
             if name == "action" and is_normalized
-            else place.unit,
+            else escape_markdown(place.unit),
             format_limits(place.model_dump()),
             _format_observed_range(place),
-            place.meaning,
+            escape_markdown(place.meaning),
         )
         for name, fields in {**contract.inputs, **contract.outputs}.items()
         for place in fields
@@ -92,7 +93,10 @@ def _contract_section(contracts: Mapping[Role, Contract]) -> str:
     rows = [
         ("control period", f"{1000 * first.control_period:g} ms"),
         ("actions", units[first.action_units]),
-        ("success radius", f"{first.success_radius:g} {first.inputs['goal'][0].unit}"),
+        (
+            "success radius",
+            f"{first.success_radius:g} {escape_markdown(first.inputs['goal'][0].unit)}",
+        ),
         ("opset, precision", f"{first.opset}, {first.precision}"),
         *((f"operators of {role}", ", ".join(each.operators)) for role, each in contracts.items()),
         *(

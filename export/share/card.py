@@ -1,6 +1,7 @@
 """The model card of a shared run, in the conventions of the Hugging Face hub."""
 
 from export.card_sections import (
+    escape_markdown,
     figures_section,
     format_limits,
     front_matter,
@@ -34,7 +35,7 @@ def render_run_card(metadata: Metadata, step: int, repo: str | None = None) -> s
     """
     sections = [
         front_matter(metadata),
-        f"# {metadata.task}: {metadata.kind}",
+        f"# {escape_markdown(metadata.task)}: {metadata.kind}",
         _introduction(metadata, step),
         _task_section(metadata),
         networks_section(metadata),
@@ -74,12 +75,19 @@ def _task_section(metadata: Metadata) -> str:
     lines = [
         "## Task",
         "",
-        f"{description['summary'].rstrip('.')}. An episode has {description['episode_steps']} steps of "
+        f"{escape_markdown(description['summary'].rstrip('.'))}. An episode has {description['episode_steps']} steps of "
         f"{1000 * description['control_period']:g} ms; the goal is reached within "
-        f"{description['success_radius']:g} {description['goal'][0]['unit']}.",
+        f"{description['success_radius']:g} {escape_markdown(description['goal'][0]['unit'])}.",
     ]
     rows = [
-        (name, field["name"], field["size"], field["unit"], format_limits(field), field["meaning"])
+        (
+            name,
+            escape_markdown(field["name"]),
+            field["size"],
+            escape_markdown(field["unit"]),
+            format_limits(field),
+            escape_markdown(field["meaning"]),
+        )
         for name in ("observation", "goal", "action")
         for field in description[name]
     ]

@@ -9,9 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import onnx
 import pytest
 import typer
 from commands import assert_refused, run
+from onnx_edits import find_entry, load_fixture, set_entry
 from typer.testing import CliRunner
 
 from distill.cli import app, terminal
@@ -270,3 +272,20 @@ def test_command_runs_with_closed_streams(closed) -> None:
     done = subprocess.run(["sh", "-c", script, sys.executable], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert (done.stdout == "") == (">&- " in f"{closed} ".replace("2>&-", ""))
+
+
+def test_commands_show_hostile_file_as_text(tmp_path) -> None:
+    model = load_fixture()
+    inputs = json.loads(find_entry(model, "inputs").value)
+    inputs["observation"][0]["meaning"] = "angle [rad] [/b] <b> \x1b]0;x\x07\u202e"
+    set_entry(model, "inputs", inputs)
+    set_entry(model, "task", "[red]\x1b[2J")
+    onnx.save(model, tmp_path / "policy.onnx")
+    info = run("info", tmp_path / "policy.onnx")
+    assert info.exit_code == 0
+    assert r"| angle [rad] [/b] \<b> \x1b]0;x\x07\u202e |" in info.stdout
+    verified = run("verify", tmp_path / "policy.onnx")
+    assert verified.exit_code == 1
+    assert r"unknown task '[red]\x1b[2J'" in verified.stdout
+    for printed in (info.stdout, verified.stdout):
+        assert terminal.show_controls(printed) == printed
