@@ -18,7 +18,13 @@ from distill.cli.errors import BAD_INPUT, FAILED, INTERRUPTED, OUTPUT_CLOSED, ex
 from distill.cli.export import export_command, verify_command
 from distill.cli.play import evaluate_command, info_command, play_command
 from distill.cli.tasks import tasks_command
-from distill.cli.terminal import discard, is_closed, prepare_streams, print_error
+from distill.cli.terminal import (
+    discard,
+    is_closed,
+    prepare_streams,
+    print_error,
+    print_traceback,
+)
 from distill.cli.train import sweep_command, train_teacher_command
 
 # Typer has carried Click inside since 0.27 and does not export these two.
@@ -111,6 +117,7 @@ app.add_typer(share.app, name="share")
 
 def main() -> None:
     """Runs the command line: the entry point of the console script."""
+    sys.excepthook = print_traceback
     try:
         app(prog_name="crl-distill")
     except SystemExit as exit_request:

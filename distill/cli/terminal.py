@@ -8,8 +8,10 @@ import os
 import re
 import select
 import sys
+import traceback
 from collections.abc import Iterable
 from contextlib import suppress
+from types import TracebackType
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -18,7 +20,7 @@ from rich.text import Text
 
 # What a terminal obeys and does not show: control characters but tab and newline, and marks that reorder or hide text.
 _CONTROLS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
 )
 NARROWEST = 20  # columns, below which tables are not laid out
 UNLIMITED = 1_000_000  # columns, where lines are not cut
@@ -64,6 +66,14 @@ def print_error(message: str) -> None:
 def print_table(table: RenderableType) -> None:
     """Prints a table, or what else there is to read, on stdout."""
     TextConsole().print(table)
+
+
+def print_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Prints the traceback of a defect on stderr, as `sys.excepthook`."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    print(show_controls(text), file=sys.stderr, end="")
 
 
 def discard(stream: TextIO) -> None:

@@ -58,7 +58,7 @@ def unread_pipe():
     ("text", "shown"),
     [
         (HOSTILE, HARMLESS),
-        ("\x00\x7f\x85\u2028\u2066\u200f\ufeff", r"\x00\x7f\x85\u2028\u2066\u200f\ufeff"),
+        ("\x00\x7f\x85\u2028\u2066\u200f\ufeff\U000e0041", r"\x00\x7f\x85\u2028\u2066\u200f\ufeff\U000e0041"),
         ("Ge\u0142\u0105b \u5173\u8282 \U0001f916 \u00b5s\t[rad]\n", "Ge\u0142\u0105b \u5173\u8282 \U0001f916 \u00b5s\t[rad]\n"),
     ],
 )  # fmt: skip
@@ -73,6 +73,16 @@ def test_print_line_and_print_error_print_one_line(capsys) -> None:
         "ok     parity FAILED  \\x1b[1mlatency\n",
         "error: a  b.onnx: cannot be read\n",
     )
+
+
+def test_print_traceback_shows_controls_of_message(capsys) -> None:
+    try:
+        raise ValueError("node \x1b[2J")
+    except ValueError as error:
+        terminal.print_traceback(type(error), error, error.__traceback__)
+    printed = capsys.readouterr().err
+    assert printed.startswith("Traceback (most recent call last):\n")
+    assert printed.endswith("ValueError: node \\x1b[2J\n")
 
 
 def make_page() -> Group:
