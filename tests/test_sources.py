@@ -8,7 +8,7 @@ PACKAGES = ("teachers", "students", "export", "distill", "benchmarks", "docs")
 
 
 def test_sources_name_the_encoding_of_text_files() -> None:
-    """Without a name it is the locale's. `epath` ignores it: its paths read and write bytes."""
+    """Without a name it is the locale's. Paths of `epath` ignore the name in clouds, and read and write bytes."""
     found = []
     for file in (path for name in PACKAGES for path in (ROOT / name).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

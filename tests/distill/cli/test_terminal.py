@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Group
+from rich.text import Text
 
 from distill.cli import terminal
 from distill.cli.tables import Card, TextTable, pair_table
@@ -88,7 +89,9 @@ def test_print_traceback_shows_controls_of_message(capsys) -> None:
 def make_page() -> Group:
     table = TextTable("field [m]", "unit", heading=f"{HOSTILE} [m/s]")
     table.add_row("shoulder angle [rad]", HOSTILE)
-    return Group(table, pair_table("[b]", {"[/b]": ["[red]"]}), "last [line] \x1b]0;title\x07")
+    return Group(
+        table, pair_table("[b]", {"[/b]": ["[red]"]}), Text(HOSTILE), "last [line] \x1b]0;title\x07"
+    )
 
 
 def test_text_console_prints_text_as_text(capsys) -> None:
@@ -97,6 +100,9 @@ def test_text_console_prints_text_as_text(capsys) -> None:
     for text in (f"{HARMLESS} [m/s]", "field [m]", "shoulder angle [rad]", "[/b]", "[red]"):
         assert text in printed
     assert printed.count(HARMLESS) == 2
+    assert (
+        HARMLESS.replace(r"\r", "").replace(r"\x07", "") in printed
+    )  # which rich's texts leave out
     assert printed.splitlines()[-1] == r"last [line] \x1b]0;title\x07"
 
 
