@@ -89,7 +89,7 @@ def is_closed(stream: TextIO) -> bool:
         poll.register(stream.fileno(), 0)
     except OSError:  # it is no file
         return False
-    return any(event & select.POLLERR for _, event in poll.poll(0))
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 class TextConsole(Console):

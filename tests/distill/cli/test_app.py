@@ -11,7 +11,7 @@ from tiny import DISTILL, TEACHER
 
 COMMANDS = [
     *("tasks", "train-teacher", "sweep", "distill", "compare"),
-    *("export", "evaluate", "play", "info", "demo"),
+    *("export", "verify", "evaluate", "play", "info", "demo"),
 ]
 
 
