@@ -23,6 +23,7 @@ from teachers.runs.errors import InputError
 from teachers.runs.fingerprint import fingerprint
 from teachers.runs.layout import checkpoints_folder
 from teachers.runs.metadata import Metadata, parse_metadata
+from teachers.runs.paths import require_utf8
 
 CHECKSUMS_SINCE = 4  # the first format version with checksums
 
@@ -170,6 +171,7 @@ def _restore_items(run: epath.PathLike, step: int, args: Mapping[str, Any]) -> d
     A checkpoint is damaged if all its files can be read and Orbax, tried twice, cannot make sense of what they hold.
     """
     require_backend()
+    require_utf8(run)
     try:
         items = _read_with_orbax(run, step, args)
     except (MemoryError, jax.errors.JaxRuntimeError):  # too little memory is not damage

@@ -127,7 +127,7 @@ class _Beats:
     def read(self) -> dict[str, object]:
         """Returns what the owner wrote last; an empty dictionary if nothing."""
         with suppress(FileNotFoundError, ValueError):
-            content = json.loads(self._file.read_text())
+            content = json.loads(self._file.read_bytes())
             return content if isinstance(content, dict) else {}
         return {}
 
@@ -143,7 +143,7 @@ class _Beats:
         }
         text = json.dumps(content).ljust(LOCK_BYTES)
         if not is_local(self._file):
-            self._file.write_text(text)
+            self._file.write_bytes(text.encode())
             return
         # In place, because the kernel's lock belongs to this very file.
         file = os.open(self._file, os.O_WRONLY)
@@ -211,5 +211,5 @@ def _in_use_error(file: epath.Path) -> InputError:
 def _kernel() -> str:
     """Returns an identifier of the running kernel, which all containers of a machine share."""
     with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return socket.gethostname()

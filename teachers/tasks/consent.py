@@ -73,7 +73,7 @@ def _record(file: str, digest: str) -> Path:
 
 def _read(record: Path) -> Consent | None:
     try:
-        values = json.loads(record.read_text())
+        values = json.loads(record.read_text(encoding="utf-8"))
         consent = Consent(
             str(values["file"]),
             str(values["digest"]),

@@ -68,7 +68,8 @@ def test_compare_goes_on_after_kills_as_if_nothing_had_happened(teacher_run, tmp
     for config in expected.rglob("config.toml"):
         assert_same_student(out / config.parent.relative_to(expected), config.parent)
     results = [
-        _drop_clocks(json.loads((path / "compare.json").read_text())) for path in (out, expected)
+        _drop_clocks(json.loads((path / "compare.json").read_text(encoding="utf-8")))
+        for path in (out, expected)
     ]
     assert results[0] == results[1]
     assert not list(out.rglob(".lock"))

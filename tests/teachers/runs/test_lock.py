@@ -46,7 +46,7 @@ def no_kernel_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 def _write_lock_of(kernel: str, folder: Path) -> None:
     folder.mkdir()
     content = {"host": "elsewhere", "process": 7, "kernel": kernel, "token": "x", "beat": 1}
-    (folder / LOCK).write_text(json.dumps(content))
+    (folder / LOCK).write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_lock_folder_creates_folder_and_leaves_no_file(tmp_path: Path) -> None:
@@ -88,8 +88,8 @@ def test_lock_folder_refuses_lock_that_another_machine_writes(tmp_path: Path) ->
 
     def write_again() -> None:
         time.sleep(0.2)
-        text = (folder / LOCK).read_text().replace('"beat": 1', '"beat": 2')
-        (folder / LOCK).write_text(text)
+        text = (folder / LOCK).read_text(encoding="utf-8").replace('"beat": 1', '"beat": 2')
+        (folder / LOCK).write_text(text, encoding="utf-8")
 
     with ThreadPoolExecutor() as threads:
         threads.submit(write_again)
@@ -102,7 +102,7 @@ def test_lock_folder_takes_lock_that_no_machine_writes(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     _write_lock_of("another kernel", folder)
     with lock_folder(folder):
-        assert json.loads((folder / LOCK).read_text())["process"] == os.getpid()
+        assert json.loads((folder / LOCK).read_text(encoding="utf-8"))["process"] == os.getpid()
 
 
 @pytest.mark.usefixtures("short_times")
@@ -130,11 +130,11 @@ def test_lock_folder_has_one_owner_without_locks_of_the_kernel(tmp_path: Path) -
 def test_require_lock_notices_that_another_process_took_the_folder(tmp_path: Path) -> None:
     with lock_folder(tmp_path):
         require_lock(tmp_path)
-        text = (tmp_path / LOCK).read_text()
+        text = (tmp_path / LOCK).read_text(encoding="utf-8")
         content = {**json.loads(text), "token": "of another", "process": 7}
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and not lock._lost:
-            (tmp_path / LOCK).write_text(json.dumps(content).ljust(len(text)))
+            (tmp_path / LOCK).write_text(json.dumps(content).ljust(len(text)), encoding="utf-8")
             time.sleep(0.01)
         with pytest.raises(SaveError, match="was taken over by another process"):
             require_lock(tmp_path)
