@@ -8,9 +8,14 @@ SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 
 # Of onnxruntime-web.
 WEB := 1.30.0
-# The oldest ONNX Runtime that there is for each Python, in an environment of its own.
-OLDEST := 'onnxruntime==1.15.0; python_version < "3.12"' 'onnxruntime==1.17.0; python_version == "3.12"' \
-	'onnxruntime==1.20.0; python_version == "3.13"' 'onnxruntime; python_version > "3.13"' 'numpy<2; python_version < "3.13"'
+# The oldest Python that robots may have and this machine has, by its name or among pyenv's; else that of the project.
+OLDEST_PYTHON = $(shell for minor in 8 9 10 11 12; do \
+	for python in python3.$$minor "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.$$minor.*/bin/python; do \
+	"$$python" -c 'import ensurepip, sys, venv; print(sys.executable)' 2>/dev/null && exit; done; done; echo $(BIN)/python)
+# The oldest ONNX Runtime and numpy that `export/runtime.py` takes and there are for each Python.
+OLDEST := 'onnxruntime==1.12.0; python_version < "3.11"' 'onnxruntime==1.15.0; python_version == "3.11"' \
+	'onnxruntime==1.17.0; python_version == "3.12"' 'onnxruntime==1.20.0; python_version == "3.13"' \
+	'onnxruntime; python_version > "3.13"' 'numpy==1.21.0; python_version < "3.10"' 'numpy<2; python_version < "3.13"'
 
 .PHONY: setup demo web oldest test test-end-to-end test-slow check format docs reference bench lock clean-cache clean
 
@@ -32,11 +37,11 @@ demo: setup
 web: setup
 	npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts --prefix $(VENV)/web onnxruntime-web@$(WEB)
 
-# The oldest runtime, for the test that compares with it.
+# The oldest Python with the oldest ONNX Runtime, for the tests of what runs on robots.
 oldest: $(VENV)/oldest/.ready
 
 $(VENV)/oldest/.ready: Makefile | setup
-	$(BIN)/python -m venv $(VENV)/oldest
+	$(OLDEST_PYTHON) -m venv --clear $(VENV)/oldest
 	$(VENV)/oldest/bin/python -m pip install --quiet --disable-pip-version-check $(OLDEST)
 	touch $@
 

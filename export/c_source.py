@@ -91,7 +91,7 @@ extern "C" {{
 {_field_comments("action", task.action)}
  *
  * Actions are {"in these units, within their limits" if units == "task" else "in [-1, 1], which stand for these limits"}.
- * Inputs are not checked: a NaN gives a NaN, and numbers far from those in training give arbitrary actions.
+ * Inputs are not checked: a NaN gives a NaN, and infinities and numbers far from those in training give any action.
  */
 void policy_act(const float *observation, const float *goal, float *action);
 

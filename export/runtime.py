@@ -6,8 +6,12 @@ This file imports nothing else of the project. Copy it to the robot, beside the 
     action = policy(observation, goal)  # in the units of the task, such as torques or position targets
     probability = policy.reachability(observation, goal)
 
+It runs in Python 3.8 and later, with numpy 1.21 and onnxruntime 1.12 or later.
+
 A `Policy` or a `Critic` reuses its buffers from call to call. Use one in a single thread at a time.
 """
+
+from __future__ import annotations
 
 import json
 import math
@@ -26,6 +30,7 @@ CONTRACT_VERSION = (
 )
 MARGIN = 0.5  # default distance that an input may lie outside its observed range, as a share of the range
 MIN_RANGE = 0.1  # an observed range counts as at least this share of the field's scale
+HOLD = 0.5  # s for which the last safe action is repeated by default
 SPIN = 200e-6  # s of busy waiting before a tick, because a sleeping thread wakes up about this late
 
 FaultResponse = Literal["raise", "hold"]
@@ -50,10 +55,9 @@ class _Network:
 
     roles: tuple[str, ...]
     inputs: tuple[str, ...]
-    _checks: dict[str, "_InputCheck"]
 
     def __init__(
-        self, path: str | Path, *, threads: int = 1, spin: bool = False, warm_up: int = 20
+        self, path: str | Path, *, margin: float | None, threads: int, spin: bool, warm_up: int
     ) -> None:
         """Opens an exported file. The arguments are those of `Policy`.
 
@@ -87,35 +91,33 @@ class _Network:
             and _has_fields(self.metadata.get("outputs"), described_outputs)
         ):
             raise ValueError(f"{path} has damaged metadata; export it again")
+        self._checks = [
+            _InputCheck(name, self.metadata["inputs"][name], margin) for name in self.inputs
+        ]
         self._bind_buffers()
         for _ in range(warm_up):
             self._session.run_with_iobinding(self._binding)
 
     def _bind_buffers(self) -> None:
-        """Allocates the inputs and outputs of a single observation, and binds them to the session."""
+        """Binds the inputs and outputs of a single observation to the session."""
         self._binding = self._session.io_binding()
-        self._input_buffers = {
-            name: np.zeros((1, _count_numbers(self.metadata["inputs"][name])), np.float32)
-            for name in self.inputs
-        }
         self._output_buffers = {
             output.name: np.zeros([1, *output.shape[1:]], np.float32)
             for output in self._session.get_outputs()
         }
-        for name, row in self._input_buffers.items():
-            self._binding.bind_input(name, "cpu", 0, np.float32, row.shape, row.ctypes.data)
+        for check in self._checks:
+            row = check.buffer
+            self._binding.bind_input(check.name, "cpu", 0, np.float32, row.shape, row.ctypes.data)
         for name, row in self._output_buffers.items():
             self._binding.bind_output(name, "cpu", 0, np.float32, row.shape, row.ctypes.data)
 
     def _check_inputs(self, *inputs: Any) -> dict[str, np.ndarray]:
-        """Returns the inputs as float32 arrays by name.
+        """Returns the inputs as float32 arrays by name; those of a single observation are in the bound buffers.
 
         Raises:
             FaultError: an input is at fault, or only some of the inputs are batches, or their sizes differ.
         """
-        arrays = {
-            name: self._checks[name](value) for name, value in zip(self.inputs, inputs, strict=True)
-        }
+        arrays = {check.name: check(value) for check, value in zip(self._checks, inputs)}
         (first_name, first), *others = arrays.items()
         for name, array in others:
             if array.shape[:-1] != first.shape[:-1]:
@@ -126,23 +128,32 @@ class _Network:
         return arrays
 
     def _compute(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the network's outputs by name.
+        """Returns the network's outputs by name, for inputs that `_check_inputs` returned.
 
         The outputs of a single observation are views of buffers that the next call overwrites.
+
+        Raises:
+            FaultError: ONNX Runtime cannot compute the batch, for which there may be too little memory.
         """
-        if next(iter(arrays.values())).ndim == 1:
-            for name, array in arrays.items():
-                self._input_buffers[name][0] = array
+        first = next(iter(arrays.values()))
+        if first.ndim == 1:
             self._session.run_with_iobinding(self._binding)
             return {name: row[0, ...] for name, row in self._output_buffers.items()}
-        outputs = self._session.run(self._output_names, dict(arrays))
-        return dict(zip(self._output_names, outputs, strict=True))
+        try:
+            outputs = self._session.run(self._output_names, dict(arrays))
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise FaultError(
+                f"ONNX Runtime cannot compute a batch of {len(first)}; give a smaller one"
+            ) from error
+        return dict(zip(self._output_names, outputs))
 
 
 class Policy(_Network):
     """An exported policy: `Policy("policy.onnx")(observation, goal)`.
 
     Attributes:
+        action_limits: the smallest and the largest value of each number of an action, `[act]` each; NaN for a number
+            without limits.
         held: number of calls that returned the last safe action because of a fault.
         fault: what was wrong in the last of these calls; empty if there was none.
     """
@@ -156,6 +167,7 @@ class Policy(_Network):
         critic: str | Path | None = None,
         *,
         on_fault: FaultResponse = "raise",
+        max_held: float | None = None,
         margin: float | None = MARGIN,
         normalized: bool = False,
         threads: int = 1,
@@ -168,7 +180,11 @@ class Policy(_Network):
             path: a `policy.onnx`, or a `combined.onnx`, which holds the critic too.
             critic: the `critic.onnx` of the same export, for `reachability`; a `combined.onnx` needs none.
             on_fault: the response to an input that has a wrong shape or type, is not finite, or lies far outside the
-                range observed in training: raise `FaultError`, or return the last safe action again.
+                range observed in training: raise `FaultError`, or hold the last safe action, which is to return it
+                again.
+            max_held: how many calls in a row may hold. The next one raises `FaultError`, and so do all after it until
+                an input is sound again. By default as many as there are control steps in half a second, at least one;
+                `math.inf` holds for ever.
             margin: how far an input may lie outside its observed range, as a share of that range; None for any
                 distance.
             normalized: return actions in [-1, 1], as simulations take them, also from a file that gives physical ones.
@@ -178,17 +194,29 @@ class Policy(_Network):
 
         Raises:
             ValueError: a file cannot be loaded, is not an exported policy or critic, or the two do not belong
-                together; or `on_fault` has another value.
+                together; or `on_fault`, `max_held` or `margin` has another value than those above.
         """
         if on_fault not in ("raise", "hold"):
             raise ValueError(f'on_fault is {on_fault!r}; give "raise" or "hold"')
-        super().__init__(path, threads=threads, spin=spin, warm_up=warm_up)
-        self._checks = {
-            name: _InputCheck(name, self.metadata["inputs"][name], margin) for name in self.inputs
-        }
-        self._action_limits = _read_limits(self.metadata["outputs"]["action"])
-        self._normalized = normalized and self.metadata.get("action_units") == "task"
+        if max_held is not None and not max_held >= 1:
+            raise ValueError(f"max_held is {max_held}; give at least 1")
+        if margin is not None and not margin >= 0:
+            raise ValueError(f"margin is {margin}; give at least 0, or None for no limit")
+        super().__init__(path, margin=margin, threads=threads, spin=spin, warm_up=warm_up)
+        period = self.metadata.get("control_period")
+        if not (isinstance(period, (int, float)) and period > 0):
+            raise ValueError(f"{path} has damaged metadata; export it again")
+        self._low, self._high = _read_limits(self.metadata["outputs"]["action"])
+        has_task_units = self.metadata.get("action_units") == "task"
+        self._normalized = normalized and has_task_units
+        ends = np.stack([self._low, self._high])
+        if normalized or not has_task_units:
+            ends[:] = [[-1.0], [1.0]]
+        with np.errstate(all="ignore"):  # a field without limits has NaN
+            self.action_limits = ends.min(axis=0), ends.max(axis=0)
         self._on_fault = on_fault
+        self._max_held = max(1, round(HOLD / period)) if max_held is None else max_held
+        self._held_in_a_row = 0
         self._safe_action: np.ndarray | None = None
         self.held, self.fault = 0, ""
         self._critic = None
@@ -217,9 +245,9 @@ class Policy(_Network):
             with `normalized`, or if the metadata's `action_units` is `normalized`.
 
         Raises:
-            FaultError: an input is at fault, or the action is not finite. With `on_fault="hold"` only where there is no
-                safe action to repeat: before the first one, and for a batch.
-            ValueError: `out` has a wrong shape or type, or is given for a batch.
+            FaultError: an input is at fault, or the action is not finite. With `on_fault="hold"` only where no safe
+                action may be repeated: before the first one, after `max_held` repetitions, and for a batch.
+            ValueError: `out` is not a writeable array of this shape and type, or is given for a batch.
         """
         if out is not None:
             self._require_action_buffer(out)
@@ -228,12 +256,18 @@ class Policy(_Network):
         except FaultError as error:
             if self._on_fault == "raise" or self._safe_action is None or _is_batch(goal):
                 raise
+            if self._held_in_a_row >= self._max_held:
+                raise FaultError(
+                    f"{error} (the last safe action was held {self._held_in_a_row} times, the most that max_held allows)"
+                ) from None
+            self._held_in_a_row += 1
             self.held, self.fault = self.held + 1, str(error)
             return _copy_action(self._safe_action, out)
         if action.ndim > 1:
             if out is not None:
                 raise ValueError("out is for a single action; leave it out for a batch")
             return action
+        self._held_in_a_row = 0
         if self._safe_action is None:
             self._safe_action = action.copy()
         else:
@@ -241,20 +275,22 @@ class Policy(_Network):
         return _copy_action(action, out)
 
     def _compute_action(self, observation: Any, goal: Any) -> np.ndarray:
-        action = self._compute(self._check_inputs(observation, goal))["action"]
-        if not np.isfinite(action).all():
-            raise FaultError(
-                "the action is not finite: the observation or goal is too large for the network; check its units"
-            )
-        if self._normalized:
-            low, high = self._action_limits
-            action = (action - low) * (2.0 / (high - low)) - 1.0
+        with np.errstate(all="ignore"):  # the checks find what numpy would report
+            action = self._compute(self._check_inputs(observation, goal))["action"]
+            _require_finite("action", action)
+            if self._normalized:
+                scaled = (action - self._low) * (2.0 / (self._high - self._low)) - 1.0
+                action = np.clip(scaled, -1.0, 1.0)  # rounding may lead beyond the limits
         return action
 
     def _require_action_buffer(self, out: np.ndarray) -> None:
         shape = self._output_buffers["action"].shape[1:]
+        if not isinstance(out, np.ndarray):
+            raise ValueError(f"out is a {type(out).__name__}; give a float32 array {shape}")
         if out.dtype != np.float32 or out.shape != shape:
             raise ValueError(f"out is {out.dtype} {out.shape}; give a float32 array {shape}")
+        if not out.flags.writeable:
+            raise ValueError("out is read-only; give an array that can be written")
 
     def reachability(self, observation: Any, goal: Any) -> np.ndarray:
         """Returns the probability that the policy reaches the goal, calibrated on simulated episodes.
@@ -267,12 +303,15 @@ class Policy(_Network):
             A scalar array or `[batch]`, float32, from 0 to 1.
 
         Raises:
-            FaultError: an input is at fault.
+            FaultError: an input is at fault, or the action or the value is not finite.
             ValueError: the policy was opened without its critic.
         """
-        arrays = self._check_inputs(observation, goal)
-        outputs = self._compute(arrays)
+        with np.errstate(all="ignore"):
+            arrays = self._check_inputs(observation, goal)
+            outputs = self._compute(arrays)
+        _require_finite("action", outputs["action"])
         if "value" in outputs:
+            _require_finite("value", outputs["value"])
             return _to_probability(outputs["value"], self.metadata)
         if self._critic is None:
             raise ValueError(
@@ -302,9 +341,7 @@ class Critic(_Network):
         Raises:
             ValueError: the file cannot be loaded, or is not an exported critic.
         """
-        super().__init__(path, threads=threads, spin=spin, warm_up=warm_up)
-        fields = self.metadata["inputs"]
-        self._checks = {name: _InputCheck(name, fields[name], None) for name in self.inputs}
+        super().__init__(path, margin=None, threads=threads, spin=spin, warm_up=warm_up)
 
     def __call__(self, observation: Any, goal: Any, action: Any) -> np.ndarray:
         """Returns the value f(s, a, g), at most 0: the nearer to 0, the sooner the goal can be reached.
@@ -318,9 +355,11 @@ class Critic(_Network):
             A scalar array or `[batch]`, float32.
 
         Raises:
-            FaultError: an input has a wrong shape or type, or is not finite.
+            FaultError: an input has a wrong shape or type, or is not finite, or the value is not finite.
         """
-        value = self._compute(self._check_inputs(observation, goal, action))["value"]
+        with np.errstate(all="ignore"):
+            value = self._compute(self._check_inputs(observation, goal, action))["value"]
+        _require_finite("value", value)
         return value.copy() if value.ndim == 0 else value
 
     def reachability(self, observation: Any, goal: Any, action: Any) -> np.ndarray:
@@ -332,10 +371,17 @@ class Critic(_Network):
 
 
 class _InputCheck:
-    """Checks the arrays that are given for one input of a network."""
+    """Checks the arrays that are given for one input of a network.
+
+    Attributes:
+        name: of the input.
+        buffer: `[1, n]` float32, which holds the single observation that was checked last.
+    """
 
     def __init__(self, name: str, fields: list[dict[str, Any]], margin: float | None) -> None:
-        self._name, self._fields, self._size = name, fields, _count_numbers(fields)
+        self.name, self._fields, self._size = name, fields, _count_numbers(fields)
+        self.buffer = np.zeros((1, self._size), np.float32)
+        self._single = self.buffer[0]
         # A field without an observed range has NaN for its ends.
         low, high = (
             np.concatenate([field.get(key) or [math.nan] * field["size"] for field in fields])
@@ -344,33 +390,58 @@ class _InputCheck:
         min_range = np.concatenate(
             [[MIN_RANGE * field.get("scale", 1.0)] * field["size"] for field in fields]
         )
-        tolerance = math.inf if margin is None else margin * np.maximum(high - low, min_range)
         largest = np.finfo(np.float32).max
-        # fmax and fmin replace NaN by the largest float, so that these fields take any finite number.
-        self._lower = np.fmax(low - tolerance, -largest).astype(np.float32)
-        self._upper = np.fmin(high + tolerance, largest).astype(np.float32)
+        with np.errstate(all="ignore"):
+            tolerance = math.inf if margin is None else margin * np.maximum(high - low, min_range)
+            # fmax and fmin replace NaN by the largest float, so that these fields take any finite number.
+            self._lower = np.fmax(low - tolerance, -largest).astype(np.float32)
+            self._upper = np.fmin(high + tolerance, largest).astype(np.float32)
         self._observed_range = low, high
 
     def __call__(self, value: Any) -> np.ndarray:
-        """Returns the input as a float32 array, or raises `FaultError`."""
+        """Returns a float32 copy of the input: a view of the buffer, or a new array for a batch.
+
+        The copy is made before the numbers are checked, because another thread may be writing into the original.
+
+        Raises:
+            FaultError: the input is at fault, or is an object of which numpy cannot make an array.
+        """
         try:
-            array = np.asarray(value)
-        except ValueError:  # rows of different lengths
-            raise FaultError(f"{self._name} is not an array; give [{self._size}]") from None
-        if array.dtype != np.float32:
+            array = value if type(value) is np.ndarray else self._to_array(value)
             if array.dtype.kind != "f":
                 raise FaultError(
-                    f"{self._name} is of type {array.dtype}; give floating-point numbers in the metadata's units"
+                    f"{self.name} is of type {array.dtype}; give floating-point numbers in the metadata's units"
                 )
-            array = array.astype(np.float32)
-        if array.ndim not in (1, 2) or array.shape[-1] != self._size:
+            if array.ndim not in (1, 2) or array.shape[-1] != self._size:
+                raise FaultError(
+                    f"{self.name} has shape {array.shape}; give [{self._size}] or [batch, {self._size}]"
+                )
+            if array.ndim == 1:
+                copy = self._single
+                copy[:] = array
+            else:
+                copy = array.astype(np.float32, order="C")
+            # NaN and infinities fail these comparisons too.
+            if not _all(np.greater_equal(copy, self._lower) & np.less_equal(copy, self._upper)):
+                raise FaultError(self._describe_outlier(copy))
+        except FaultError:
+            raise
+        except Exception as error:  # an object's own methods may raise anything
             raise FaultError(
-                f"{self._name} has shape {array.shape}; give [{self._size}] or [batch, {self._size}]"
-            )
-        # NaN and infinities fail these comparisons too.
-        if not (np.greater_equal(array, self._lower) & np.less_equal(array, self._upper)).all():
-            raise FaultError(self._describe_outlier(array))
-        return array
+                f"{self.name} is not an array of numbers ({type(error).__name__}); give [{self._size}]"
+            ) from error
+        return copy
+
+    def _to_array(self, value: Any) -> np.ndarray:
+        """Returns the array that numpy makes of an object.
+
+        Raises:
+            FaultError: a number of a masked array is masked; numpy would take what is under the mask.
+        """
+        for part in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part):
+                raise FaultError(f"{self.name} has masked numbers; give numbers that were measured")
+        return np.asarray(value)
 
     def _describe_outlier(self, array: np.ndarray) -> str:
         """Returns the error message for the first number that is not finite or not within its limits."""
@@ -378,7 +449,7 @@ class _InputCheck:
         index = int(np.argwhere(is_outlier)[0][-1])
         value = float(array[is_outlier][0])
         field = next(field for field in self._fields if index < field["stop"])
-        place = f"{self._name}[{index}] ({field['name']}, {field['unit']}) is {value:g}"
+        place = f"{self.name}[{index}] ({field['name']}, {field['unit']}) is {value:g}"
         low, high = (float(end[index]) for end in self._observed_range)
         if not math.isfinite(value):
             return f"{place}; look for a broken sensor"
@@ -405,6 +476,8 @@ class LoopReport(NamedTuple):
     jitter: Times  # from a tick to the start of its step
     latency: Times  # from the start of a step until its action was sent
     held: int  # steps that repeated the last safe action
+    fallbacks: int  # steps that sent the fallback, because the policy raised `FaultError`
+    fault: str  # what was wrong at the last of these; empty if there was none
 
 
 class ControlLoop:
@@ -420,6 +493,7 @@ class ControlLoop:
         sense: Callable[[], tuple[Any, Any]],
         act: Callable[[np.ndarray], None],
         *,
+        fallback: Any = None,
         period: float | None = None,
         history: int = 100_000,
         clock: Callable[[], float] = time.perf_counter,
@@ -431,13 +505,16 @@ class ControlLoop:
             policy: maps an observation and a goal to an action.
             sense: returns the present observation and goal.
             act: sends an action to the actuators.
+            fallback: `[act]`, the action to send when the policy raises `FaultError` or the loop ends with an exception,
+                such as zero torques or the position targets of a pose; by default none is sent.
             period: seconds from tick to tick; by default the control period at which the policy was trained.
             history: number of the latest steps whose times the report covers.
             clock: returns a time in seconds that never decreases.
             sleep: waits for a number of seconds.
 
         Raises:
-            ValueError: the period or the history is not positive.
+            ValueError: the period or the history is not positive; or the fallback is not an array of finite numbers, or
+                not an action within the limits of a `Policy`.
         """
         if period is None:
             period = policy.metadata["control_period"] if isinstance(policy, Policy) else 0.0
@@ -448,23 +525,45 @@ class ControlLoop:
         self.period = period
         self._policy, self._sense, self._act = policy, sense, act
         self._clock, self._sleep = clock, sleep
+        self._fallback = None if fallback is None else _read_fallback(fallback, policy)
         self._starts, self._delays, self._latencies = (np.zeros(history) for _ in range(3))
 
     def run(self, steps: int) -> LoopReport:
         """Runs the loop; the first step begins at once.
 
-        An exception that `sense`, the policy or `act` raises ends the loop and is passed on.
+        A step at which the policy raises `FaultError` sends the fallback, and the loop goes on. Any other exception
+        ends the loop, and so does this one where there is no fallback: the fallback is sent once, whether `sense`, the
+        policy or `act` raised, or Ctrl-C was pressed, and the exception is passed on.
 
         Args:
             steps: number of control steps.
         """
+        try:
+            return self._run(steps)
+        except BaseException as error:
+            if self._fallback is not None:
+                try:
+                    self._act(self._fallback.copy())
+                except Exception:
+                    raise error  # noqa: B904 - the first one; the second is its context
+            raise
+
+    def _run(self, steps: int) -> LoopReport:
         held_before = getattr(self._policy, "held", 0)
         loop_start, tick, missed = self._clock(), 0, 0
+        fallbacks, fault = 0, ""
         for step in range(steps):
             due = loop_start + tick * self.period
             self._wait_until(due)
             start = self._clock()
-            self._act(self._policy(*self._sense()))
+            observation, goal = self._sense()
+            try:
+                action = self._policy(observation, goal)
+            except FaultError as error:
+                if self._fallback is None:
+                    raise
+                action, fallbacks, fault = self._fallback.copy(), fallbacks + 1, str(error)
+            self._act(action)
             end = self._clock()
             index = step % len(self._starts)
             self._starts[index], self._delays[index] = start, start - due
@@ -472,16 +571,6 @@ class ControlLoop:
             next_tick = max(tick + 1, math.ceil((end - loop_start) / self.period))
             missed += next_tick - tick - 1
             tick = next_tick
-        return self._report(steps, missed, getattr(self._policy, "held", 0) - held_before)
-
-    def _wait_until(self, due: float) -> None:
-        remaining = due - self._clock()
-        if remaining > SPIN:
-            self._sleep(remaining - SPIN)
-        while self._clock() < due:
-            pass
-
-    def _report(self, steps: int, missed: int, held: int) -> LoopReport:
         count = min(steps, len(self._starts))
         # Sorted, because the arrays are written over from the beginning once they are full.
         periods = np.diff(np.sort(self._starts[:count]))
@@ -491,8 +580,17 @@ class ControlLoop:
             period=_percentiles(periods),
             jitter=_percentiles(self._delays[:count]),
             latency=_percentiles(self._latencies[:count]),
-            held=held,
+            held=getattr(self._policy, "held", 0) - held_before,
+            fallbacks=fallbacks,
+            fault=fault,
         )
+
+    def _wait_until(self, due: float) -> None:
+        remaining = due - self._clock()
+        if remaining > SPIN:
+            self._sleep(remaining - SPIN)
+        while self._clock() < due:
+            pass
 
 
 def read_metadata(properties: dict[str, str], source: str) -> dict[str, Any]:
@@ -505,9 +603,7 @@ def read_metadata(properties: dict[str, str], source: str) -> dict[str, Any]:
     Raises:
         ValueError: there is no such metadata, it is not JSON, or its format is newer than this file reads.
     """
-    texts = {
-        key.removeprefix(PREFIX): text for key, text in properties.items() if key.startswith(PREFIX)
-    }
+    texts = {key[len(PREFIX) :]: text for key, text in properties.items() if key.startswith(PREFIX)}
     if not texts:
         raise ValueError(
             f"{source} is an ONNX file, but crl-distill did not export it (it has no {PREFIX}* metadata)"
@@ -546,7 +642,7 @@ def _count_numbers(fields: list[dict[str, Any]]) -> int:
 
 
 def _read_limits(fields: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the limits that actions of -1 and 1 stand for, `[act]` each."""
+    """Returns the limits that actions of -1 and 1 stand for, `[act]` each; NaN for those that a field lacks."""
     low, high = (
         np.array([field[end] for field in fields for _ in range(field["size"])], np.float32)
         for end in ("low", "high")
@@ -554,11 +650,53 @@ def _read_limits(fields: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
+def _read_fallback(fallback: Any, policy: Any) -> np.ndarray:
+    """Returns a fallback as an action, `[act]` float32.
+
+    Raises:
+        ValueError: it is not an array of finite numbers, or not an action within the limits of a `Policy`.
+    """
+    try:
+        array = np.asarray(fallback)
+        is_action = array.ndim == 1 and array.size > 0 and array.dtype.kind in "iuf"
+    except Exception:
+        is_action = False
+    if not is_action:
+        raise ValueError("the fallback is not an action; give an array [act] of numbers")
+    with np.errstate(all="ignore"):
+        action = array.astype(np.float32)
+        if not np.isfinite(action).all():
+            raise ValueError("the fallback has numbers that are not finite")
+        if isinstance(policy, Policy):
+            low, high = policy.action_limits
+            if action.shape != low.shape:
+                raise ValueError(f"the fallback has {len(action)} numbers, an action {len(low)}")
+            outside = np.flatnonzero((action < low) | (action > high))
+            if len(outside):
+                i = outside[0]
+                raise ValueError(
+                    f"fallback[{i}] is {action[i]:g}, outside the action's limits {low[i]:g} to {high[i]:g}"
+                )
+    return action
+
+
 def _is_batch(goal: Any) -> bool:
     try:
-        return np.ndim(goal) > 1
-    except ValueError:  # rows of different lengths
+        return bool(np.ndim(goal) > 1)
+    except Exception:  # an object's own methods may raise anything
         return False
+
+
+def _all(flags: Any) -> bool:
+    """Returns whether all are true: what `flags.all()` does, in a third of the time for a single observation."""
+    return bool(np.count_nonzero(flags) == flags.size)
+
+
+def _require_finite(name: str, array: np.ndarray) -> None:
+    if not _all(np.isfinite(array)):
+        raise FaultError(
+            f"the {name} is not finite: an input is too large for the network; check its units"
+        )
 
 
 def _copy_action(action: np.ndarray, out: np.ndarray | None) -> np.ndarray:
@@ -574,9 +712,9 @@ def _to_probability(value: np.ndarray, metadata: Mapping[str, Any]) -> np.ndarra
     calibration = metadata.get("reachability")
     if calibration is None:
         raise ValueError("the file has no calibration of its values; export it again")
-    return np.asarray(
-        1.0 / (1.0 + np.exp(-(calibration["scale"] * value + calibration["offset"]))), np.float32
-    )
+    with np.errstate(all="ignore"):
+        logit = calibration["scale"] * value + calibration["offset"]
+        return np.asarray(1.0 / (1.0 + np.exp(-logit)), np.float32)
 
 
 def _percentiles(seconds: np.ndarray) -> Times:

@@ -5,16 +5,22 @@
  *     cp control_loop.c robot && cd robot
  *     cc -std=c99 -O2 control_loop.c policy.c -o control_loop -lm && ./control_loop 1000
  *
- * Fill in `sense` and `act`; policy.h names the meaning of every number. The file compiles as C++ too.
+ * Fill in `sense`, `act` and `fallback`; policy.h names the meaning of every number. `policy_act` checks nothing. Where
+ * the sensors give a number that is not finite, the loop sends the fallback instead of an action. Add bounds that your
+ * sensors keep. The file compiles as C++ too.
  */
 #define _POSIX_C_SOURCE 200112L
 
 #include "policy.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+
+/* The action to send when the sensors are at fault, in the units of policy.h. */
+static const float fallback[POLICY_ACTION] = {0.0f};
 
 static void sense(float *observation, float *goal)
 {
@@ -27,6 +33,14 @@ static void sense(float *observation, float *goal)
 static void act(const float *action)
 {
     (void)action; /* send it to your actuators here */
+}
+
+static int all_finite(const float *numbers, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (!isfinite(numbers[i]))
+            return 0;
+    return 1;
 }
 
 static void advance(struct timespec *tick, long nanoseconds)
@@ -44,13 +58,20 @@ int main(int count, char **arguments)
     const long period = (long)(1e9f * POLICY_CONTROL_PERIOD + 0.5f);
     float observation[POLICY_OBSERVATION], goal[POLICY_GOAL], action[POLICY_ACTION];
     struct timespec tick, now;
-    long missed = 0;
+    long missed = 0, fallbacks = 0;
 
     clock_gettime(CLOCK_MONOTONIC, &tick);
     for (long step = 0; step < steps; step++) {
         sense(observation, goal);
         policy_act(observation, goal, action);
-        act(action);
+        /* An infinite observation can give a finite action, a large finite one an action that is not. */
+        if (all_finite(observation, POLICY_OBSERVATION) && all_finite(goal, POLICY_GOAL) &&
+            all_finite(action, POLICY_ACTION)) {
+            act(action);
+        } else {
+            fallbacks++;
+            act(fallback);
+        }
         advance(&tick, period);
         clock_gettime(CLOCK_MONOTONIC, &now);
         if (now.tv_sec > tick.tv_sec || (now.tv_sec == tick.tv_sec && now.tv_nsec > tick.tv_nsec)) {
@@ -60,6 +81,6 @@ int main(int count, char **arguments)
         while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &tick, NULL) == EINTR) {
         }
     }
-    printf("%ld steps, %ld late\n", steps, missed);
+    printf("%ld steps, %ld late, %ld with the fallback\n", steps, missed, fallbacks);
     return 0;
 }

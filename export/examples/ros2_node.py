@@ -5,10 +5,15 @@ Copy it, `export/runtime.py`, `policy.onnx` and `critic.onnx` to one folder, and
     python3 ros2_node.py --ros-args -p policy:=policy.onnx -p critic:=critic.onnx
 
 It subscribes to `observation` and `goal` (`std_msgs/Float32MultiArray`, in the order and the units of the model card). Once
-in every control period it publishes `action`, and `reachability` (`std_msgs/Float32`) with it. Before the first observation
-and goal, and while the observation is older than three periods, it publishes nothing: a watchdog of your actuators must
-stop them then.
+in every control period it publishes `action`, and `reachability` (`std_msgs/Float32`) with it. While an observation or a
+goal is at fault it publishes the last safe action again, for half a second at most. After that, before the first
+observation and goal, and while the observation is older than three periods, it publishes nothing: a watchdog of your
+actuators must stop them then.
+
+It is written for Python 3.8 and later.
 """
+
+from __future__ import annotations
 
 import numpy as np
 import rclpy
@@ -58,14 +63,14 @@ class PolicyNode(Node):
         held_before = self._policy.held
         try:
             action = self._policy(self._observation, self._goal)
-        except FaultError as error:  # there is no safe action yet to hold
+            self._action.publish(Float32MultiArray(data=action.tolist()))
+            if self._policy.held > held_before:
+                self.get_logger().warning(self._policy.fault, throttle_duration_sec=1)
+                return
+            probability = self._policy.reachability(self._observation, self._goal)
+        except FaultError as error:  # no safe action may be held, or the value is not finite
             self.get_logger().error(str(error), throttle_duration_sec=1)
             return
-        self._action.publish(Float32MultiArray(data=action.tolist()))
-        if self._policy.held > held_before:
-            self.get_logger().warning(self._policy.fault, throttle_duration_sec=1)
-            return
-        probability = self._policy.reachability(self._observation, self._goal)
         self._reachability.publish(Float32(data=float(probability)))
 
 

@@ -136,6 +136,27 @@ def test_control_loop_example_runs_at_the_control_period(student, tmp_path, comp
     )
     assert time.monotonic() - begun >= 25 * 0.02
     assert done.stdout.startswith("25 steps")
+    assert done.stdout.endswith(", 0 with the fallback\n")
+
+
+@pytest.mark.parametrize("reading", ["NAN", "-INFINITY", "3e38f"])
+@pytest.mark.parametrize("array", ["observation", "goal"])
+def test_control_loop_example_sends_its_fallback_at_a_fault(
+    student, tmp_path, array, reading
+) -> None:
+    export_c(student, tmp_path / "c")
+    example = (Path(export.__file__).parent / "examples" / "control_loop.c").read_text()
+    broken = example.replace(
+        f"{array}[i] = 0.0f;", f"{array}[i] = i % 2 ? {reading} : -({reading});"
+    )
+    assert broken != example
+    (tmp_path / "c" / "control_loop.c").write_text(broken)
+    command = [CC, *FLAGS, "control_loop.c", "policy.c", "-o", "loop", "-lm"]
+    subprocess.run(command, cwd=tmp_path / "c", check=True)
+    done = subprocess.run(
+        ["./loop", "3"], cwd=tmp_path / "c", check=True, capture_output=True, text=True
+    )
+    assert done.stdout.endswith(", 3 with the fallback\n")
 
 
 def test_export_c_refuses_a_teacher(teacher, tmp_path) -> None:

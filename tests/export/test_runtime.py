@@ -1,9 +1,15 @@
+import ast
 import json
+import math
 import shutil
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import hostile
 import numpy as np
 import onnx
 import pytest
@@ -68,6 +74,21 @@ print(Policy("policy.onnx")([1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.1, 0.1], [0.05, 0.1
     assert done.returncode == 0, done.stderr
     expected = Policy(export_folder / "policy.onnx")(OBSERVATION, GOAL)
     np.testing.assert_allclose(eval(done.stdout), expected, atol=1e-6)
+
+
+ROOT = Path(export.runtime.__file__).parents[1]
+ON_ROBOTS = [
+    Path(export.runtime.__file__),
+    Path(hostile.__file__),
+    *sorted((ROOT / "export" / "examples").glob("*.py")),
+]
+
+
+@pytest.mark.parametrize("file", ON_ROBOTS, ids=lambda file: file.name)
+def test_files_for_robots_have_the_syntax_of_python_3_8(file) -> None:
+    tree = ast.parse(file.read_text(), feature_version=(3, 8))
+    # Annotations have newer forms of types, which Python 3.8 must not evaluate.
+    assert "from __future__ import annotations" in map(ast.unparse, tree.body)
 
 
 def save_relu_model(path: Path) -> Path:
@@ -178,6 +199,190 @@ def test_policy_holds_the_last_safe_action(export_folder, fault) -> None:
     assert policy.held == 1
 
 
+@contextmanager
+def everything_raises() -> Iterator[None]:
+    """Lets numpy and Python raise whatever they can report or warn of."""
+    with warnings.catch_warnings(), np.errstate(all="raise"):
+        warnings.simplefilter("error")
+        yield
+
+
+HOSTILE = hostile.FAULTS | hostile.BATCH_FAULTS
+
+
+@pytest.mark.parametrize("fault", list(HOSTILE))
+def test_policy_raises_or_holds_whatever_an_input_is(export_folder, fault) -> None:
+    with everything_raises():
+        raising = Policy(export_folder / "policy.onnx")
+        holding = Policy(export_folder / "policy.onnx", on_fault="hold")
+        safe = holding(OBSERVATION, GOAL)
+        for observation, goal in ((HOSTILE[fault](8), GOAL), (OBSERVATION, HOSTILE[fault](2))):
+            with pytest.raises(FaultError):
+                raising(observation, goal)
+            if goal is not GOAL and (fault in hostile.BATCH_FAULTS):
+                with pytest.raises(FaultError):
+                    holding(observation, goal)
+            else:
+                np.testing.assert_array_equal(holding(observation, goal), safe)
+                assert holding.fault
+
+
+@pytest.mark.parametrize("fault", list(HOSTILE))
+def test_critic_and_reachability_raise_whatever_an_input_is(export_folder, fault) -> None:
+    with everything_raises():
+        critic = Critic(export_folder / "critic.onnx")
+        policy = Policy(export_folder / "policy.onnx", critic=export_folder / "critic.onnx")
+        for i, size in enumerate((8, 2, 2)):
+            inputs = [OBSERVATION, GOAL, ACTION]
+            inputs[i] = HOSTILE[fault](size)
+            with pytest.raises(FaultError):
+                critic(*inputs)
+            with pytest.raises(FaultError):
+                critic.reachability(*inputs)
+            if i < 2:
+                with pytest.raises(FaultError):
+                    policy.reachability(*inputs[:2])
+
+
+@pytest.mark.parametrize("kind", list(hostile.SOUND))
+def test_policy_takes_every_kind_of_floating_point_array(export_folder, kind) -> None:
+    observation, goal = [1.0, 0.0, 0.0, 1.0, 0.0, 0.5, 0.125, 0.125], [0.0625, 0.125]
+    policy = Policy(export_folder / "policy.onnx")
+    expected = policy(np.array(observation, np.float32), np.array(goal, np.float32))
+    convert = hostile.SOUND[kind]
+    with everything_raises():
+        np.testing.assert_array_equal(policy(convert(observation), convert(goal)), expected)
+
+
+@pytest.mark.parametrize("small", [1e-300, 1e-45, 5e-324, -1e-40])
+def test_policy_takes_numbers_too_small_for_float32_as_zero(export_folder, small) -> None:
+    policy = Policy(export_folder / "policy.onnx")
+    expected = policy(OBSERVATION, np.zeros(2))
+    with everything_raises():
+        action = policy(OBSERVATION, np.full(2, small))
+        many = policy(OBSERVATION[None], np.full((1, 2), small))
+    np.testing.assert_allclose(action, expected, atol=1e-7)
+    np.testing.assert_allclose(many[0], expected, atol=1e-6)
+
+
+def test_policy_takes_a_batch_of_no_observations(export_folder) -> None:
+    policy = Policy(export_folder / "policy.onnx", critic=export_folder / "critic.onnx")
+    nothing = np.zeros((0, 8), np.float32), np.zeros((0, 2), np.float32)
+    assert policy(*nothing).shape == (0, 2)
+    assert policy.reachability(*nothing).shape == (0,)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_policy_does_not_hold_back_what_ends_the_program(export_folder, error) -> None:
+    policy = Policy(export_folder / "policy.onnx", on_fault="hold")
+    policy(OBSERVATION, GOAL)
+    with pytest.raises(error):
+        policy(hostile.RaisingArray(error()), GOAL)
+
+
+def test_policy_acts_on_the_numbers_that_it_checked(export_folder, monkeypatch) -> None:
+    policy = Policy(export_folder / "policy.onnx")
+    single = np.float32(OBSERVATION), np.float32(GOAL)
+    batch = tuple(np.stack([array] * 3) for array in single)
+    expected, compare = [policy(*inputs) for inputs in (single, batch)], np.greater_equal
+
+    def compare_while_the_sensors_write(array, bound):
+        for inputs in (*single, *batch):
+            inputs[...] = np.nan
+        return compare(array, bound)
+
+    for inputs, action in zip((single, batch), expected, strict=True):
+        for array, numbers in zip(inputs, (OBSERVATION, GOAL), strict=True):
+            array[...] = numbers
+        observation, goal = inputs
+        monkeypatch.setattr(np, "greater_equal", compare_while_the_sensors_write)
+        # The observation is changed while it is checked, the goal is read after that.
+        with pytest.raises(FaultError, match=r"goal\[0\] .* is nan"):
+            policy(observation, goal)
+        observation[...] = OBSERVATION
+        np.testing.assert_array_equal(
+            policy(observation, np.broadcast_to(GOAL, goal.shape)), action
+        )
+        monkeypatch.undo()
+
+
+def test_policy_holds_for_half_a_second_by_default(export_folder) -> None:
+    policy = Policy(export_folder / "policy.onnx", on_fault="hold")
+    broken = np.full(8, np.nan)
+    safe = policy(OBSERVATION, GOAL)
+    for _ in range(25):  # at 50 Hz
+        np.testing.assert_array_equal(policy(broken, GOAL), safe)
+    for _ in range(3):
+        with pytest.raises(
+            FaultError, match=r"is nan; .* was held 25 times, the most that max_held"
+        ):
+            policy(broken, GOAL)
+    assert policy.held == 25
+    np.testing.assert_array_equal(policy(OBSERVATION, GOAL), safe)  # it is sound again
+    np.testing.assert_array_equal(policy(broken, GOAL), safe)
+    assert policy.held == 26
+
+
+def test_policy_counts_the_held_calls_in_a_row(export_folder) -> None:
+    policy = Policy(export_folder / "policy.onnx", on_fault="hold", max_held=2)
+    for _ in range(10):
+        policy(OBSERVATION, GOAL)
+        for _ in range(2):
+            policy(np.full(8, np.nan), GOAL)
+    assert policy.held == 20
+    with pytest.raises(FaultError, match="held 2 times"):
+        policy(np.full(8, np.nan), GOAL)
+
+
+def test_policy_holds_once_where_a_control_step_lasts_longer_than_half_a_second(
+    export_folder, tmp_path
+) -> None:
+    model = onnx.load(export_folder / "policy.onnx")
+    entry = next(p for p in model.metadata_props if p.key == "crl_distill.control_period")
+    entry.value = "2.0"
+    onnx.save(model, tmp_path / "policy.onnx")
+    policy = Policy(tmp_path / "policy.onnx", on_fault="hold")
+    policy(OBSERVATION, GOAL)
+    policy(np.full(8, np.nan), GOAL)
+    with pytest.raises(FaultError, match="held 1 times"):
+        policy(np.full(8, np.nan), GOAL)
+    entry.value = '"often"'
+    onnx.save(model, tmp_path / "policy.onnx")
+    with pytest.raises(ValueError, match="has damaged metadata"):
+        Policy(tmp_path / "policy.onnx")
+
+
+def test_policy_holds_for_ever_only_where_it_is_told_to(export_folder) -> None:
+    policy = Policy(export_folder / "policy.onnx", on_fault="hold", max_held=math.inf)
+    policy(OBSERVATION, GOAL)
+    for _ in range(1000):
+        policy(np.full(8, np.nan), GOAL)
+    assert policy.held == 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_held": 0}, "max_held is 0; give at least 1"),
+        ({"max_held": math.nan}, "max_held is nan; give at least 1"),
+        ({"margin": -0.1}, "margin is -0.1; give at least 0, or None"),
+        ({"margin": math.nan}, "margin is nan; give at least 0, or None"),
+    ],
+)
+def test_policy_refuses_limits_that_guard_nothing(export_folder, options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Policy(export_folder / "policy.onnx", **options)
+
+
+def test_action_limits_are_those_of_what_the_policy_returns(export_folder, combined) -> None:
+    for policy, limit in (
+        (Policy(export_folder / "policy.onnx"), 0.1),
+        (Policy(export_folder / "policy.onnx", normalized=True), 1.0),
+        (Policy(combined), 1.0),
+    ):
+        np.testing.assert_array_equal(policy.action_limits, np.float32([[-limit] * 2, [limit] * 2]))
+
+
 def test_policy_without_margin_takes_any_finite_input(export_folder) -> None:
     policy = Policy(export_folder / "policy.onnx", margin=None)
     policy(1e6 * OBSERVATION, GOAL)
@@ -214,6 +419,9 @@ def test_policy_refuses_an_out_of_another_shape(export_folder) -> None:
     for out in (np.zeros(2, int), np.zeros(3, np.float32), np.zeros((1, 2), np.float32)):
         with pytest.raises(ValueError, match=r"give a float32 array \(2,\)"):
             policy(OBSERVATION, GOAL, out)
+    fixed = np.broadcast_to(np.float32(0.0), 2)
+    with pytest.raises(ValueError, match="out is read-only"):
+        policy(OBSERVATION, GOAL, fixed)
     with pytest.raises(ValueError, match="leave it out for a batch"):
         policy(OBSERVATION[None], GOAL[None], np.zeros(2, np.float32))
 
@@ -230,6 +438,28 @@ def test_policy_refuses_an_out_of_another_shape(export_folder) -> None:
 def test_critic_refuses_faulty_inputs(export_folder, arrays, message) -> None:
     with pytest.raises(FaultError, match=message):
         Critic(export_folder / "critic.onnx")(*arrays)
+
+
+def test_critic_refuses_a_value_that_is_not_finite(export_folder) -> None:
+    critic = Critic(export_folder / "critic.onnx")
+    overflow = np.where(np.arange(8) % 2, -1.0, 1.0) * 3e38
+    for call in (critic, critic.reachability):
+        with everything_raises(), pytest.raises(FaultError, match="the value is not finite"):
+            call(overflow, GOAL, ACTION)
+    policy = Policy(
+        export_folder / "policy.onnx", critic=export_folder / "critic.onnx", margin=None
+    )
+    with everything_raises(), pytest.raises(FaultError, match="the action is not finite"):
+        policy.reachability(overflow, GOAL)
+
+
+def test_reachability_of_a_value_far_from_zero_is_zero(export_folder, tmp_path) -> None:
+    model = onnx.load(export_folder / "critic.onnx")
+    entry = next(p for p in model.metadata_props if p.key == "crl_distill.reachability")
+    entry.value = json.dumps({**json.loads(entry.value), "scale": 1e6})
+    onnx.save(model, tmp_path / "critic.onnx")
+    with everything_raises():
+        assert Critic(tmp_path / "critic.onnx").reachability(OBSERVATION, GOAL, ACTION) == 0.0
 
 
 class Clock:
@@ -283,3 +513,153 @@ def test_control_loop_takes_the_policy_s_period_and_counts_held_actions(export_f
         ControlLoop(policy, lambda: (OBSERVATION, GOAL), acted.append, period=0.0)
     with pytest.raises(ValueError, match="give at least one"):
         ControlLoop(policy, lambda: (OBSERVATION, GOAL), acted.append, history=0)
+
+
+def run_loop(policy, inputs, acted, **options) -> export.runtime.LoopReport:
+    """Runs a loop over these inputs, of which an exception is raised in place of a reading."""
+    clock, readings = Clock(), iter(inputs)
+
+    def sense():
+        reading = next(readings)
+        if isinstance(reading, BaseException):
+            raise reading
+        return reading
+
+    loop = ControlLoop(
+        policy, sense, acted.append, **options, clock=clock, sleep=clock.sleep, period=0.02
+    )
+    return loop.run(len(inputs))
+
+
+SOUND, BROKEN = (OBSERVATION, GOAL), (np.full(8, np.nan), GOAL)
+
+
+@pytest.mark.parametrize("fallback", [[0.05, -0.1], np.array([0.05, -0.1])])
+def test_control_loop_sends_the_fallback_at_every_fault(export_folder, fallback) -> None:
+    policy, acted = Policy(export_folder / "policy.onnx"), []
+    action = policy(*SOUND)
+    report = run_loop(policy, [SOUND, BROKEN, SOUND, BROKEN, BROKEN], acted, fallback=fallback)
+    sent = np.float32([0.05, -0.1])
+    np.testing.assert_array_equal(acted, [action, sent, action, sent, sent])
+    assert acted[1].dtype == np.float32
+    assert (report.steps, report.held, report.fallbacks) == (5, 0, 3)
+    assert report.fault.startswith("observation[0]")
+    report = run_loop(policy, [SOUND], acted, fallback=fallback)
+    assert (report.fallbacks, report.fault) == (0, "")
+
+
+def test_control_loop_holds_before_it_falls_back(export_folder) -> None:
+    policy = Policy(export_folder / "policy.onnx", on_fault="hold", max_held=2)
+    action, acted = policy(*SOUND), []
+    report = run_loop(policy, [SOUND, *[BROKEN] * 4, SOUND], acted, fallback=[0.0, 0.0])
+    np.testing.assert_array_equal(acted, [action] * 3 + [np.zeros(2)] * 2 + [action])
+    assert (report.held, report.fallbacks) == (2, 2)
+    assert "held 2 times" in report.fault
+
+
+def test_control_loop_sends_no_fallback_that_it_does_not_have(export_folder) -> None:
+    acted = []
+    with pytest.raises(FaultError):
+        run_loop(Policy(export_folder / "policy.onnx"), [SOUND, BROKEN, SOUND], acted)
+    assert len(acted) == 1
+
+
+@pytest.mark.parametrize("error", [OSError("unplugged"), KeyboardInterrupt(), FaultError("old")])
+def test_control_loop_sends_the_fallback_once_when_sense_ends_it(export_folder, error) -> None:
+    acted = []
+    with pytest.raises(type(error)) as raised:
+        run_loop(Policy(export_folder / "policy.onnx"), [SOUND, error], acted, fallback=[0.0, 0.1])
+    assert raised.value is error
+    np.testing.assert_array_equal(acted[1:], np.float32([[0.0, 0.1]]))
+
+
+def test_control_loop_sends_the_fallback_once_when_the_policy_ends_it() -> None:
+    acted = []
+    with pytest.raises(ZeroDivisionError):
+        run_loop(lambda observation, goal: 1 / 0, [SOUND, SOUND], acted, fallback=[0.5])
+    np.testing.assert_array_equal(acted, [[0.5]])
+
+
+def test_control_loop_sends_the_fallback_once_when_sleep_or_act_end_it() -> None:
+    acted, clock = [], Clock()
+
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    loop = ControlLoop(
+        lambda observation, goal: np.ones(1),
+        lambda: SOUND,
+        acted.append,
+        fallback=[0.5],
+        period=0.02,
+        clock=clock,
+        sleep=interrupt,
+    )
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(2)
+    np.testing.assert_array_equal(acted, [[1.0], [0.5]])
+
+    tried = []
+
+    def act(action):
+        tried.append(action)
+        raise OSError(f"message {len(tried)} was not sent")
+
+    loop = ControlLoop(lambda *_: np.ones(1), lambda: SOUND, act, fallback=[0.5], period=0.02)
+    with pytest.raises(OSError, match="message 1 was not sent") as raised:
+        loop.run(2)
+    np.testing.assert_array_equal(tried, [[1.0], [0.5]])
+    assert str(raised.value.__context__) == "message 2 was not sent"
+
+
+def test_control_loop_sends_a_new_copy_of_the_fallback(export_folder) -> None:
+    acted = []
+
+    def act(action):
+        acted.append(action.copy())
+        action[:] = 7.0
+
+    clock, fallback = Clock(), np.zeros(2)
+    loop = ControlLoop(
+        Policy(export_folder / "policy.onnx"),
+        lambda: BROKEN,
+        act,
+        fallback=fallback,
+        clock=clock,
+        sleep=clock.sleep,
+    )
+    fallback[:] = 5.0
+    assert loop.run(3).fallbacks == 3
+    np.testing.assert_array_equal(acted, np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize(
+    ("fallback", "message"),
+    [
+        ([0.0], "the fallback has 1 numbers, an action 2"),
+        ([0.0, np.nan], "numbers that are not finite"),
+        ([0.0, 1e300], "numbers that are not finite"),
+        ([0.0, 0.2], r"fallback\[1\] is 0.2, outside the action's limits -0.1 to 0.1"),
+        ([-0.2, 0.0], r"fallback\[0\] is -0.2, outside"),
+        (0.0, r"give an array \[act\] of numbers"),
+        ([], r"give an array \[act\] of numbers"),
+        ([[0.0, 0.0]], r"give an array \[act\] of numbers"),
+        ("zero", r"give an array \[act\] of numbers"),
+        ([True, False], r"give an array \[act\] of numbers"),
+        ([[0.0], [0.0, 0.0]], r"give an array \[act\] of numbers"),
+        (hostile.RaisingArray(RuntimeError()), r"give an array \[act\] of numbers"),
+    ],
+)
+def test_control_loop_refuses_a_fallback_that_is_no_action(
+    export_folder, fallback, message
+) -> None:
+    policy = Policy(export_folder / "policy.onnx")
+    with everything_raises(), pytest.raises(ValueError, match=message):
+        ControlLoop(policy, lambda: SOUND, print, fallback=fallback)
+
+
+def test_control_loop_takes_a_fallback_at_the_limits(export_folder) -> None:
+    physical = Policy(export_folder / "policy.onnx")
+    normalized = Policy(export_folder / "policy.onnx", normalized=True)
+    for policy, fallback in ((physical, [0.1, -0.1]), (normalized, [1, -1])):
+        ControlLoop(policy, lambda: SOUND, print, fallback=fallback)
