@@ -428,7 +428,7 @@ class _InputCheck:
             raise
         except Exception as error:  # an object's own methods may raise anything
             raise FaultError(
-                f"{self.name} is not an array of numbers ({type(error).__name__}); give [{self._size}]"
+                f"{self.name} cannot be read as an array of numbers ({type(error).__name__}); give [{self._size}]"
             ) from error
         return copy
 

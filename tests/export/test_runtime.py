@@ -166,11 +166,11 @@ FAULTS = {
     "shape": (np.ones(7), GOAL, r"observation has shape \(7,\); give \[8\] or \[batch, 8\]"),
     "type": (np.ones(8, int), GOAL, "observation is of type int64; give floating-point"),
     "text": (["x"] * 8, GOAL, "observation is of type <U1"),
-    "ragged": ([[1.0], [1.0, 2.0]], GOAL, "observation is not an array"),
+    "ragged": ([[1.0], [1.0, 2.0]], GOAL, "observation cannot be read as an array of"),
     "nan": (np.full(8, np.nan), GOAL, r"observation\[0\] \(joint_cos, 1\) is nan; look for a broken"),
     "infinite": (OBSERVATION, np.array([0, np.inf]), r"goal\[1\] \(fingertip, m\) is inf"),
     "far": (OBSERVATION + 1e6 * (np.arange(8) == 4), GOAL, r"observation\[4\] \(joint_velocity, rad/s\) is 1e\+06, far"),
-    "ragged goal": (OBSERVATION, [[1.0], [1.0, 2.0]], "goal is not an array"),
+    "ragged goal": (OBSERVATION, [[1.0], [1.0, 2.0]], "goal cannot be read as an array of"),
     "batch": (np.stack([OBSERVATION] * 2), GOAL, r"observation has shape \(2, 8\) but goal \(2,\)"),
 }  # fmt: skip
 
