@@ -564,7 +564,9 @@ def test_control_loop_sends_no_fallback_that_it_does_not_have(export_folder) -> 
     assert len(acted) == 1
 
 
-@pytest.mark.parametrize("error", [OSError("unplugged"), KeyboardInterrupt(), FaultError("old")])
+@pytest.mark.parametrize(
+    "error", [OSError("unplugged"), KeyboardInterrupt(), SystemExit(), FaultError("old")]
+)
 def test_control_loop_sends_the_fallback_once_when_sense_ends_it(export_folder, error) -> None:
     acted = []
     with pytest.raises(type(error)) as raised:
