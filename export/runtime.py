@@ -15,19 +15,22 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import onnxruntime
+
+# Official builds of ONNX Runtime send usage data to Microsoft. ORT_DISABLE_TELEMETRY=0 leaves that on.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime  # noqa: E402
 
 PREFIX = "crl_distill."  # begins every key that crl-distill writes into an ONNX file's metadata
 FORMAT_VERSION = 4  # newest format of artefacts that this file reads
-CONTRACT_VERSION = (
-    1  # newest contract of exported files that this file reads; the first ones have none
-)
+# Newest contract of exported files that this file reads. The first files have none.
+CONTRACT_VERSION = 1
 MARGIN = 0.5  # default distance that an input may lie outside its observed range, as a share of the range
 MIN_RANGE = 0.1  # an observed range counts as at least this share of the field's scale
 HOLD = 0.5  # s for which the last safe action is repeated by default
