@@ -25,7 +25,7 @@ import numpy as np
 
 # Official builds of ONNX Runtime send usage data to Microsoft. ORT_DISABLE_TELEMETRY=0 leaves that on.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime  # noqa: E402
+import onnxruntime
 
 PREFIX = "crl_distill."  # begins every key that crl-distill writes into an ONNX file's metadata
 FORMAT_VERSION = 4  # newest format of artefacts that this file reads
