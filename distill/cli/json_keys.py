@@ -169,6 +169,7 @@ OUTPUTS: tuple[Output, ...] = (
         "an object",
         {
             **EVALUATION,
+            "broken_episodes": "episodes that ended because their state was not finite",
             "by_episode": "time at goal of each episode",
             "missed": "control steps that were late; in real time",
             "video": "path of the animation; with `--video`",

@@ -102,7 +102,7 @@ def play_command(
     from teachers.runs.outputs import require_new_file
     from teachers.simulation.animate import animate
     from teachers.simulation.image_files import ANIMATIONS
-    from teachers.simulation.play import play_in_c
+    from teachers.simulation.play import count_broken, play_in_c
     from teachers.simulation.trajectory import distance_until_termination
     from teachers.simulation.viewer import RealTime, viewer
     from teachers.tasks.disturbance import Disturbances
@@ -118,6 +118,7 @@ def play_command(
         trajectory = play_in_c(policy.task, policy.act, episodes, seed, report, disturbances, pace)
     outcomes = measure_outcomes(policy.task, distance_until_termination(trajectory))
     figures = _summarise(policy.metadata, seed, outcomes)
+    figures["broken_episodes"] = count_broken(trajectory)
     figures["by_episode"] = [float(value) for value in outcomes.time_at_goal]
     if pace:
         figures["missed"] = pace.missed

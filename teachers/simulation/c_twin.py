@@ -1,5 +1,7 @@
 """One environment in MuJoCo C, which replaces the robot when a deployment is checked."""
 
+import copy
+import math
 from typing import Any
 
 import jax
@@ -12,33 +14,51 @@ from teachers.tasks.base import Task
 from teachers.tasks.declaration import GoalSet, State
 from teachers.tasks.disturbance import MAX_DELAY, Disturbed, find_pushed_body, scale_model_in_c
 
+# Where the counts of MuJoCo's warnings that a state has diverged begin: BADQPOS, BADQVEL, BADQACC and BADCTRL are the last.
+# A number is then NaN, or larger than 1e10.
+DIVERGED = int(mujoco.mjtWarning.mjWARN_BADQPOS)
+
 
 class Twin:
-    """One environment of a task in MuJoCo C, stepped at the task's control period."""
+    """One environment of a task in MuJoCo C, stepped at the task's control period.
 
-    def __init__(self, task: Task, disturbance: Disturbed | None = None) -> None:
+    Attributes:
+        broken: whether its state or observation was no longer finite. It then stands still in the last state that was,
+            until it is reset.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        disturbance: Disturbed | None = None,
+        model: mujoco.MjModel | None = None,
+    ) -> None:
         """Builds an environment in the model's initial state.
 
         Args:
             task: what is simulated.
             disturbance: of one environment. Its noise is not part of `observation`; see `sense`.
+            model: what `model_without_reset` returns, where several twins share it.
         """
         self.task = task
+        self.broken = False
         self._disturbance = disturbance
-        self._model = (
-            task.model if disturbance is None else scale_model_in_c(task.model, disturbance)
-        )
+        self._model = model_without_reset(task) if model is None else model
+        if disturbance is not None:
+            self._model = scale_model_in_c(self._model, disturbance)
         self._pushed_body = find_pushed_body(self._model).body if disturbance else 0
         self._data = mujoco.MjData(self._model)
         self._steps = 0
         self._pending: list[np.ndarray] = []
+        self._update_bodies()
+        self._observation = self._observe()
 
     def reset(self, qpos: Float[np.ndarray, "nq"], qvel: Float[np.ndarray, "nv"]) -> None:
         """Starts from these joint positions and velocities."""
-        mujoco.mj_resetData(self._model, self._data)
         self._steps, self._pending = 0, [np.zeros(self.task.action_size)] * MAX_DELAY
-        self._data.qpos[:], self._data.qvel[:] = qpos, qvel
-        self._update_bodies()
+        self.broken = False
+        self._set_state(qpos, qvel)
+        self._observation = self._observe()
 
     def restart(self, key: Key[Array, ""], goal_set: GoalSet) -> Float[np.ndarray, "goal"]:
         """Starts an episode as `Task.reset` does from the same key, and returns its goal.
@@ -60,9 +80,25 @@ class Twin:
             is_pushed = self._steps == int(disturbance.push_step)
             force = self._data.xfrc_applied[self._pushed_body]
             force[:2] = np.asarray(disturbance.push) if is_pushed else 0.0
-        self._data.ctrl[:] = self.task.control(action)
-        mujoco.mj_step(self._model, self._data, nstep=self.task.substeps)
+        if self.broken:
+            return
+        data = self._data
+        qpos, qvel = data.qpos.copy(), data.qvel.copy()
+        data.ctrl[:] = self.task.control(action)
+        mujoco.mj_step(self._model, data, nstep=self.task.substeps)
         self._steps += 1
+        if not _has_diverged(data):
+            self._update_bodies()
+            observation = self._observe()
+            if _is_finite(observation):
+                self._observation = observation
+                return
+        self.broken = True
+        self._set_state(qpos, qvel)
+
+    def _set_state(self, qpos: Float[np.ndarray, "nq"], qvel: Float[np.ndarray, "nv"]) -> None:
+        mujoco.mj_resetData(self._model, self._data)
+        self._data.qpos[:], self._data.qvel[:] = qpos, qvel
         self._update_bodies()
 
     def _update_bodies(self) -> None:
@@ -71,10 +107,13 @@ class Twin:
         mujoco.mj_comPos(self._model, self._data)
         mujoco.mj_comVel(self._model, self._data)
 
+    def _observe(self) -> Float[np.ndarray, "obs"]:
+        return np.array(self.task.observe(self._data), np.float32)
+
     @property
     def observation(self) -> Float[np.ndarray, "obs"]:
-        """The observation without noise, float32."""
-        return np.asarray(self.task.observe(self._data), np.float32)
+        """The observation without noise, float32; it must not be changed."""
+        return self._observation
 
     def sense(self, random: np.random.Generator) -> Float[np.ndarray, "obs"]:
         """Returns the observation with the noise of the disturbance, float32."""
@@ -90,14 +129,36 @@ class Twin:
         return np.array(self._data.qpos)
 
 
+# These two run in every control step, so that they begin with what is fastest.
+
+
+def _has_diverged(data: mujoco.MjData) -> bool:
+    counts = data.warning.number
+    return bool(np.count_nonzero(counts) and counts[DIVERGED:].any())
+
+
+def _is_finite(observation: Float[np.ndarray, "obs"]) -> bool:
+    # The product of large numbers may be infinite.
+    return math.isfinite(observation @ observation) or bool(np.isfinite(observation).all())
+
+
+def model_without_reset(task: Task) -> mujoco.MjModel:
+    """Returns a copy of a task's model with which MuJoCo does not reset a state that diverges by itself."""
+    model = copy.deepcopy(task.model)
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    return model
+
+
 def make_twins(task: Task, starts: State) -> list[Twin]:
     """Returns a twin of every environment in the batch `starts`, in the same state and with the same disturbance."""
     twins = []
+    model = model_without_reset(task)
     disturbed: Any = jax.device_get(starts.disturbed)
     qpos: Any = np.asarray(starts.physics.qpos)
     qvel: Any = np.asarray(starts.physics.qvel)
     for i, (position, velocity) in enumerate(zip(qpos, qvel, strict=True)):
-        twin = Twin(task, Disturbed(*(part[i] for part in disturbed)) if disturbed else None)
+        disturbance = Disturbed(*(part[i] for part in disturbed)) if disturbed else None
+        twin = Twin(task, disturbance, model)
         twin.reset(position, velocity)
         twins.append(twin)
     return twins

@@ -11,13 +11,14 @@ Importing this module registers `crl-distill/NAME-v0` for every task that has a 
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import jax
 import numpy as np
 from gymnasium import spaces
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from teachers.runs.errors import InputError
 from teachers.simulation.c_twin import Twin
@@ -38,8 +39,10 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
     `[goal]`, in the units of the task's fields. An action is float32 `[act]` in [-1, 1]. The reward is 0 within
     the task's success radius and -1 elsewhere.
 
-    `info` holds `is_success` (within the radius, and the episode has not ended early), `is_terminated`, and
-    `steps`, the control steps taken in this episode. An episode is truncated after the task's `episode_steps`.
+    `info` holds `is_success` (within the radius, and the episode has not ended early), `is_terminated`, `broken`, and
+    `steps`, the control steps taken in this episode. An episode is truncated after the task's `episode_steps`. Where the
+    simulation diverges, `broken` is True: the episode is terminated with a reward of -1, and the observation is the last
+    one that was finite.
 
     Attributes:
         task: what is simulated.
@@ -133,18 +136,18 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
         )
 
     def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
-        """Returns 0 where the goals are within the success radius of each other, and -1 elsewhere.
+        """Returns 0 where the goals are within the success radius of each other, and -1 elsewhere and in broken steps.
 
         Args:
             achieved_goal: `[*batch, goal]`.
             desired_goal: `[*batch, goal]`.
-            info: not used.
+            info: of the step, or of all steps of the batch: one dict of arrays, or a sequence of dicts.
 
         Returns:
             `[*batch]`, float32.
         """
         distance = self.task.goal_distance(np.asarray(achieved_goal), np.asarray(desired_goal))
-        is_near = distance < self.task.success_radius
+        is_near = (distance < self.task.success_radius) & ~_broken_steps(info)
         return np.where(is_near, np.float32(0.0), np.float32(-1.0))[()]
 
     def compute_terminated(
@@ -187,8 +190,9 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
 
     def _observe(self) -> tuple[Observation, dict[str, Any]]:
         assert self._goal is not None
-        observation = self._twin.observation
-        terminated = bool(self._steps and self.task.terminated(observation))
+        observation = self._twin.observation.copy()
+        broken = self._twin.broken
+        terminated = broken or bool(self._steps and self.task.terminated(observation))
         within = bool(self.task.distance(observation, self._goal) < self.task.success_radius)
         observations = {
             "observation": observation,
@@ -198,9 +202,17 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
         info = {
             "is_success": within and not terminated,
             "is_terminated": terminated,
+            "broken": broken,
             "steps": self._steps,
         }
         return observations, info
+
+
+def _broken_steps(info: Any) -> Bool[np.ndarray, "*batch"]:
+    """Returns which steps were broken according to their `info`, in the forms that `compute_reward` takes."""
+    if isinstance(info, Mapping):
+        return np.asarray(info.get("broken", False), bool)
+    return np.array([each.get("broken", False) for each in info], bool)
 
 
 def _choose_goal_set(task: Task, goal_set: GoalSet | None) -> GoalSet:

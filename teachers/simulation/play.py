@@ -1,5 +1,6 @@
 """Plays a policy in MuJoCo C as on a robot: sense, act, wait one control period."""
 
+import warnings
 from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.simulation.c_twin import Twin, make_twins
 from teachers.simulation.rollout import evaluation_starts
-from teachers.simulation.trajectory import Trajectory
+from teachers.simulation.trajectory import Trajectory, episode_lengths
 from teachers.tasks import State, Task
 from teachers.tasks.disturbance import Disturbances
 
@@ -32,7 +33,7 @@ def play_in_c(
     disturbances: Disturbances | None = None,
     watch: Watch | None = None,
 ) -> Trajectory:
-    """Plays complete episodes of a task in MuJoCo C.
+    """Plays complete episodes of a task in MuJoCo C, and warns if some break.
 
     Args:
         task: what to play.
@@ -45,7 +46,8 @@ def play_in_c(
 
     Returns:
         One episode for each environment, with its joint positions. A terminated episode is played on to the task's
-        number of steps.
+        number of steps. One that breaks, because its numbers are no longer finite, ends as in `rollout`: with an infinite
+        distance. What is recorded after it is its last sound state.
     """
     starts = evaluation_starts(task, episodes, seed, disturbances)
     total = task.episode_steps * episodes
@@ -66,7 +68,20 @@ def play_in_c(
         batch_starts = jax.tree.map(itemgetter(slice(first, first + batch)), starts)
         random = np.random.default_rng((seed, first))
         batches.append(_play(task, policy, batch_starts, random, after_step))
-    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *batches)
+    trajectory = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *batches)
+    if broken := count_broken(trajectory):
+        warnings.warn(
+            f"{broken} of {episodes} episodes broke in MuJoCo C: their state was no longer finite, and they count as away "
+            f"from their goal from then on; look at task {task.name!r} with `crl-distill tasks --check`",
+            stacklevel=2,
+        )
+    return trajectory
+
+
+def count_broken(trajectory: Trajectory) -> int:
+    """Returns the number of episodes that ended because their numbers were no longer finite."""
+    last = episode_lengths(trajectory) - 1
+    return int(np.asarray(trajectory.broken)[last, np.arange(len(last))].sum())
 
 
 def _play(
@@ -83,8 +98,10 @@ def _play(
         observation = np.stack([robot.sense(random) for robot in robots])
         qpos = np.stack([robot.qpos for robot in robots])
         action = policy(observation, goal)
+        was_broken = np.array([robot.broken for robot in robots])
         for robot, one in zip(robots, action, strict=True):
             robot.step(one)
+        broken = np.array([robot.broken for robot in robots]) & ~was_broken
         reached = np.stack([robot.observation for robot in robots])
         rows.append(
             {
@@ -92,10 +109,9 @@ def _play(
                 "goal": goal,
                 "action": action,
                 "steps": np.full(len(robots), step),
-                "distance": task.distance(reached, goal),
-                "terminated": np.asarray(task.terminated(reached)),
-                # MuJoCo C resets a state that diverges by itself.
-                "broken": np.zeros(len(robots), bool),
+                "distance": np.where(broken, np.inf, task.distance(reached, goal)),
+                "terminated": np.asarray(task.terminated(reached)) | broken,
+                "broken": broken,
                 "qpos": qpos,
             }
         )

@@ -12,8 +12,8 @@ from teachers.tasks.declaration import namespace
 class Trajectory(NamedTuple):
     """What happened in each control step of each environment, as MJX rollouts and MuJoCo C record it.
 
-    Its arrays are JAX's or NumPy's. After a termination, rollouts restart the environment and MuJoCo C steps it on; the
-    functions below measure each environment's first episode alone.
+    Its arrays are JAX's or NumPy's. After a termination, rollouts restart the environment and MuJoCo C steps it on, or
+    leaves it where it was if it is broken; the functions below measure each environment's first episode alone.
     """
 
     observation: Float[Any, "*time env obs"]  # before the step; MuJoCo C includes sensor noise
@@ -22,7 +22,7 @@ class Trajectory(NamedTuple):
     steps: Int[Any, "*time env"]  # the step's index within its episode
     distance: Float[Any, "*time env"]  # after the step, from its goal
     terminated: Bool[Any, "*time env"]  # with this step the episode ended early
-    broken: Bool[Any, "*time env"]  # because its numbers were no longer finite; never in MuJoCo C
+    broken: Bool[Any, "*time env"]  # because its numbers were no longer finite
     qpos: Float[Any, "*time env nq"] | None = None  # before the step; None where not recorded
 
 

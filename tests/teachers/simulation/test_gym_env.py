@@ -5,6 +5,7 @@ import gymnasium
 import jax
 import numpy as np
 import pytest
+from diverging import DivergingReacher
 from falling import FallingReacher
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
@@ -155,6 +156,38 @@ def test_step_terminated_is_no_success() -> None:
             if terminated:
                 return
     pytest.fail("no episode ended early")
+
+
+def test_step_terminates_broken_episode_and_reset_goes_on(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo logs its warnings there
+    env = TaskEnv(DivergingReacher(), render_mode="rgb_array", render_size=32)
+    start, info = env.reset(seed=0)
+    assert not info["broken"]
+    env.reset(seed=0, options={"goal": start["achieved_goal"]})  # it is at its goal
+    last, reward, terminated, _, info = env.step(np.zeros(2))
+    assert (reward, terminated, info["broken"], info["is_success"]) == (0.0, False, False, True)
+    for steps in (2, 3):  # nothing changes until the reset
+        observation, reward, terminated, truncated, info = env.step(np.ones(2))
+        assert (reward, terminated, truncated) == (-1.0, True, False)
+        assert info == {
+            "is_success": False, "is_terminated": True, "broken": True, "steps": steps
+        }  # fmt: skip
+        for name, part in observation.items():
+            np.testing.assert_array_equal(part, last[name])
+        goals = observation["achieved_goal"], observation["desired_goal"]
+        assert env.compute_reward(*goals, info) == reward
+        assert env.compute_terminated(*goals, info)
+    assert env.render().shape == (32, 32, 3)
+    env.close()
+    again = env.reset(seed=0)[0]
+    np.testing.assert_array_equal(again["observation"], start["observation"])
+    assert not env.step(np.zeros(2))[2]
+
+
+@pytest.mark.parametrize("info", [{"broken": np.array([True, False])}, [{"broken": True}, {}]])
+def test_compute_reward_of_broken_steps_of_a_batch(info) -> None:
+    env, goal = TaskEnv("reacher"), np.zeros((2, 2), np.float32)
+    np.testing.assert_array_equal(env.compute_reward(goal, goal, info), [-1.0, 0.0])
 
 
 def test_step_clips_actions() -> None:

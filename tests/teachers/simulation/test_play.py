@@ -1,4 +1,7 @@
+import jax
 import numpy as np
+import pytest
+from diverging import DivergingReacher, turn_until_it_breaks
 
 from export import play_in_c
 from export.artefacts import open_policy
@@ -7,7 +10,10 @@ from teachers.evaluate import evaluate_agent
 from teachers.measures import measure_outcomes
 from teachers.runs.progress import ignore_progress
 from teachers.simulation import play
-from teachers.simulation.trajectory import distance_until_termination
+from teachers.simulation.animate import animate
+from teachers.simulation.play import count_broken
+from teachers.simulation.rollout import evaluation_starts, rollout
+from teachers.simulation.trajectory import distance_until_termination, episode_lengths
 from teachers.tasks.disturbance import Disturbances
 from teachers.tasks.reacher import LINKS, TORQUE
 from teachers.tasks.registry import get_task
@@ -80,3 +86,50 @@ def test_play_in_c_starts_are_determined_by_seed(export_folder) -> None:
     np.testing.assert_allclose(
         first.distance[:-1], np.linalg.norm(tip - first.goal[1:], axis=-1), rtol=1e-5
     )
+
+
+def test_play_in_c_ends_broken_episodes_as_rollout_does(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo logs its warnings there
+    task = DivergingReacher()
+    with pytest.warns(UserWarning, match=r"of 16 episodes broke in MuJoCo C: .* --check"):
+        in_c = play_in_c(task, turn_until_it_breaks, 16, 0)
+
+    @jax.jit
+    def play_in_mjx(starts):
+        def act(_, observation, goal):
+            return turn_until_it_breaks(observation, goal)
+
+        return rollout(task, act, starts, jax.random.key(0), task.episode_steps, "train")[1]
+
+    in_mjx = play_in_mjx(evaluation_starts(task, 16, 0))
+    lengths = episode_lengths(in_mjx)
+    np.testing.assert_array_equal(episode_lengths(in_c), lengths)
+    assert 0 < (lengths < task.episode_steps).sum() < 16
+    for step, is_after in enumerate(np.arange(task.episode_steps)[:, None] >= lengths):
+        for name in ("broken", "terminated"):
+            one, other = (np.asarray(getattr(each, name))[step] for each in (in_c, in_mjx))
+            np.testing.assert_array_equal(one[~is_after], other[~is_after])
+            assert not in_c.broken[step][is_after].any()
+    assert count_broken(in_c) == count_broken(in_mjx) == (lengths < task.episode_steps).sum()
+    assert (np.isinf(in_c.distance) == in_c.broken).all()
+    assert np.isfinite(in_c.observation).all()
+    assert np.isfinite(in_c.qpos).all()
+    animate(task, in_c, tmp_path / "broken.gif", 2)
+
+
+def test_play_in_c_with_not_a_number_breaks_every_episode(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    task = get_task("reacher")
+    with pytest.warns(UserWarning, match="3 of 3 episodes broke"):
+        recording = play_in_c(task, lambda observation, _: np.full((3, 2), np.nan), 3, 0)
+    assert measure_outcomes(task, distance_until_termination(recording)).success_any.sum() == 0
+
+
+def test_play_in_c_shows_broken_episodes(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    task, shown = DivergingReacher(), []
+    with pytest.warns(UserWarning, match="broke"):
+        play_in_c(
+            task, turn_until_it_breaks, 16, 0, watch=lambda robot, _: shown.append(robot.qpos)
+        )
+    assert np.isfinite(shown).all()
