@@ -149,6 +149,8 @@ def _measured_figures(metadata: Metadata) -> dict[str, str]:
 def _format_interval(ends: Any) -> str:
     if not isinstance(ends, list | tuple) or not all(isinstance(e, float | None) for e in ends):
         return "-"
+    if len(ends) == 2 and ends[0] is not None and ends[1] is None:
+        return f"at least {ends[0]:.3f}"
     return " to ".join("-" if end is None else f"{end:.3f}" for end in ends)
 
 

@@ -7,17 +7,17 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from export.closed_loop import closest_distance
 from export.contract import INPUTS, OUTPUTS, Role, Units
 from export.session import GraphFunction
 from teachers.agent import Agent
-from teachers.measures import measure_outcomes, retention, summary
+from teachers.measures import mean_interval, measure_outcomes, retention, summary
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.simulation.play import play_in_c
 from teachers.simulation.trajectory import Trajectory, distance_until_termination
 from teachers.tasks import Task
 
 MAX_ROWS = 4096  # states in which parity is measured
-MIN_EPISODES = 64  # reachability is fitted to these episodes too
 TOLERANCE = 1e-4  # of float32 files, for actions in [-1, 1] and for values
 
 
@@ -123,8 +123,9 @@ def measure_closed_loop(
         progress: called as the episodes advance.
 
     Returns:
-        The figures of `teachers.measures.summary`, and the file's time at goal over JAX's, `retention`, with its
-        interval, `retention_ci95`.
+        The figures of `teachers.measures.summary`; the smallest distance to the goal in an episode, on average,
+        `closest_distance`, with its interval, `closest_distance_ci95`; and the file's time at goal over JAX's, `retention`,
+        with its interval, `retention_ci95`.
     """
 
     def act(observation: np.ndarray, goal: np.ndarray) -> np.ndarray:
@@ -132,12 +133,18 @@ def measure_closed_loop(
         return task.from_actuator_units(action) if units == "task" else action
 
     trajectory = play_in_c(task, act, reference.goal.shape[1], seed, progress)
-    outcomes, expected = (
-        measure_outcomes(task, distance_until_termination(episodes))
-        for episodes in (trajectory, reference)
-    )
+    distance = distance_until_termination(trajectory)
+    outcomes = measure_outcomes(task, distance)
+    expected = measure_outcomes(task, distance_until_termination(reference))
     ratio, interval = retention(outcomes.time_at_goal, expected.time_at_goal)
-    return {**summary(outcomes), "retention": ratio, "retention_ci95": interval}
+    closest = closest_distance(distance)
+    return {
+        **summary(outcomes),
+        "closest_distance": float(closest.mean()),
+        "closest_distance_ci95": mean_interval(closest),
+        "retention": ratio,
+        "retention_ci95": interval,
+    }
 
 
 def compute_agent_values(agent: Agent, trajectory: Trajectory) -> Float[np.ndarray, "time env"]:

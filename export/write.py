@@ -10,13 +10,13 @@ import onnx
 from etils import epath
 
 from export.calibration import fit_reachability, observed_ranges
+from export.closed_loop import MIN_EPISODES
 from export.contract import Contract, Parity, Precision, Role, Units
 from export.contract_writer import attach_contract, make_contract
 from export.convert import OPSET, convert
 from export.onnx_card import render_onnx_card
 from export.parity import (
     MAX_ROWS,
-    MIN_EPISODES,
     TOLERANCE,
     ParityRows,
     collect_parity_rows,
@@ -30,7 +30,7 @@ from export.parity import (
 from export.precision import reduce_precision
 from export.session import GraphFunction, open_session
 from teachers.agent import Agent
-from teachers.measures import spearman
+from teachers.measures import format_interval, spearman
 from teachers.process import in_32_bits
 from teachers.runs.errors import InputError
 from teachers.runs.outputs import create_folder, require_unused, write_atomically
@@ -94,8 +94,8 @@ def export_student(
         student: a student, such as `load_student` or `distill_teacher` returns, or a teacher.
         out: a new folder.
         form: how the files are written.
-        min_retention: in float16 and int8, the lower limit of the file's time at goal over JAX's, and of the rank
-            correlation of its values with JAX's.
+        min_retention: in float16 and int8, the lower limit of the file's time at goal over JAX's, which the whole interval
+            must reach, and of the rank correlation of its values with JAX's.
         seed: seed of the episodes.
         progress: called as the episodes advance.
 
@@ -219,10 +219,11 @@ def _require_retention(figures: Mapping[str, Any], precision: Precision, lower: 
             f"the student never reaches a goal, so that its retention in {precision} cannot be measured; export in "
             "float32, or with --min-retention 0"
         )
-    if ratio < lower:
+    interval = figures["retention_ci95"]
+    if interval[0] < lower:
         raise InputError(
-            f"in {precision} the policy keeps {ratio:.3f} of its time at goal, less than --min-retention {lower:g}; "
-            f"{remedy}"
+            f"in {precision} the policy keeps {ratio:.3f} {format_interval(interval)} of its time at goal, "
+            f"{'less than' if ratio < lower else 'which may be less than'} --min-retention {lower:g}; {remedy}"
         )
     if correlation is None or correlation < lower:
         raise InputError(

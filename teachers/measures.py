@@ -18,6 +18,8 @@ from teachers.tasks import Task
 
 RESAMPLES = 2000
 
+Interval = tuple[float, float | None]  # the upper end is None where there is no bound
+
 
 class Outcomes(NamedTuple):
     """The outcome of each episode."""
@@ -70,7 +72,7 @@ def bootstrap_interval(
 
 def retention(
     student: Float[np.ndarray, "episodes"], teacher: Float[np.ndarray, "episodes"]
-) -> tuple[float, tuple[float, float]] | tuple[None, None]:
+) -> tuple[float, Interval] | tuple[None, None]:
     """Returns the student's time at goal divided by the teacher's, and its paired bootstrap 95% interval.
 
     Args:
@@ -78,18 +80,42 @@ def retention(
         teacher: its time at goal in the same episodes.
 
     Returns:
-        Both are None if the teacher is never at its goal. The interval's upper end is infinite if the teacher is at its
-        goal so rarely that some resamples have no such episode.
+        See `ratio_of_means`; both are None if the teacher is never at its goal.
     """
-    if not teacher.any():
+    return ratio_of_means(student, teacher)
+
+
+def ratio_of_means(
+    values: Float[np.ndarray, "episodes"], reference: Float[np.ndarray, "episodes"]
+) -> tuple[float, Interval] | tuple[None, None]:
+    """Returns the mean of values divided by the mean of a reference, and its paired bootstrap 95% interval.
+
+    Args:
+        values: at least 0, one for each episode.
+        reference: at least 0, in the same episodes.
+
+    Returns:
+        Both are None if the reference is 0 everywhere. The interval's upper end is None if the reference is so rarely not 0
+        that some resamples have no such episode: then nothing is known of how large the ratio may be.
+    """
+    if not reference.any():
         return None, None
 
     def ratio(s: np.ndarray, t: np.ndarray, axis: int = -1) -> Any:
-        reference = t.mean(axis=axis)
+        mean = t.mean(axis=axis)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(reference > 0, s.mean(axis=axis) / reference, np.inf)
+            return np.where(mean > 0, s.mean(axis=axis) / mean, np.inf)
 
-    return float(ratio(student, teacher)), _bootstrap((student, teacher), ratio)
+    low, high = _bootstrap((values, reference), ratio)
+    return float(ratio(values, reference)), (low, high if np.isfinite(high) else None)
+
+
+def format_interval(interval: Sequence[float | None]) -> str:
+    """Returns an interval as text: `[0.969, 0.984]`, or `[at least 0.969]` where it has no upper end."""
+    low, high = interval
+    if low is None:
+        return "[-]"
+    return f"[at least {low:.3f}]" if high is None else f"[{low:.3f}, {high:.3f}]"
 
 
 def _bootstrap(

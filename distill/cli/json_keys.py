@@ -142,6 +142,7 @@ OUTPUTS: tuple[Output, ...] = (
             "parity_max_abs": "the largest of these",
             **OUTCOMES,
             "retention": "time at goal of the file / that of JAX, of the same episodes in MuJoCo C",
+            "closest_distance": "smallest distance to the goal in an episode, on average",
             "critic_spearman": "rank correlation of the file's values with JAX's",
         },
         _HARD | {"policy", "critic", "combined"},

@@ -80,14 +80,12 @@ def figures_table(title: str, figures: Mapping[str, Any]) -> TextTable:
 
 def format_figure(figures: Mapping[str, Any], name: str) -> str:
     """Returns a figure as text, with its 95% interval where there is one."""
+    from teachers.measures import format_interval
+
     if figures.get(name) is None:
         return "-"
     interval = figures.get(f"{name}_ci95")
-    return f"{figures[name]:.3f}" + (
-        " [" + ", ".join("-" if end is None else f"{end:.3f}" for end in interval) + "]"
-        if interval
-        else ""
-    )
+    return f"{figures[name]:.3f}" + (f" {format_interval(interval)}" if interval else "")
 
 
 def format_value(value: Any) -> str:

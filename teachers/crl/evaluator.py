@@ -54,7 +54,19 @@ class Evaluator:
         progress: Progress = ignore_progress,
         disturbances: Disturbances | None = None,
     ) -> Outcomes:
-        """Plays episodes and returns their outcomes.
+        """Plays episodes and returns their outcomes; see `record_distances`."""
+        distance = self.record_distances(params, episodes, seed, progress, disturbances)
+        return self.measure([distance])
+
+    def record_distances(
+        self,
+        params: Params,
+        episodes: int,
+        seed: int,
+        progress: Progress = ignore_progress,
+        disturbances: Disturbances | None = None,
+    ) -> Float[np.ndarray, "time env"]:
+        """Plays episodes and returns the distance to the goal after each step, as `play` yields it.
 
         Args:
             params: the policy's parameters.
@@ -72,7 +84,7 @@ class Evaluator:
             segments.append(np.asarray(segment))
             done = sum(map(len, segments))
             progress(done * episodes, self._task.episode_steps * episodes, {})
-        return self.measure(segments)
+        return np.concatenate(segments)
 
     def play(
         self, params: Params, starts: State, seed: int = 0

@@ -5,11 +5,15 @@ import pytest
 from commands import assert_refused, run, run_json
 
 from export import Form
+from export.closed_loop import MIN_EPISODES
 from export.verify import verify
 
 
 def run_checks(path, *arguments, **options) -> dict:
-    return {check.name: check for check in verify(path, *arguments, episodes=8, **options)}
+    # As many as a policy that keeps its time at goal exactly needs to pass.
+    return {
+        check.name: check for check in verify(path, *arguments, episodes=MIN_EPISODES, **options)
+    }
 
 
 def test_verify_passes_exported_files(export_folder, student) -> None:
@@ -25,6 +29,22 @@ def test_verify_passes_exported_files(export_folder, student) -> None:
     critic = run_checks(export_folder / "critic.onnx", student)
     assert "closed_loop" not in critic
     assert all(check.ok for check in critic.values())
+
+
+def test_verify_closed_loop_of_few_episodes_tells_how_many_are_enough(
+    export_folder, student
+) -> None:
+    checks = {c.name: c for c in verify(export_folder / "policy.onnx", student, episodes=8)}
+    found = checks["closed_loop"]
+    assert not found.ok
+    assert "not enough episodes: 8 show" in found.value["verdict"]
+    assert "give --episodes 64" in found.value["verdict"]
+
+
+def test_verify_without_checkpoint_compares_with_the_contract(export_folder) -> None:
+    found = run_checks(export_folder / "policy.onnx")["closed_loop"]
+    assert "that the file states" in found.value["verdict"]
+    assert found.value["broken_episodes"] == 0
 
 
 def test_verify_finds_another_checkpoint_by_its_digest(export_folder, teacher) -> None:
@@ -69,7 +89,11 @@ def test_verify_finds_changed_weights(export_folder, student, tmp_path) -> None:
 def test_verify_passes_combined_files_in_other_precisions(export_form, student, precision) -> None:
     file = export_form(Form(combined=True, precision=precision))["combined"]
     checks = run_checks(file, student)
-    assert all(check.ok for name, check in checks.items() if name != "latency"), checks
+    # A student that has hardly been trained may lose time at goal by int8.
+    others = {
+        name: check for name, check in checks.items() if name not in ("latency", "closed_loop")
+    }
+    assert all(check.ok for check in others.values()), checks
     assert checks["parity_jax"].value > 1e-5
 
 

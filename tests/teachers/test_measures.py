@@ -6,6 +6,7 @@ from trajectories import make_trajectory
 
 from teachers.measures import (
     auroc,
+    format_interval,
     interquartile_mean,
     label_reached_within,
     mean_interval,
@@ -69,13 +70,15 @@ def test_retention_of_teacher_without_success_is_none() -> None:
     assert retention(np.ones(4), np.zeros(4)) == (None, None)
 
 
-def test_retention_of_teacher_with_rare_success_has_infinite_upper_bound() -> None:
+def test_retention_of_teacher_with_rare_success_has_no_upper_bound() -> None:
     teacher, student = np.zeros(256), np.zeros(256)
     teacher[0], student[0] = 0.5, 0.25
     kept, (low, high) = retention(student, teacher)
     assert kept == 0.5
     assert low <= 0.5
-    assert high == np.inf
+    assert high is None
+    assert format_interval((low, high)) == f"[at least {low:.3f}]"
+    assert format_interval((0.25, 1.0)) == "[0.250, 1.000]"
 
 
 def test_mean_interval_of_one_value_has_no_width() -> None:

@@ -4,6 +4,7 @@ from distill.cli.tables import format_figure, format_value
 def test_format_figure_adds_interval() -> None:
     assert format_figure({"x": 0.5, "x_ci95": (0.4, 0.6)}, "x") == "0.500 [0.400, 0.600]"
     assert format_figure({}, "x") == "-"
+    assert format_figure({"x": 0.5, "x_ci95": (0.4, None)}, "x") == "0.500 [at least 0.400]"
 
 
 def test_format_value_adds_intervals_to_nested_figures() -> None:

@@ -1,0 +1,157 @@
+"""Judges what a policy's file does in MuJoCo C by what it did in MJX, or by what its contract states."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from teachers.measures import Interval, format_interval, mean_interval, ratio_of_means
+
+MIN_RETENTION = (
+    0.95  # the share of its time at goal that a policy has to keep: the interval's lower end
+)
+# However small the interval is: a fault in a twentieth of all episodes is missed by so many with a probability of 4%.
+MIN_EPISODES = 64
+MAX_EPISODES = 100_000
+HARDLY_EVER = (
+    0.05  # share of episodes in which the goal is reached, below which time at goal tells nothing
+)
+MORE_EPISODES = 1.2  # of what an interval needs to become as small as it has to be
+
+
+class Verdict(NamedTuple):
+    """Whether the closed loop is as it should be, and why, in one sentence."""
+
+    ok: bool
+    text: str
+
+
+def judge_retention(
+    ratio: float, interval: Interval, episodes: int, what: str = "its time at goal"
+) -> Verdict:
+    """Returns whether a policy keeps `MIN_RETENTION` of what it had, as far as the interval can tell.
+
+    Args:
+        ratio: the share that it keeps.
+        interval: of this share; its upper end is None where it is not bounded.
+        episodes: number of episodes that were played.
+        what: what it keeps a share of, for the text.
+    """
+    low, high = interval
+    kept = f"{ratio:.3f} {format_interval(interval)} of {what}"
+    if high is not None and high < MIN_RETENTION:
+        return Verdict(False, f"keeps {kept}, less than {MIN_RETENTION:g}")
+    if low >= MIN_RETENTION and episodes >= MIN_EPISODES:
+        return Verdict(True, f"keeps {kept}")
+    needed = needed_episodes(ratio, interval, episodes)
+    remedy = (
+        f"give --episodes {needed}"
+        if needed
+        else f"it is too near {MIN_RETENTION:g} for more episodes to tell"
+    )
+    return Verdict(False, f"not enough episodes: {episodes} show {kept}; {remedy}")
+
+
+def needed_episodes(ratio: float, interval: Interval, episodes: int) -> int | None:
+    """Returns how many episodes would tell on which side of `MIN_RETENTION` a ratio is; None if hardly any number would.
+
+    The length of an interval falls with the square root of the number of episodes.
+
+    Args:
+        ratio: what `episodes` episodes gave.
+        interval: of the ratio; its upper end is None where it is not bounded.
+        episodes: their number.
+    """
+    low, high = interval
+    distance = abs(ratio - MIN_RETENTION)
+    length = ratio - low if ratio >= MIN_RETENTION or high is None else high - ratio
+    factor = length / distance if distance else math.inf
+    needed = max(MIN_EPISODES, MORE_EPISODES * episodes * factor**2)
+    return math.ceil(needed / MIN_EPISODES) * MIN_EPISODES if needed <= MAX_EPISODES else None
+
+
+def judge_with_reference(
+    time_at_goal: Float[np.ndarray, "episodes"],
+    reference: Float[np.ndarray, "episodes"],
+    distance: Float[np.ndarray, "time episodes"],
+    reference_distance: Float[np.ndarray, "time episodes"],
+) -> Verdict:
+    """Returns whether a policy does in MuJoCo C what it did in MJX, in the same episodes.
+
+    Args:
+        time_at_goal: in MuJoCo C.
+        reference: the time at goal in MJX.
+        distance: to the goal after each step in MuJoCo C; infinite from a termination on.
+        reference_distance: the same in MJX.
+    """
+    episodes, share = len(reference), float((reference > 0).mean())
+    if share >= HARDLY_EVER:
+        ratio, interval = ratio_of_means(time_at_goal, reference)
+        assert ratio is not None
+        assert interval is not None
+        return judge_retention(ratio, interval, episodes)
+    here, there = (closest_distance(each) for each in (distance, reference_distance))
+    finite = np.isfinite(there)
+    ratio, interval = ratio_of_means(there[finite], here[finite]) if finite.any() else (None, None)
+    said = f"{_describe_rarity(share)} in MJX"
+    if ratio is None or interval is None:
+        return Verdict(True, f"{said}; there are no distances to compare")
+    what = "its nearness to the goals (its smallest distance in MJX / in MuJoCo C)"
+    ok, text = judge_retention(ratio, interval, episodes, what)
+    return Verdict(ok, f"{said}; {text}")
+
+
+def judge_with_contract(
+    time_at_goal: Float[np.ndarray, "episodes"],
+    distance: Float[np.ndarray, "time episodes"],
+    metrics: Mapping[str, Any],
+) -> Verdict:
+    """Returns whether a policy does in MuJoCo C what its contract states of other episodes.
+
+    Args:
+        time_at_goal: in MuJoCo C.
+        distance: to the goal after each step; infinite from a termination on.
+        metrics: those of the contract.
+    """
+    stated = metrics.get("time_at_goal")
+    if stated is None:
+        return Verdict(True, "the file states no time at goal; compare it with its run: --against")
+    share = metrics.get("success_any", stated)
+    if share is None or share < HARDLY_EVER or not stated:
+        text = f"{_describe_rarity(share or 0.0)}, as the file states"
+        return _judge_distance(closest_distance(distance), metrics, text)
+    low, high = mean_interval(time_at_goal)
+    ratio, interval = float(time_at_goal.mean()) / stated, (low / stated, high / stated)
+    what = f"the time at goal of {stated:.3f} that the file states"
+    ok, text = judge_retention(ratio, interval, len(time_at_goal), what)
+    if not ok and interval[1] >= MIN_RETENTION:
+        text += ", or compare the same episodes: --against"
+    return Verdict(ok, text)
+
+
+def _judge_distance(
+    closest: Float[np.ndarray, "episodes"], metrics: Mapping[str, Any], said: str
+) -> Verdict:
+    """Returns whether a policy comes as near to its goals as at export, as far as the two intervals can tell."""
+    stated, ends = (metrics.get(f"exported_closest_distance{end}") for end in ("", "_ci95"))
+    if stated is None or not ends or ends[1] is None:
+        return Verdict(True, f"{said}; compare distances with its run: --against")
+    low, high = mean_interval(closest)
+    ok = bool(low * MIN_RETENTION <= ends[1])
+    found = f"{closest.mean():.3g} {format_interval((low, high))}"
+    return Verdict(
+        ok, f"{said}; its smallest distance to a goal is {found}, at export it was {stated:.3g}"
+    )
+
+
+def closest_distance(
+    distance: Float[np.ndarray, "time episodes"],
+) -> Float[np.ndarray, "episodes"]:
+    """Returns the smallest distance to the goal in each episode."""
+    return distance.min(axis=0)
+
+
+def _describe_rarity(share: float) -> str:
+    return f"reaches its goal in {share:.1%} of episodes, so that time at goal tells nothing"
