@@ -10,6 +10,7 @@ Importing this module registers `crl-distill/NAME-v0` for every task that has a 
 `gymnasium.make("export.gym_env:crl-distill/reacher-v0")` imports it by itself.
 """
 
+import copy
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +26,7 @@ from teachers.simulation.c_twin import Twin
 from teachers.simulation.render import Renderer
 from teachers.simulation.scene import Frame, Pose
 from teachers.tasks import GoalSet, Task
-from teachers.tasks.registry import get_task, task_names
+from teachers.tasks.registry import TASKS, get_task, task_names
 
 NAMESPACE = "crl-distill"
 
@@ -40,9 +41,13 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
     the task's success radius and -1 elsewhere.
 
     `info` holds `is_success` (within the radius, and the episode has not ended early), `is_terminated`, `broken`, and
-    `steps`, the control steps taken in this episode. An episode is truncated after the task's `episode_steps`. Where the
-    simulation diverges, `broken` is True: the episode is terminated with a reward of -1, and the observation is the last
+    `steps`, the control steps taken in this episode. An episode is truncated after the task's `episode_steps`;
+    where `gymnasium.make` made the environment, its wrapper `TimeLimit` does this, after `max_episode_steps` if it was
+    given. Where the simulation diverges, `broken` is True: the episode is terminated with a reward of -1, and the observation is the last
     one that was finite.
+
+    It can be copied with `copy.deepcopy` and pickled: the copy goes on from the same state, and draws in a process of its
+    own. A task from a file is loaded from there again where it is unpickled.
 
     Attributes:
         task: what is simulated.
@@ -57,6 +62,7 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
         render_mode: str | None = None,
         goal_set: GoalSet | None = None,
         render_size: int = 320,
+        is_limited: bool = False,
     ) -> None:
         """Builds an environment, whose first episode starts with `reset`.
 
@@ -65,6 +71,7 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
             render_mode: `rgb_array`, for `render`.
             goal_set: `train` or `eval`; by default the one that results are measured on.
             render_size: pixels of a picture's edge.
+            is_limited: whether Gymnasium's wrapper `TimeLimit` truncates the episodes, and not the environment.
 
         Raises:
             InputError: there is no such task, render mode or goal set.
@@ -88,6 +95,7 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
         self._goal: np.ndarray | None = None  # until the first reset
         self._steps = 0
         self._render_size = render_size
+        self._is_limited = is_limited
         self._renderer: Renderer | None = None
 
     def reset(
@@ -159,8 +167,11 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
     def compute_truncated(
         self, achieved_goal: Any, desired_goal: Any, info: dict[str, Any]
     ) -> bool:
-        """Returns whether the episode was complete at the step of `info`, which does not depend on the goals."""
-        return bool(info["steps"] >= self.task.episode_steps)
+        """Returns whether the episode was complete at the step of `info`, which does not depend on the goals.
+
+        It is never so where Gymnasium's wrapper limits the episodes.
+        """
+        return not self._is_limited and bool(info["steps"] >= self.task.episode_steps)
 
     def render(self) -> Frame | None:
         """Returns a picture of the current state and goal, uint8 `[height, width, 3]`; None without a render mode."""
@@ -182,6 +193,25 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "TaskEnv":
+        memo[id(self.task)] = self.task  # a task does not change
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        state = {**self.__dict__, "_renderer": None}
+        copied.__dict__.update({name: copy.deepcopy(part, memo) for name, part in state.items()})
+        return copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        twin = copy.copy(self._twin)
+        twin.task = None  # type: ignore[assignment] # until it is unpickled
+        return {**self.__dict__, "_renderer": None, "_twin": twin, "task": _recipe(self.task)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self.task, str):
+            self.task = get_task(self.task)
+        self._twin.task = self.task
 
     def _open_renderer(self) -> Renderer:
         if self._renderer is None:
@@ -215,6 +245,18 @@ def _broken_steps(info: Any) -> Bool[np.ndarray, "*batch"]:
     return np.array([each.get("broken", False) for each in info], bool)
 
 
+def _recipe(task: Task) -> Task | str:
+    """Returns what a pickled environment holds in place of its task: a reference to it where there is one."""
+    if task.source:  # the class is in a module that another process cannot import
+        return task.source
+    if task.name in task_names() and get_task(task.name) is task:
+        return task.name
+    bare = copy.copy(task)
+    for computed in ("jax_simulation", "_simulation", "_robot"):  # MuJoCo C does not need them
+        bare.__dict__.pop(computed, None)
+    return bare
+
+
 def _choose_goal_set(task: Task, goal_set: GoalSet | None) -> GoalSet:
     if goal_set is None:
         return task.evaluation_goals
@@ -241,8 +283,11 @@ def _to_vector(value: Any, size: int, what: str) -> Float[np.ndarray, "n"]:
 
 # An entry point may have a name that Gymnasium does not take as an id, and that no task may have.
 for _name in filter(re.compile(r"[\w-]+").fullmatch, task_names()):
+    # How long the episodes of an installed package's task are is not known before it is loaded.
+    _steps = TASKS[_name].episode_steps if _name in TASKS else None
     gymnasium.register(
         id=f"{NAMESPACE}/{_name}-v0",
         entry_point="teachers.simulation.gym_env:TaskEnv",
-        kwargs={"task": _name},
+        kwargs={"task": _name, "is_limited": _steps is not None},
+        max_episode_steps=_steps,
     )

@@ -1,3 +1,5 @@
+import copy
+import pickle
 import subprocess
 import sys
 
@@ -240,6 +242,79 @@ def test_task_env_autoresets_in_vector_env(mode) -> None:
         assert (observation["desired_goal"] != first).all() == restarted
         np.testing.assert_array_equal(info["steps"], count - restart if restarted else count)
     envs.close()
+
+
+@pytest.mark.parametrize(("given", "steps"), [(None, 100), (7, 7), (130, 130)])
+def test_make_takes_max_episode_steps(given, steps) -> None:
+    options = {} if given is None else {"max_episode_steps": given}
+    env = gymnasium.make("crl-distill/reacher-v0", **options)
+    assert env.spec.max_episode_steps == steps
+    assert gymnasium.spec("crl-distill/reacher-v0").max_episode_steps == 100
+    for _ in range(2):
+        env.reset(seed=0)
+        truncated = [env.step(np.zeros(2))[3] for _ in range(steps)]
+        assert truncated == [False] * (steps - 1) + [True]
+
+
+def continue_both(env, other, steps=6) -> None:
+    """Steps two environments with the same actions, through a reset, and asserts that they do the same."""
+    for step in range(2 * steps):
+        action = np.random.default_rng(step).uniform(-1, 1, 2)
+        ours, theirs = (
+            each.reset() if step == steps else each.step(action) for each in (env, other)
+        )
+        for name, part in ours[0].items():
+            np.testing.assert_array_equal(part, theirs[0][name])
+        assert ours[1:] == theirs[1:]
+
+
+@pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_copy_of_rendered_env_goes_on_from_the_same_state(make_copy) -> None:
+    env = gymnasium.make("crl-distill/reacher-v0", render_mode="rgb_array", render_size=32)
+    play(env, 3)
+    before = env.render()
+    copied = make_copy(env)
+    assert copied.unwrapped.task is env.unwrapped.task
+    np.testing.assert_array_equal(copied.render(), before)
+    assert copied.unwrapped._renderer is not env.unwrapped._renderer
+    copied.step(np.ones(2))
+    np.testing.assert_array_equal(env.render(), before)  # the copy has a state of its own
+    continue_both(env, make_copy(env))
+    for each in (env, copied):
+        each.close()
+
+
+def test_pickled_env_of_a_class_and_of_a_broken_state_goes_on(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo logs its warnings there
+    env = TaskEnv(DivergingReacher())
+    assert env.task.contacts == 0  # it has compiled MJX's simulation, which cannot be pickled
+    env.reset(seed=0)
+    env.step(np.ones(2))
+    copied = pickle.loads(pickle.dumps(env))
+    assert type(copied.task) is DivergingReacher
+    for each in (env, copied):
+        assert each.step(np.zeros(2))[4]["broken"]
+    continue_both(env, copied)
+
+
+def test_env_of_a_file_is_sent_to_other_processes(tmp_path, no_known_task_files) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from teachers.tasks.reacher import Reacher\n\nclass Mine(Reacher):\n    name = 'mine'\n"
+    )
+    env = TaskEnv(f"{tmp_path / 'mine.py'}:Mine", render_mode="rgb_array", render_size=32)
+    env.reset(seed=0)
+    env.render()
+    envs = gymnasium.vector.AsyncVectorEnv([lambda: env] * 2, context="spawn")
+    try:
+        other = copy.deepcopy(env)
+        envs.reset(seed=[1, 2])
+        other.reset(seed=2)
+        theirs = envs.step(np.full((2, 2), 0.5))[0]
+        for name, part in other.step(np.full(2, 0.5))[0].items():
+            np.testing.assert_array_equal(theirs[name][1], part)
+    finally:
+        envs.close()
+        env.close()
 
 
 def test_make_vec_gives_environments_different_episodes() -> None:
