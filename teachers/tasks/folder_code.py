@@ -117,7 +117,12 @@ class FolderCode:
 
     def _hide_modules(self) -> dict[str, ModuleType]:
         """Removes those imported modules that the code must not find, and returns them by name."""
-        offered = {name.partition(".")[0] for name in os.listdir(self.folder)}
+        offered = {
+            name.partition(".")[0]
+            for name in os.listdir(self.folder)
+            if name.endswith(CODE_ENDINGS)
+            or os.path.isfile(os.path.join(self.folder, name, "__init__.py"))
+        }
         return {
             name: sys.modules.pop(name)
             for name, module in list(sys.modules.items())
