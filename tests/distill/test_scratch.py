@@ -94,3 +94,11 @@ def test_train_from_scratch_resumes_only_unfinished_runs_of_its_settings(
     other = CONFIG.model_copy(update={"student": student})
     with pytest.raises(InputError, match="was made with other settings"):
         train_from_scratch(task, other, run, resume=True)
+
+
+def test_scratch_config_is_written_without_folder_of_task_file() -> None:
+    teacher = CONFIG.teacher.model_copy(update={"task": "/home/me/mine.py:Mine"})
+    assert (
+        ScratchConfig(teacher=teacher, student=CONFIG.student).model_dump()["teacher"]["task"]
+        == "mine.py:Mine"
+    )

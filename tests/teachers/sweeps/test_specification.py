@@ -68,3 +68,28 @@ def test_shipped_specifications_have_valid_cells(name) -> None:
 def test_read_spec_refuses_missing_file_and_names_shipped_ones() -> None:
     with pytest.raises(InputError, match="cpu/depth"):
         read_spec("nowhere.toml")
+
+
+def test_expand_cells_names_files_of_tasks_without_their_folder(
+    tmp_path, no_known_task_files
+) -> None:
+    text = "from teachers.tasks.reacher import Reacher\n\nclass Mine(Reacher):\n    name = '{}'\n"
+    files = [tmp_path / folder / f"{name}.py" for folder, name in ("ab", "ac", "bb")]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text.format(file.stem))
+    tasks = [f"{file}:Mine" for file in files]
+    spec = make_spec(
+        task=tasks[0], grid={"task": tasks[:2]}, cells=[{"task": tasks[0], "depth": 4}]
+    )
+    cells = expand_cells(spec)
+    assert [cell.name for cell in cells] == [
+        "task=b.py:Mine",
+        "task=c.py:Mine",
+        "task=b.py:Mine,depth=4",
+    ]
+    assert [cell.config.task for cell in cells] == [tasks[0], tasks[1], tasks[0]]
+    assert cells[1].varied == {"task": "c.py:Mine"}
+    assert str(tmp_path) not in spec.model_dump_json()
+    with pytest.raises(InputError, match=r"cells 'task=b.py:Mine' and .* are the same"):
+        expand_cells(make_spec(grid={"task": [tasks[0], tasks[2]]}))
