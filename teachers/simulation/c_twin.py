@@ -48,17 +48,24 @@ class Twin:
             self._model = scale_model_in_c(self._model, disturbance)
         self._pushed_body = find_pushed_body(self._model).body if disturbance else 0
         self._data = mujoco.MjData(self._model)
+        self._warnings = self._data.warning.number  # MuJoCo counts here
         self._steps = 0
         self._pending: list[np.ndarray] = []
-        self._update_bodies()
-        self._observation = self._observe()
+        self.reset(self._data.qpos.copy(), self._data.qvel.copy())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_warnings"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._warnings = self._data.warning.number
 
     def reset(self, qpos: Float[np.ndarray, "nq"], qvel: Float[np.ndarray, "nv"]) -> None:
         """Starts from these joint positions and velocities."""
         self._steps, self._pending = 0, [np.zeros(self.task.action_size)] * MAX_DELAY
         self.broken = False
         self._set_state(qpos, qvel)
-        self._observation = self._observe()
+        self._note_sound_state(self._observe())
 
     def restart(self, key: Key[Array, ""], goal_set: GoalSet) -> Float[np.ndarray, "goal"]:
         """Starts an episode as `Task.reset` does from the same key, and returns its goal.
@@ -82,19 +89,25 @@ class Twin:
             force[:2] = np.asarray(disturbance.push) if is_pushed else 0.0
         if self.broken:
             return
-        data = self._data
-        qpos, qvel = data.qpos.copy(), data.qvel.copy()
-        data.ctrl[:] = self.task.control(action)
-        mujoco.mj_step(self._model, data, nstep=self.task.substeps)
+        self._data.ctrl[:] = self.task.control(action)
+        mujoco.mj_step(self._model, self._data, nstep=self.task.substeps)
         self._steps += 1
-        if not _has_diverged(data):
+        if not self._has_diverged():
             self._update_bodies()
             observation = self._observe()
             if _is_finite(observation):
-                self._observation = observation
+                self._note_sound_state(observation)
                 return
         self.broken = True
-        self._set_state(qpos, qvel)
+        self._set_state(self._qpos, self._qvel)
+
+    def _has_diverged(self) -> bool:
+        # The first count is fast, and is 0 in almost every step.
+        return bool(np.count_nonzero(self._warnings) and self._warnings[DIVERGED:].any())
+
+    def _note_sound_state(self, observation: Float[np.ndarray, "obs"]) -> None:
+        self._qpos, self._qvel = self._data.qpos.copy(), self._data.qvel.copy()
+        self._observation = observation
 
     def _set_state(self, qpos: Float[np.ndarray, "nq"], qvel: Float[np.ndarray, "nv"]) -> None:
         mujoco.mj_resetData(self._model, self._data)
@@ -125,20 +138,12 @@ class Twin:
 
     @property
     def qpos(self) -> Float[np.ndarray, "nq"]:
-        """A copy of the joint positions."""
-        return np.array(self._data.qpos)
-
-
-# These two run in every control step, so that they begin with what is fastest.
-
-
-def _has_diverged(data: mujoco.MjData) -> bool:
-    counts = data.warning.number
-    return bool(np.count_nonzero(counts) and counts[DIVERGED:].any())
+        """The joint positions; they must not be changed."""
+        return self._qpos
 
 
 def _is_finite(observation: Float[np.ndarray, "obs"]) -> bool:
-    # The product of large numbers may be infinite.
+    # The product is faster than looking at each number; that of large numbers may be infinite.
     return math.isfinite(observation @ observation) or bool(np.isfinite(observation).all())
 
 
