@@ -3,6 +3,7 @@
 import jax
 from etils import epath
 
+from teachers.process import in_32_bits
 from teachers.runs.outputs import require_new_file
 from teachers.simulation.c_twin import Twin
 from teachers.simulation.image_files import write_animation, write_image
@@ -15,6 +16,7 @@ FRAMES_PER_SECOND = 25.0
 PICTURE_SIZE = 640  # pixels to either side
 
 
+@in_32_bits
 def animate(task: Task, recording: Trajectory, file: epath.PathLike, episodes: int = 3) -> str:
     """Writes an animation of the first episodes of a recording, one after the other and in real time.
 
@@ -44,6 +46,7 @@ def animate(task: Task, recording: Trajectory, file: epath.PathLike, episodes: i
     return renderer
 
 
+@in_32_bits
 def picture(task: Task, file: epath.PathLike, seed: int = 0) -> str:
     """Writes a picture of a task at the start of an episode, with its goal.
 

@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from teachers.process import in_32_bits
 from teachers.tasks.base import Task
 from teachers.tasks.declaration import GoalSet, State
 from teachers.tasks.disturbance import MAX_DELAY, Disturbed, find_pushed_body, scale_model_in_c
@@ -67,6 +68,7 @@ class Twin:
         self._set_state(qpos, qvel)
         self._note_sound_state(self._observe())
 
+    @in_32_bits
     def restart(self, key: Key[Array, ""], goal_set: GoalSet) -> Float[np.ndarray, "goal"]:
         """Starts an episode as `Task.reset` does from the same key, and returns its goal.
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from teachers.process import in_32_bits
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.simulation.c_twin import Twin, make_twins
 from teachers.simulation.rollout import evaluation_starts
@@ -24,6 +25,7 @@ Watch = Callable[[Twin, np.ndarray], None]
 BATCH = 256  # episodes simulated at once, because each needs memory in MuJoCo C
 
 
+@in_32_bits
 def play_in_c(
     task: Task,
     policy: PolicyFunction,
