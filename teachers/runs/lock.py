@@ -23,7 +23,13 @@ from teachers.runs.devices import on_main_process
 from teachers.runs.errors import InputError, SaveError
 from teachers.runs.layout import LOCK
 from teachers.runs.outputs import create_folder
-from teachers.runs.paths import is_local, require_reachable, translate_storage_errors
+from teachers.runs.paths import (
+    absolute_path,
+    is_local,
+    require_reachable,
+    require_utf8,
+    translate_storage_errors,
+)
 
 BEAT = 5.0  # seconds after which an owner writes its lock anew
 PATIENCE = 30.0  # seconds without a change after which an owner counts as dead
@@ -66,6 +72,7 @@ def require_lock(folder: epath.PathLike) -> None:
 @contextmanager
 def _hold(folder: epath.Path) -> Iterator[None]:
     require_reachable(folder)
+    require_utf8(absolute_path(folder))
     create_folder(folder)
     _lost.discard(folder)
     with ExitStack() as stack:

@@ -20,10 +20,8 @@ from teachers.runs.devices import on_main_process
 from teachers.runs.errors import InputError
 from teachers.runs.layout import CHECKPOINTS, CONFIG, EVENTS, LOCK, METRICS, UNFINISHED
 from teachers.runs.paths import (
-    absolute_path,
     is_local,
     require_reachable,
-    require_utf8,
     translate_storage_errors,
 )
 
@@ -125,10 +123,9 @@ def new_run_folder(run: epath.PathLike) -> Iterator[None]:
     """Creates the folder of a new run, and removes it if Ctrl-C ends the block before the first checkpoint.
 
     Raises:
-        InputError: the path is taken or not UTF-8, or the folder cannot be created or written.
+        InputError: the path is taken, or the folder cannot be created or written.
     """
     run = epath.Path(run)
-    require_utf8(absolute_path(run))
 
     def create() -> None:
         require_unused(run)
