@@ -16,6 +16,7 @@ from export.write import export_student
 from teachers import evaluate_agent, retention, summary, teacher_config, train_teacher
 from teachers.measures import measure_outcomes
 from teachers.process import in_32_bits
+from teachers.runs.errors import StoppedError
 from teachers.runs.learning_curve import plot_learning_curve
 from teachers.runs.lock import lock_folder
 from teachers.runs.metadata import replace_non_finite
@@ -72,14 +73,20 @@ def run_demo(
 
     Raises:
         InputError: `out` holds something other than a demo.
+        StoppedError: SIGTERM was received.
     """
     out = epath.Path(out)
     read_marker(out, MARKER, "a demo")  # raises an error if `out` holds anything else
     with lock_folder(out):
         if read_marker(out, MARKER, "a demo") is not None:
-            empty_marked_folder(out, (MARKER, *PRODUCTS), "a demo")
+            empty_marked_folder(out, MARKER, PRODUCTS, "a demo")
         create_marked_folder(out, MARKER, "")
-        return _run_stages(out, seed, progress)
+        try:
+            return _run_stages(out, seed, progress)
+        except StoppedError:
+            raise StoppedError(
+                "asked to end: a demo begins again when it is started again"
+            ) from None
 
 
 def _run_stages(

@@ -21,7 +21,7 @@ from teachers.runs.checkpoints import read_items, read_metadata, warn_on_main_pr
 from teachers.runs.configuration import stored_config
 from teachers.runs.errors import InputError
 from teachers.runs.layout import UNFINISHED
-from teachers.runs.metadata import Metadata, library_versions
+from teachers.runs.metadata import FORMAT_VERSION, Metadata, library_versions
 from teachers.runs.outputs import free_bytes
 from teachers.runs.resume import find_resume_point, prepare_folders
 
@@ -130,6 +130,7 @@ def resume_distillation(
         InputError: the run is finished, of another configuration or teacher, or all checkpoints are damaged.
     """
     if checkpoint_steps(run):
+        remove_progress(run)  # of a call that was killed at its end
         raise InputError(f"{run} is finished: load its student, or choose another --out")
     folder = run / UNFINISHED
     point = find_resume_point({folder: partial(_read, run, config, teacher, programs)})
@@ -158,6 +159,14 @@ def _read(
 ) -> Position:
     folder = run / UNFINISHED
     metadata = read_metadata(folder, rounds)
+    if metadata.format_version < FORMAT_VERSION:
+        raise InputError(
+            f"{run} was begun by an older crl-distill, and cannot be resumed; choose another --out"
+        )
+    if metadata.task_digest != teacher.metadata.task_digest:
+        raise InputError(
+            f"the file of task {metadata.task!r} has changed since {run} was begun; choose another --out"
+        )
     saved = stored_config(DistillConfig, metadata.config, str(run))
     settings = {name: getattr(config, name) for name in ("checkpoint_every", "episodes")}
     if saved.model_copy(update=settings) != config:

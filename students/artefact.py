@@ -17,6 +17,7 @@ from teachers.runs.checkpoints import read_params, require_kind
 from teachers.runs.configuration import Config, resolve_config, stored_config
 from teachers.runs.errors import InputError
 from teachers.runs.layout import CONFIG, UNFINISHED
+from teachers.runs.lock import lock_folder
 from teachers.runs.outputs import remove_unfinished_run
 from teachers.runs.paths import translate_storage_errors
 from teachers.tasks import Task
@@ -88,23 +89,34 @@ def load_finished_student(
         None if there is no student, or one whose training is not finished.
 
     Raises:
-        InputError: the student there was trained with another configuration.
+        InputError: the student there was trained with another configuration, or another process writes the run.
     """
 
     def read(step: int) -> tuple[Student, bool]:
         # Only unfinished training leaves a state to resume from.
         return load_student(run, task, step), not has_item(run, step, "training")
 
+    if not run.exists():
+        return None
     with translate_storage_errors(run):
-        for folder in (run, run / UNFINISHED):
-            remove_unfinished_checkpoints(folder)
+        if not checkpoint_steps(run) or (run / UNFINISHED).exists():
+            with lock_folder(run):
+                _remove_leftovers(run)
         if not checkpoint_steps(run):
-            if not checkpoint_steps(run / UNFINISHED):
-                remove_unfinished_run(run)
             return None
     _require_same_config(run, config)
     student, is_finished = read_newest_sound(run, read, "newest")
     return student if is_finished else None
+
+
+def _remove_leftovers(run: epath.Path) -> None:
+    """Removes what an interrupted call left there, but not a state to resume from."""
+    for folder in (run, run / UNFINISHED):
+        remove_unfinished_checkpoints(folder)
+    if checkpoint_steps(run):
+        (run / UNFINISHED).rmtree(missing_ok=True)
+    elif not checkpoint_steps(run / UNFINISHED):
+        remove_unfinished_run(run)
 
 
 def _require_same_config(run: epath.Path, config: Config) -> None:

@@ -6,6 +6,7 @@ from typing import Literal, TypeVar
 from etils import epath
 
 from teachers.runs.checkpoint_files import checkpoint_steps, require_checkpoints
+from teachers.runs.checkpoint_readable import UnreadableError
 from teachers.runs.checkpoints import DamagedError, read_metadata, warn_on_main_process
 from teachers.runs.errors import InputError
 from teachers.runs.metadata import Metadata
@@ -82,5 +83,7 @@ def _steps_by_score(run: epath.PathLike) -> list[int]:
 def _read_score(run: epath.PathLike, step: int) -> float | None:
     try:
         return checkpoint_score(read_metadata(run, step))
+    except UnreadableError:
+        raise
     except InputError:  # a damaged checkpoint, or one of another program
         return None

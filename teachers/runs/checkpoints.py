@@ -7,9 +7,10 @@ import gc
 import hashlib
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import jax
@@ -156,8 +157,11 @@ def _require_32_bits(run: epath.PathLike, step: int, item: str) -> None:
     Raises:
         InputError: they were.
     """
-    stored = ocp.StandardCheckpointer().metadata(checkpoints_folder(run) / str(step) / item)
-    types = {str(leaf.dtype) for leaf in jax.tree.leaves(stored.item_metadata.tree)}
+    types: set[str] = set()
+    # What is damaged may have no readable types.
+    with suppress(Exception), ocp.StandardCheckpointer() as checkpointer:
+        stored = checkpointer.metadata(checkpoints_folder(run) / str(step) / item)
+        types = {str(leaf.dtype) for leaf in jax.tree.leaves(stored.item_metadata.tree)}
     if types & {"float64", "int64", "uint64"}:
         raise InputError(
             f"checkpoint {step} in {run} holds 64-bit numbers: it was made under JAX_ENABLE_X64 by an older crl-distill, which "
@@ -172,19 +176,19 @@ def _restore_items(run: epath.PathLike, step: int, args: Mapping[str, Any]) -> d
     """
     require_backend()
     require_utf8(run)
-    try:
-        items = _read_with_orbax(run, step, args)
-    except (MemoryError, jax.errors.JaxRuntimeError):  # too little memory is not damage
-        raise
-    except Exception as error:  # Orbax and TensorStore raise errors of many types
-        require_readable(run, step, args, error)
+    handled = sys.exc_info()[1]
+    for is_last in (False, True):
         try:
             items = _read_with_orbax(run, step, args)
-        except Exception as second_error:
-            require_readable(run, step, args, second_error)
-            raise DamagedError(
-                f"checkpoint {step} in {run} is damaged: cannot read {', '.join(args)}"
-            ) from second_error
+            break
+        except (MemoryError, jax.errors.JaxRuntimeError):  # too little memory is not damage
+            raise
+        except Exception as error:  # Orbax and TensorStore raise errors of many types
+            require_readable(run, step, args, error, handled)
+            if is_last:
+                raise DamagedError(
+                    f"checkpoint {step} in {run} is damaged: cannot read {', '.join(args)}"
+                ) from error
     if missing := [name for name, item in items.items() if item is None]:
         raise DamagedError(f"checkpoint {step} in {run} is damaged: it lacks {', '.join(missing)}")
     return items

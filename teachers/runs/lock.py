@@ -1,9 +1,9 @@
 """The lock that lets one process at a time write a folder: on one machine, on disks that machines share, and in a cloud.
 
-The owner keeps the file `.lock` in the folder, and writes it anew every few seconds. On one machine, the kernel knows
-whether the owner is alive, also after it was killed (flock). Another machine cannot ask this kernel, and a cloud has no such
-locks: there, a process that finds the file waits. If the file changes the owner is alive, and if it does not the owner is
-dead. Clocks of different machines are never compared.
+The owner keeps the file `.lock` in the folder, and writes it anew every few seconds. On a disk of one machine, the kernel
+knows whether the owner is alive, also after it was killed (flock). On other disks this knowledge may end at the machine, and
+a cloud has none: there, a process that finds the file waits. If the file changes the owner is alive, and if it does not the
+owner is dead. Clocks of different machines are never compared.
 """
 
 import fcntl
@@ -16,10 +16,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from etils import epath
 
-from teachers.runs.devices import on_main_process
+from teachers.runs.devices import all_processes_agree, on_main_process
 from teachers.runs.errors import InputError, SaveError
 from teachers.runs.layout import LOCK
 from teachers.runs.outputs import create_folder
@@ -35,6 +36,11 @@ BEAT = 5.0  # seconds after which an owner writes its lock anew
 PATIENCE = 30.0  # seconds without a change after which an owner counts as dead
 SETTLE = 2.0  # seconds after which a lock that two processes wrote together has its last content
 LOCK_BYTES = 512  # every write has this size, so that no reader finds a part of one
+# Types of file systems, or their beginnings, that several machines can mount at once.
+SHARED_FILE_SYSTEMS = (
+    *("nfs", "cifs", "smb", "fuse", "lustre", "ceph", "gpfs", "beegfs", "9p", "virtiofs", "afs"),
+    *("glusterfs", "ocfs2", "gfs2"),
+)
 
 _lost: set[epath.Path] = set()  # folders that another process has taken from this one
 
@@ -43,7 +49,8 @@ _lost: set[epath.Path] = set()  # folders that another process has taken from th
 def lock_folder(folder: epath.PathLike) -> Iterator[None]:
     """Creates a folder if there is none, and keeps every other process from locking it until the block ends.
 
-    Where several processes train together, the first one holds the lock for all.
+    Where several processes train together, the first one holds the lock for all. A folder that was created for the block
+    and is still empty at its end is removed.
 
     Raises:
         InputError: another process holds the lock, or the folder cannot be created, written or reached.
@@ -55,91 +62,139 @@ def lock_folder(folder: epath.PathLike) -> Iterator[None]:
 
 
 def require_lock(folder: epath.PathLike) -> None:
-    """Raises an error if another process has taken a folder that this one had locked.
+    """Raises an error if another process has taken a folder, or one above it, that this one had locked.
 
     This happens only to a process that did not run for a while, such as one that was suspended, or that had lost its network.
 
     Raises:
         SaveError: it has.
     """
-    if epath.Path(folder) in _lost:
+    if all_processes_agree(lock_is_lost(folder)):
         raise SaveError(
-            f"{folder} was taken over by another process while this one did not run or had no network; this one ends, "
-            "and writes nothing more there"
+            f"{folder} was taken over by another process while this one did not run or had no network; this one ends"
         )
+
+
+def lock_is_lost(folder: epath.PathLike) -> bool:
+    """Returns whether this process has noticed that another has taken a folder; see `require_lock`."""
+    folder = epath.Path(folder)
+    return not _lost.isdisjoint({folder, *folder.parents})
 
 
 @contextmanager
 def _hold(folder: epath.Path) -> Iterator[None]:
     require_reachable(folder)
     require_utf8(absolute_path(folder))
+    is_new = is_local(folder) and not folder.exists()
     create_folder(folder)
     _lost.discard(folder)
-    with ExitStack() as stack:
-        kernel_lock = stack.enter_context(_kernel_lock(folder)) if is_local(folder) else False
-        beats = _Beats(folder / LOCK)
-        with translate_storage_errors(folder):
-            found = beats.read()
-            if found and not (kernel_lock and found.get("kernel") == _kernel()):
-                beats.require_dead_owner(found)
-            beats.write()
-            if not kernel_lock:
-                time.sleep(SETTLE)
-                beats.require_own()
-        stack.enter_context(beats.repeat())
-        yield
-
-
-@contextmanager
-def _kernel_lock(folder: epath.Path) -> Iterator[bool]:
-    """Holds the kernel's lock of the lock file, and removes the file at the end.
-
-    Yields:
-        Whether the file system has such locks.
-
-    Raises:
-        InputError: another process holds it.
-    """
-    path = Path(folder / LOCK)
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            supported = True
-        except BlockingIOError:
-            os.close(file)
-            raise _in_use_error(folder / LOCK) from None
-        except OSError:
-            supported = False
-        # The owner before may have removed the file between our two calls.
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(path), os.fstat(file)):
-                break
-        os.close(file)
+    lock = _Lock(folder)
     try:
-        yield supported
+        with translate_storage_errors(folder):
+            while not lock.try_to_acquire():
+                pass
+        with lock.beats():
+            yield
     finally:
-        os.close(file)
+        lock.release()
+        if is_new:
+            with suppress(OSError):  # it is not empty
+                Path(folder).rmdir()
 
 
-class _Beats:
-    """The content of a lock file, which its owner writes again and again."""
+class _Lock:
+    """The lock file of one folder, as this process sees it."""
 
-    def __init__(self, file: epath.Path) -> None:
-        self._file = file
+    def __init__(self, folder: epath.Path) -> None:
+        self._folder, self._file = folder, folder / LOCK
         self._token = secrets.token_hex(8)
         self._count = 0
+        self._descriptor: int | None = None  # of a local file
         self._stop = threading.Event()
 
-    def read(self) -> dict[str, object]:
+    def try_to_acquire(self) -> bool:
+        """Takes the lock; returns False if its file was removed meanwhile, so that it has to be tried again.
+
+        Raises:
+            InputError: another process holds the lock.
+        """
+        kernel_decides = is_local(self._file) and self._open()
+        found = self._read()
+        if found and not (kernel_decides and found.get("kernel") == _kernel()):
+            self._wait_until_owner_is_dead(found)
+        if self._descriptor is not None and not self._is_own_file():
+            self._close()
+            return False
+        self._write()
+        if not kernel_decides:
+            time.sleep(SETTLE)
+            if self._read().get("token") != self._token:
+                raise self._in_use_error()
+        return True
+
+    def release(self) -> None:
+        """Removes the lock file if it is that of this process."""
+        with suppress(Exception):  # the storage may be out of reach
+            if self._read().get("token") == self._token:
+                self._file.unlink(missing_ok=True)
+        self._close()
+
+    @contextmanager
+    def beats(self) -> Iterator[None]:
+        """Writes the lock every few seconds in a thread, until the block ends."""
+        thread = threading.Thread(target=self._beat, daemon=True, name=f"lock {self._file}")
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join(BEAT)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(BEAT):
+            with suppress(Exception):  # the network may come back
+                found = self._read()
+                if found and found.get("token") != self._token:
+                    _lost.add(self._folder)
+                    return
+                self._write()
+
+    def _open(self) -> bool:
+        """Opens a local lock file and locks it, and returns whether that says that no other process holds it.
+
+        Raises:
+            InputError: another process holds it, or it belongs to another user.
+        """
+        try:
+            self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except PermissionError:
+            raise InputError(
+                f"{self._file} is the lock of another user; if none of their processes writes there, remove it"
+            ) from None
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise self._in_use_error() from None
+        except OSError:  # the file system has no such locks
+            return False
+        return not _is_shared(self._folder)
+
+    def _is_own_file(self) -> bool:
+        """Returns whether the file that was opened is still the one of this name."""
+        assert self._descriptor is not None
+        try:
+            return os.path.samestat(os.stat(self._file), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
+    def _read(self) -> dict[str, Any]:
         """Returns what the owner wrote last; an empty dictionary if nothing."""
         with suppress(FileNotFoundError, ValueError):
             content = json.loads(self._file.read_bytes())
             return content if isinstance(content, dict) else {}
         return {}
 
-    def write(self) -> None:
-        """Writes the lock anew."""
+    def _write(self) -> None:
         self._count += 1
         content = {
             "host": socket.gethostname()[:200],
@@ -148,19 +203,14 @@ class _Beats:
             "token": self._token,
             "beat": self._count,
         }
-        text = json.dumps(content).ljust(LOCK_BYTES)
-        if not is_local(self._file):
-            self._file.write_bytes(text.encode())
-            return
-        # In place, because the kernel's lock belongs to this very file.
-        file = os.open(self._file, os.O_WRONLY)
-        try:
-            os.pwrite(file, text.encode(), 0)
-        finally:
-            os.close(file)
+        written = json.dumps(content).ljust(LOCK_BYTES).encode()
+        if self._descriptor is None:
+            self._file.write_bytes(written)
+        else:  # in place, because the kernel's lock belongs to this very file
+            os.pwrite(self._descriptor, written, 0)
 
-    def require_dead_owner(self, found: dict[str, object]) -> None:
-        """Waits for the next beat of an owner on another machine.
+    def _wait_until_owner_is_dead(self, found: dict[str, Any]) -> None:
+        """Waits for the next beat of an owner of whom the kernel knows nothing.
 
         Raises:
             InputError: the beat came.
@@ -168,51 +218,51 @@ class _Beats:
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             time.sleep(min(1.0, PATIENCE / 10))
-            newest = self.read()
-            if not newest:  # the owner has ended
+            if not self._file.exists():  # the owner has ended
                 return
-            if newest != found:
-                raise _in_use_error(self._file)
+            newest = self._read()
+            if newest and newest != found:
+                raise self._in_use_error()
 
-    def require_own(self) -> None:
-        """Raises an error if another process has written the lock since.
+    def _in_use_error(self) -> InputError:
+        owner = self._read()
+        name = (
+            f"process {owner.get('process')} on {owner.get('host')}" if owner else "another process"
+        )
+        return InputError(
+            f"{self._folder} is being written by {name}; wait until it ends, or choose another --out"
+        )
 
-        Raises:
-            InputError: one has.
-        """
-        if self.read().get("token") != self._token:
-            raise _in_use_error(self._file)
-
-    @contextmanager
-    def repeat(self) -> Iterator[None]:
-        """Writes the lock every few seconds in a thread until the block ends, and removes it then."""
-        thread = threading.Thread(target=self._repeat, daemon=True, name=f"lock {self._file}")
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            thread.join(BEAT)
-            if self._file.parent not in _lost:
-                with suppress(Exception):  # the storage may be out of reach
-                    self._file.unlink(missing_ok=True)
-
-    def _repeat(self) -> None:
-        while not self._stop.wait(BEAT):
-            with suppress(Exception):  # the network may come back
-                newest = self.read()
-                if newest and newest.get("token") != self._token:
-                    _lost.add(self._file.parent)
-                    return
-                self.write()
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
-def _in_use_error(file: epath.Path) -> InputError:
-    owner = _Beats(file).read()
-    name = f"process {owner['process']} on {owner['host']}" if owner else "another process"
-    return InputError(
-        f"{file.parent} is being written by {name}; wait until it ends, or choose another --out"
-    )
+def _is_shared(folder: epath.Path) -> bool:
+    """Returns whether a local folder lies on a file system that several machines can mount."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    except (OSError, ValueError):  # not on Linux
+        return False
+    return _file_system(os.path.realpath(folder), mounts).startswith(SHARED_FILE_SYSTEMS)
+
+
+def _file_system(path: str, mounts: str) -> str:
+    """Returns the type of the file system on which an absolute path lies.
+
+    Args:
+        path: the path.
+        mounts: the content of `/proc/self/mountinfo`.
+    """
+    longest, kind = "", ""
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        mounted = before.split()[4].replace("\\040", " ")
+        is_below = f"{path}/".startswith(mounted.rstrip("/") + "/")
+        if is_below and len(mounted) >= len(longest):  # a later mount covers an earlier one
+            longest, kind = mounted, after.split()[0]
+    return kind
 
 
 def _kernel() -> str:

@@ -21,6 +21,7 @@ from teachers.runs.errors import InputError
 from teachers.runs.layout import CHECKPOINTS, CONFIG, EVENTS, LOCK, METRICS, UNFINISHED
 from teachers.runs.paths import (
     is_local,
+    list_folder,
     require_reachable,
     translate_storage_errors,
 )
@@ -120,7 +121,7 @@ def create_folder(folder: epath.PathLike) -> None:
 
 @contextmanager
 def new_run_folder(run: epath.PathLike) -> Iterator[None]:
-    """Creates the folder of a new run, and removes it if Ctrl-C ends the block before the first checkpoint.
+    """Creates the folder of a new run, and empties it if Ctrl-C ends the block before the first checkpoint.
 
     Raises:
         InputError: the path is taken, or the folder cannot be created or written.
@@ -136,7 +137,10 @@ def new_run_folder(run: epath.PathLike) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if jax.process_index() == 0 and not _holds_checkpoint(run):
-            run.rmtree(missing_ok=True)
+            with suppress(OSError):  # another error must not take the place of Ctrl-C
+                for entry in list_folder(run):
+                    if entry.name != LOCK:
+                        _remove(entry)
         raise
 
 
@@ -220,12 +224,15 @@ def create_marked_folder(folder: epath.PathLike, marker: str, content: str) -> N
     write_atomically(epath.Path(folder) / marker, content)
 
 
-def empty_marked_folder(folder: epath.PathLike, names: Collection[str], owner: str) -> None:
+def empty_marked_folder(
+    folder: epath.PathLike, marker: str, names: Collection[str], owner: str
+) -> None:
     """Removes everything in a folder in which a command recognised its marker, except its lock.
 
     Args:
         folder: the folder.
-        names: files and folders that the command leaves there, the marker among them.
+        marker: name of the marker file.
+        names: other files and folders that the command leaves there.
         owner: see `read_marker`.
 
     Raises:
@@ -234,10 +241,19 @@ def empty_marked_folder(folder: epath.PathLike, names: Collection[str], owner: s
     folder = epath.Path(folder)
     with translate_storage_errors(folder):
         entries = {entry.name: entry for entry in folder.iterdir() if entry.name != LOCK}
-        if others := sorted(set(entries) - set(names)):
+        names = {*names, marker}
+        partial = {name for name in entries if any(_is_partial(name, of) for of in names)}
+        if others := sorted(set(entries) - set(names) - partial):
             raise _unexpected_file(folder, others[0], owner)
-        for entry in entries.values():
+        # The marker is the last, so that a call that is killed here can be repeated.
+        for entry in sorted(entries.values(), key=lambda entry: entry.name == marker):
             _remove(entry)
+
+
+def _is_partial(name: str, of: str) -> bool:
+    """Returns whether a killed process has left a file or folder of this name while it was writing another."""
+    is_draft = name.startswith(f".{of}.") and name.endswith(".partial")
+    return is_draft or name == f"{of}.tmp"
 
 
 def _unexpected_file(folder: epath.Path, name: str, owner: str) -> InputError:
@@ -277,7 +293,11 @@ def create_atomically(path: epath.Path) -> Iterator[epath.Path]:
 
 def _rename(partial: epath.Path, path: epath.Path) -> None:
     if path.is_dir():
-        (path / LOCK).unlink(missing_ok=True)  # of a process that was killed
+        if (path / LOCK).exists():
+            raise InputError(
+                f"{path} is being written by another process, or one that was killed has left {LOCK} there; wait, remove "
+                "it, or choose another --out"
+            )
         path.rmdir()
     try:
         partial.rename(path)

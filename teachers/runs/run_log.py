@@ -23,6 +23,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from teachers.runs.configuration import Config
 from teachers.runs.errors import RESUME_ADVICE, InputError, SaveError
 from teachers.runs.layout import CONFIG, METRICS
+from teachers.runs.lock import lock_is_lost
 from teachers.runs.metadata import replace_non_finite
 from teachers.runs.outputs import write_atomically
 from teachers.runs.paths import is_local, translate_storage_errors
@@ -79,6 +80,8 @@ class RunLog:
         Raises:
             SaveError: the folder cannot be written.
         """
+        if lock_is_lost(self._out):  # the next checkpoint ends the run
+            return
         with self._name_file_in_errors():
             self._events.flush()
         if is_local(self._out):

@@ -64,6 +64,8 @@ def run_sweep(
         require_fitting(cell.config, 1)
         _require_same_settings(cell, out, spec.seeds)
     with lock_folder(out):
+        for cell in cells:  # another sweep may have ended meanwhile
+            _require_same_settings(cell, out, spec.seeds)
         create_marked_folder(out, SPECIFICATION, spec.model_dump_json(indent=1) + "\n")
         return _train_cells(spec, cells, out, progress)
 

@@ -26,6 +26,7 @@ FAULTS = {
     "limit": (ValueError(TENSORSTORE_ERROR), os.strerror(errno.EMFILE)),
     "access": (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "x"), "Permission denied"),
     "time": (ValueError("DEADLINE_EXCEEDED: no answer in 60 s"), "no answer in 60 s"),
+    "network": (TimeoutError(), "TimeoutError"),
     "storage": (OSError(errno.EIO, os.strerror(errno.EIO)), os.strerror(errno.EIO)),
 }
 
@@ -41,7 +42,7 @@ def test_load_teacher_says_that_files_may_not_be_read(item, run) -> None:
     give_to_other_user(run / "checkpoints" / "160" / item, 0o200)
     command = without_privileges([sys.executable, "-c", OPEN, str(run)])
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "InputError: cannot read checkpoint 160 in" in result.stderr
+    assert "UnreadableError: cannot read checkpoint 160 in" in result.stderr
     assert "Permission denied" in result.stderr
 
 

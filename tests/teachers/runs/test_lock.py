@@ -49,10 +49,12 @@ def _write_lock_of(kernel: str, folder: Path) -> None:
     (folder / LOCK).write_text(json.dumps(content), encoding="utf-8")
 
 
-def test_lock_folder_creates_folder_and_leaves_no_file(tmp_path: Path) -> None:
-    with lock_folder(tmp_path / "a" / "run"):
-        assert (tmp_path / "a" / "run" / LOCK).exists()
-    assert list((tmp_path / "a" / "run").iterdir()) == []
+def test_lock_folder_creates_folder_and_leaves_no_lock(tmp_path: Path) -> None:
+    run = tmp_path / "a" / "run"
+    with lock_folder(run):
+        assert (run / LOCK).exists()
+        (run / "result").touch()
+    assert [path.name for path in run.iterdir()] == ["result"]
 
 
 def test_lock_folder_refuses_second_owner_and_names_first(tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_require_lock_notices_that_another_process_took_the_folder(tmp_path: Pat
             (tmp_path / LOCK).write_text(json.dumps(content).ljust(len(text)), encoding="utf-8")
             time.sleep(0.01)
         with pytest.raises(SaveError, match="was taken over by another process"):
-            require_lock(tmp_path)
+            require_lock(tmp_path / "unfinished")
     assert (tmp_path / LOCK).exists()  # it is the other's
 
 
@@ -205,3 +207,58 @@ def test_train_teacher_started_twice_trains_once(tmp_path: Path) -> None:
     loser, winner = codes.index(2), codes.index(0)
     assert "is being written by process" in errors[loser]
     assert load_teacher(run).config.seed == winner + 1
+
+
+@pytest.mark.usefixtures("short_times")
+def test_lock_folder_goes_on_if_owner_ends_meanwhile(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    _write_lock_of("another kernel", folder)
+    with ThreadPoolExecutor() as threads:
+        threads.submit(lambda: (time.sleep(0.2), (folder / LOCK).unlink()))
+        with lock_folder(folder):
+            assert json.loads((folder / LOCK).read_text(encoding="utf-8"))["process"] == os.getpid()
+            with pytest.raises(InputError, match="is being written"), lock_folder(folder):
+                pass
+
+
+@pytest.mark.usefixtures("short_times")
+def test_lock_folder_does_not_trust_the_kernel_on_shared_disks(tmp_path, monkeypatch) -> None:
+    """There, another machine or container may have the same lock of its own kernel."""
+    folder = tmp_path / "run"
+    _write_lock_of(lock._kernel(), folder)
+    monkeypatch.setattr(lock, "_is_shared", lambda _: True)
+    start = time.monotonic()
+    with lock_folder(folder):
+        waited = time.monotonic() - start
+    assert waited >= lock.PATIENCE
+
+
+def test_lock_folder_removes_only_a_folder_that_it_created_and_that_is_empty(tmp_path) -> None:
+    (tmp_path / "old").mkdir()
+    for name in ("old", "new"):
+        with pytest.raises(KeyboardInterrupt), lock_folder(tmp_path / name):
+            raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+MOUNTS = """
+22 1 254:0 / / rw - ext4 /dev/vda rw
+23 22 0:21 / /home rw shared:2 - nfs4 server:/home rw,vers=4.2
+24 22 0:22 / /mnt/my\\040bucket rw - fuse.gcsfuse lab rw
+25 23 0:23 / /home/me/scratch rw - tmpfs none rw
+""".strip()
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/runs/a", "ext4"),
+        ("/home/me/runs", "nfs4"),
+        ("/homes", "ext4"),
+        ("/mnt/my bucket/a", "fuse.gcsfuse"),
+        ("/home/me/scratch", "tmpfs"),
+    ],
+)
+def test_file_system_is_that_of_the_innermost_mount(path: str, kind: str) -> None:
+    assert lock._file_system(path, MOUNTS) == kind
+    assert kind.startswith(lock.SHARED_FILE_SYSTEMS) == (kind in ("nfs4", "fuse.gcsfuse"))

@@ -7,6 +7,7 @@ from etils import epath
 
 from teachers import InputError
 from teachers.runs import outputs
+from teachers.runs.layout import LOCK
 from teachers.runs.outputs import (
     create_atomically,
     create_folder,
@@ -59,16 +60,18 @@ def test_create_folder_names_path_that_cannot_be_created(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(("checkpoint", "is_kept"), [(None, False), ("80", True)])
-def test_new_run_folder_is_kept_after_interrupt_with_checkpoint_only(
+def test_new_run_folder_is_emptied_after_interrupt_without_checkpoint(
     tmp_path, checkpoint, is_kept
 ) -> None:
     run = tmp_path / "run"
     with suppress(KeyboardInterrupt), new_run_folder(run):
         (run / "metrics.jsonl").write_text("")
+        (run / LOCK).write_text("")
         if checkpoint:
             (run / "checkpoints" / checkpoint).mkdir(parents=True)
         raise KeyboardInterrupt
-    assert run.exists() == is_kept
+    kept = {"metrics.jsonl", "checkpoints", LOCK} if is_kept else {LOCK}
+    assert set(os.listdir(run)) == kept
 
 
 def test_remove_unfinished_run_removes_files_of_runs_only(tmp_path) -> None:
@@ -101,9 +104,10 @@ def test_empty_marked_folder_keeps_folder_with_other_files(tmp_path) -> None:
     create_marked_folder(folder, ".marker", "")
     (folder / "thesis.tex").write_text("")
     with pytest.raises(InputError, match=r"a demo does not leave, such as thesis.tex"):
-        empty_marked_folder(folder, {".marker"}, "a demo")
+        empty_marked_folder(folder, ".marker", [], "a demo")
     assert (folder / ".marker").exists()
-    empty_marked_folder(folder, {".marker", "thesis.tex"}, "a demo")
+    (folder / ".policy.onnx.0123.partial").write_text("")
+    empty_marked_folder(folder, ".marker", ["thesis.tex", "policy.onnx"], "a demo")
     assert list(folder.iterdir()) == []
 
 
