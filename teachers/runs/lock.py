@@ -13,6 +13,7 @@ import secrets
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -215,6 +216,10 @@ class _Lock:
         Raises:
             InputError: the beat came.
         """
+        warnings.warn(
+            f"{self._folder} holds the lock of {_describe_owner(found)}; waiting up to {PATIENCE:.0f} s for a sign of life",
+            stacklevel=2,
+        )
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             time.sleep(min(1.0, PATIENCE / 10))
@@ -225,18 +230,20 @@ class _Lock:
                 raise self._in_use_error()
 
     def _in_use_error(self) -> InputError:
-        owner = self._read()
-        name = (
-            f"process {owner.get('process')} on {owner.get('host')}" if owner else "another process"
-        )
         return InputError(
-            f"{self._folder} is being written by {name}; wait until it ends, or choose another --out"
+            f"{self._folder} is being written by {_describe_owner(self._read())}; wait until it ends, or choose another --out"
         )
 
     def _close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _describe_owner(content: dict[str, Any]) -> str:
+    if not content:
+        return "another process"
+    return f"process {content.get('process')} on {content.get('host')}"
 
 
 def _is_shared(folder: epath.Path) -> bool:
