@@ -28,6 +28,14 @@ class Verdict(NamedTuple):
     text: str
 
 
+class Figure(NamedTuple):
+    """A mean over episodes, and the ends of its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
 def judge_retention(
     ratio: float, interval: Interval, episodes: int, what: str = "its time at goal"
 ) -> Verdict:
@@ -135,15 +143,51 @@ def _judge_distance(
     closest: Float[np.ndarray, "episodes"], metrics: Mapping[str, Any], said: str
 ) -> Verdict:
     """Returns whether a policy comes as near to its goals as at export, as far as the two intervals can tell."""
-    stated, ends = (metrics.get(f"exported_closest_distance{end}") for end in ("", "_ci95"))
-    if stated is None or not ends or ends[1] is None:
+    stated = _read_figure(metrics, "exported_closest_distance")
+    if stated is None:
         return Verdict(True, f"{said}; compare distances with its run: --against")
-    low, high = mean_interval(closest)
-    ok = bool(low * MIN_RETENTION <= ends[1])
-    found = f"{closest.mean():.3g} {format_interval((low, high))}"
-    return Verdict(
-        ok, f"{said}; its smallest distance to a goal is {found}, at export it was {stated:.3g}"
-    )
+    found = Figure(float(closest.mean()), *mean_interval(closest))
+    if not found.value:
+        return Verdict(True, f"{said}; it comes to its goals exactly")
+    ratio, interval = _divide(stated, found)
+    what = f"its nearness to the goals (its smallest distance at export, {stated.value:.3g} / here)"
+    ok, text = judge_retention(ratio, interval, len(closest), what)
+    return Verdict(ok, f"{said}; {text}")
+
+
+def _read_figure(metrics: Mapping[str, Any], name: str) -> Figure | None:
+    """Returns a figure of a contract; None if it, or its interval, is missing."""
+    value, ends = metrics.get(name), metrics.get(f"{name}_ci95")
+    if value is None or not ends or None in ends:
+        return None
+    return Figure(value, *ends)
+
+
+def _divide(one: Figure, other: Figure) -> tuple[float, Interval]:
+    """Returns the ratio of two means of different episodes, and its 95% interval.
+
+    The logarithms of the means are independent, so that the variances of their errors add up, and so do the squares of
+    their intervals' lengths on the side in question.
+
+    Args:
+        one: at least 0.
+        other: more than 0; infinite where an episode ended before there was a distance.
+
+    Returns:
+        The interval's upper end is None where it is not bounded.
+    """
+    ratio = one.value / other.value
+    if not ratio:
+        return 0.0, (0.0, one.high / other.low if other.low else None)
+    below = math.hypot(_log_ratio(one.value, one.low), _log_ratio(other.high, other.value))
+    above = math.hypot(_log_ratio(one.high, one.value), _log_ratio(other.value, other.low))
+    with np.errstate(over="ignore"):
+        high = float(ratio * np.exp(above))
+    return ratio, (ratio * math.exp(-below), high if math.isfinite(high) else None)
+
+
+def _log_ratio(larger: float, smaller: float) -> float:
+    return math.log(larger / smaller) if smaller else math.inf
 
 
 def closest_distance(

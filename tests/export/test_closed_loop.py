@@ -91,9 +91,22 @@ def test_judge_with_contract_takes_the_stated_time_at_goal() -> None:
     assert "--against" in judge_with_contract(played, distance, {}).text
 
 
-@pytest.mark.parametrize(("distance", "ok"), [(0.5, True), (0.6, True), (0.7, False)])
+NEARNESS = {"exported_closest_distance": 0.55, "exported_closest_distance_ci95": [0.54, 0.56]}
+
+
+@pytest.mark.parametrize(
+    ("distance", "ok", "text"),
+    [
+        (0.5, True, "keeps 1.100 [1.080, 1.120] of its nearness to the goals .. at export, 0.55 /"),
+        (0.568, True, "keeps 0.968 [0.951, 0.986]"),
+        (0.575, False, "not enough episodes: 256 show 0.957 [0.939, 0.974]"),
+        (0.6, False, "keeps 0.917 [0.900, 0.933] .. less than 0.95"),
+        (np.inf, False, "keeps 0.000 [0.000, 0.000] .. less than 0.95"),
+        (0.0, True, "it comes to its goals exactly"),
+    ],
+)
 def test_judge_with_contract_compares_distances_where_goals_are_hardly_reached(
-    distance, ok
+    distance, ok, text
 ) -> None:
     distances = np.full((5, 256), distance)
     verdict = judge_with_contract(np.zeros(256), distances, STATED)
@@ -102,9 +115,23 @@ def test_judge_with_contract_compares_distances_where_goals_are_hardly_reached(
         "tells nothing, as the file states; compare distances with its run: --against"
         in verdict.text
     )
-    stated = {"exported_closest_distance": 0.55, "exported_closest_distance_ci95": [0.5, 0.6]}
-    verdict = judge_with_contract(np.zeros(256), distances, STATED | stated)
+    verdict = judge_with_contract(np.zeros(256), distances, STATED | NEARNESS)
     assert verdict.ok == ok
-    assert verdict.text.endswith(
-        f"{distance:.3g} [{distance:.3f}, {distance:.3f}], at export it was 0.55"
-    )
+    assert all(part in verdict.text for part in text.split(" .. ")), verdict.text
+
+
+@pytest.mark.parametrize(
+    ("closest", "text"),
+    [
+        ([0.5, 9, 0.3], "not enough episodes: 3 show 0.107"),  # a wide interval is no better one
+        ([0.5, 9, 0.3] * 100, "keeps 0.107 .. less than 0.95"),
+        ([0.3] * 63, "not enough episodes: 63 show 1.167 [1.000, 1.333] .. give --episodes 64"),
+        ([0.02, 0.6] * 32, "not enough episodes: 64 show"),
+    ],
+)
+def test_judge_with_contract_needs_the_lower_end_of_the_nearness(closest, text) -> None:
+    stated = {"exported_closest_distance": 0.35, "exported_closest_distance_ci95": [0.3, 0.4]}
+    distances = np.array([closest])
+    verdict = judge_with_contract(np.zeros(len(closest)), distances, STATED | stated)
+    assert not verdict.ok
+    assert all(part in verdict.text for part in text.split(" .. ")), verdict.text
