@@ -37,7 +37,11 @@ class Figure(NamedTuple):
 
 
 def judge_retention(
-    ratio: float, interval: Interval, episodes: int, what: str = "its time at goal"
+    ratio: float,
+    interval: Interval,
+    episodes: int,
+    what: str = "its time at goal",
+    limit: Interval | None = None,
 ) -> Verdict:
     """Returns whether a policy keeps `MIN_RETENTION` of what it had, as far as the interval can tell.
 
@@ -46,6 +50,8 @@ def judge_retention(
         interval: of this share; its upper end is None where it is not bounded.
         episodes: number of episodes that were played.
         what: what it keeps a share of, for the text.
+        limit: the interval that any number of episodes would leave, where it keeps a share of a stated figure; None where
+            the same episodes are compared.
     """
     low, high = interval
     kept = f"{ratio:.3f} {format_interval(interval)} of {what}"
@@ -53,30 +59,45 @@ def judge_retention(
         return Verdict(False, f"keeps {kept}, less than {MIN_RETENTION:g}")
     if low >= MIN_RETENTION and episodes >= MIN_EPISODES:
         return Verdict(True, f"keeps {kept}")
-    needed = needed_episodes(ratio, interval, episodes)
-    remedy = (
-        f"give --episodes {needed}"
-        if needed
-        else f"it is too near {MIN_RETENTION:g} for more episodes to tell"
+    needed = needed_episodes(ratio, interval, episodes, limit)
+    if needed:
+        or_else = ", or compare the same episodes: --against" if limit else ""
+        return Verdict(
+            False,
+            f"not enough episodes: {episodes} show {kept}; give --episodes {needed}{or_else}",
+        )
+    reason = (
+        "more would not tell, because the stated figure is uncertain itself; only --against CHECKPOINT can"
+        if limit
+        else f"it is too near {MIN_RETENTION:g} for more to tell"
     )
-    return Verdict(False, f"not enough episodes: {episodes} show {kept}; {remedy}")
+    return Verdict(False, f"{episodes} episodes show {kept}; {reason}")
 
 
-def needed_episodes(ratio: float, interval: Interval, episodes: int) -> int | None:
+def needed_episodes(
+    ratio: float, interval: Interval, episodes: int, limit: Interval | None = None
+) -> int | None:
     """Returns how many episodes would tell on which side of `MIN_RETENTION` a ratio is; None if hardly any number would.
 
-    The length of an interval falls with the square root of the number of episodes.
+    The length of an interval falls with the square root of the number of episodes, down to that of `limit`, whose square
+    is a part of its square.
 
     Args:
         ratio: what `episodes` episodes gave.
         interval: of the ratio; its upper end is None where it is not bounded.
         episodes: their number.
+        limit: the interval that any number of episodes would leave, which is none by default.
     """
-    low, high = interval
-    distance = abs(ratio - MIN_RETENTION)
-    length = ratio - low if ratio >= MIN_RETENTION or high is None else high - ratio
-    factor = length / distance if distance else math.inf
-    needed = max(MIN_EPISODES, MORE_EPISODES * episodes * factor**2)
+    is_above = ratio >= MIN_RETENTION
+
+    def length_towards(ends: Interval) -> float:
+        low, high = ends
+        return ratio - low if is_above or high is None else high - ratio
+
+    length, shortest = length_towards(interval), length_towards(limit or (ratio, ratio))
+    room = (ratio - MIN_RETENTION) ** 2 - shortest**2
+    factor = (length**2 - shortest**2) / room if room > 0 else math.inf
+    needed = max(MIN_EPISODES, MORE_EPISODES * episodes * factor)
     return math.ceil(needed / MIN_EPISODES) * MIN_EPISODES if needed <= MAX_EPISODES else None
 
 
@@ -118,25 +139,25 @@ def judge_with_contract(
 ) -> Verdict:
     """Returns whether a policy does in MuJoCo C what its contract states of other episodes.
 
+    What the contract states is a mean over episodes too: its interval widens that of the ratio.
+
     Args:
         time_at_goal: in MuJoCo C.
         distance: to the goal after each step; infinite from a termination on.
         metrics: those of the contract.
     """
-    stated = metrics.get("time_at_goal")
+    stated = _read_figure(metrics, "time_at_goal")
     if stated is None:
         return Verdict(True, "the file states no time at goal; compare it with its run: --against")
-    share = metrics.get("success_any", stated)
-    if share is None or share < HARDLY_EVER or not stated:
+    share = metrics.get("success_any", stated.value)
+    if share is None or share < HARDLY_EVER or not stated.value:
         text = f"{_describe_rarity(share or 0.0)}, as the file states"
         return _judge_distance(closest_distance(distance), metrics, text)
-    low, high = mean_interval(time_at_goal)
-    ratio, interval = float(time_at_goal.mean()) / stated, (low / stated, high / stated)
-    what = f"the time at goal of {stated:.3f} that the file states"
-    ok, text = judge_retention(ratio, interval, len(time_at_goal), what)
-    if not ok and interval[1] >= MIN_RETENTION:
-        text += ", or compare the same episodes: --against"
-    return Verdict(ok, text)
+    found = Figure(float(time_at_goal.mean()), *mean_interval(time_at_goal))
+    ratio, interval = _divide(found, stated)
+    _, limit = _divide(_without_error(found), stated)
+    what = f"the time at goal of {stated.value:.3f} that the file states"
+    return judge_retention(ratio, interval, len(time_at_goal), what, limit)
 
 
 def _judge_distance(
@@ -150,17 +171,23 @@ def _judge_distance(
     if not found.value:
         return Verdict(True, f"{said}; it comes to its goals exactly")
     ratio, interval = _divide(stated, found)
+    _, limit = _divide(stated, _without_error(found))
     what = f"its nearness to the goals (its smallest distance at export, {stated.value:.3g} / here)"
-    ok, text = judge_retention(ratio, interval, len(closest), what)
+    ok, text = judge_retention(ratio, interval, len(closest), what, limit)
     return Verdict(ok, f"{said}; {text}")
 
 
 def _read_figure(metrics: Mapping[str, Any], name: str) -> Figure | None:
-    """Returns a figure of a contract; None if it, or its interval, is missing."""
+    """Returns a figure of a contract, taken as exact where its interval is missing; None if it is missing itself."""
     value, ends = metrics.get(name), metrics.get(f"{name}_ci95")
-    if value is None or not ends or None in ends:
+    if value is None:
         return None
-    return Figure(value, *ends)
+    return Figure(value, *ends) if ends and None not in ends else Figure(value, value, value)
+
+
+def _without_error(figure: Figure) -> Figure:
+    """Returns the figure as infinitely many episodes would give it."""
+    return Figure(figure.value, figure.value, figure.value)
 
 
 def _divide(one: Figure, other: Figure) -> tuple[float, Interval]:

@@ -8,6 +8,7 @@ from export.closed_loop import (
     judge_with_reference,
     needed_episodes,
 )
+from teachers.measures import Outcomes, summary
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,13 @@ from export.closed_loop import (
         (0.93, (0.88, 0.96), 256, False, "not enough episodes .. give --episodes 704"),
         (0.97, (0.969, None), 256, True, "keeps 0.970 [at least 0.969]"),
         (0.97, (0.90, None), 256, False, "show 0.970 [at least 0.900] .. give --episodes"),
-        (0.9501, (0.93, 0.97), 256, False, "too near 0.95 for more episodes to tell"),
+        (
+            0.9501,
+            (0.93, 0.97),
+            256,
+            False,
+            "256 episodes show 0.950 [0.930, 0.970]  .. it is too near 0.95 for more to tell",
+        ),
         (1.0, (1.0, 1.0), 8, False, "not enough episodes: 8 show  .. give --episodes 64"),
         (0.5, (0.4, 0.6), 8, False, "keeps 0.500 .. less than 0.95"),
     ],
@@ -85,10 +92,63 @@ def test_judge_with_contract_takes_the_stated_time_at_goal() -> None:
     assert not verdict.ok
     assert "of the time at goal of 0.800 that the file states, less than 0.95" in verdict.text
     wide = random.uniform(0, 1, 64)
-    unclear = judge_with_contract(wide, distance[:, :64], {"time_at_goal": wide.mean()})
+    unclear = judge_with_contract(wide, distance[:, :64], {"time_at_goal": wide.mean() / 1.05})
     assert not unclear.ok
-    assert unclear.text.endswith("or compare the same episodes: --against")
+    assert unclear.text.endswith("give --episodes 192, or compare the same episodes: --against")
     assert "--against" in judge_with_contract(played, distance, {}).text
+
+
+def state(time_at_goal) -> dict:
+    """Returns the metrics of a contract whose figures come from these episodes."""
+    return summary(Outcomes(time_at_goal, time_at_goal, time_at_goal, None))
+
+
+@pytest.mark.parametrize(
+    ("ends", "ok", "text"),
+    [
+        ([0.70, 0.70], False, "keeps 0.930 [ .. less than 0.95"),
+        ([0.69, 0.71], False, "not enough episodes: 1024 show 0.930 [ .. give --episodes "),
+        ([0.66, 0.74], False, "1024 episodes show 0.930 [ .. uncertain itself; only --against CHECKPOINT can"),
+        ([0.0, 1.0], False, "[at least 0.651] .. only --against CHECKPOINT can"),
+    ],
+)  # fmt: skip
+def test_judge_with_contract_takes_the_stated_figure_as_uncertain(ends, ok, text) -> None:
+    played = np.random.default_rng(0).beta(3, 1.6, 1024)
+    played += 0.651 - played.mean()
+    metrics = {"time_at_goal": 0.7, "time_at_goal_ci95": ends, "success_any": 1.0}
+    verdict = judge_with_contract(played, np.ones((1, 1024)), metrics)
+    assert verdict.ok == ok
+    assert all(part in verdict.text for part in text.split(" .. ")), verdict.text
+
+
+def test_judge_with_contract_fails_hardly_any_sound_policy_outright() -> None:
+    # Stated from 256 episodes, which are fewer than are played, and therefore more of the uncertainty.
+    random, distance = np.random.default_rng(0), np.ones((1, 1024))
+    stated, played = random.beta(0.8, 0.8, (100, 256)), random.beta(0.8, 0.8, (100, 1024))
+    # The policies that kept the least of what was stated: all others are farther from failing.
+    least = np.argsort(played.mean(axis=1) / stated.mean(axis=1))[:8]
+    verdicts = [judge_with_contract(played[i], distance, state(stated[i])) for i in least]
+    assert sum("less than" in verdict.text for verdict in verdicts) <= 1
+    assert sum("only --against" in verdict.text for verdict in verdicts) >= 4
+    assert not any(verdict.ok for verdict in verdicts)
+
+
+def test_needed_episodes_are_enough_against_a_stated_figure() -> None:
+    random = np.random.default_rng(0)
+    values, distance = random.uniform(0.2, 1.0, 50_000), np.ones((1, 50_000))
+    metrics = {"time_at_goal": 0.6, "time_at_goal_ci95": [0.58, 0.62], "success_any": 1.0}
+
+    def judge(episodes):
+        return judge_with_contract(values[:episodes], distance[:, :episodes], metrics)
+
+    first = judge(64)
+    assert not first.ok
+    needed = int(first.text.partition("--episodes ")[2].partition(",")[0])
+    assert 64 < needed < 10_000
+    assert judge(2 * needed).ok
+    assert needed_episodes(0.98, (0.93, 1.03), 100, (0.97, 0.99)) == 384
+    assert needed_episodes(0.98, (0.95, 1.01), 100, (0.97, 0.99)) == 128
+    assert needed_episodes(0.98, (0.94, 1.02), 100, (0.949, 1.01)) is None
 
 
 NEARNESS = {"exported_closest_distance": 0.55, "exported_closest_distance_ci95": [0.54, 0.56]}
@@ -99,7 +159,7 @@ NEARNESS = {"exported_closest_distance": 0.55, "exported_closest_distance_ci95":
     [
         (0.5, True, "keeps 1.100 [1.080, 1.120] of its nearness to the goals .. at export, 0.55 /"),
         (0.568, True, "keeps 0.968 [0.951, 0.986]"),
-        (0.575, False, "not enough episodes: 256 show 0.957 [0.939, 0.974]"),
+        (0.575, False, "256 episodes show 0.957 [0.939, 0.974] .. only --against CHECKPOINT can"),
         (0.6, False, "keeps 0.917 [0.900, 0.933] .. less than 0.95"),
         (np.inf, False, "keeps 0.000 [0.000, 0.000] .. less than 0.95"),
         (0.0, True, "it comes to its goals exactly"),
