@@ -17,6 +17,12 @@ _DEVICE_FAILURES = (
     *("INTERNAL", "UNAVAILABLE", "UNKNOWN"),
 )
 
+# What another path helps against.
+_PATH_ERRORS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+)
+
 # A word with bytes that are not UTF-8, which Python keeps in names as lone surrogates.
 _UNDECODED = re.compile(r"[^\s\"']*[\udc80-\udcff][^\s\"']*")
 
@@ -62,8 +68,10 @@ def _explain_system_error(error: BaseException) -> tuple[str, int] | None:
         return f"{place}the disk is full; make room there ({_INTACT})", FAILED
     if error.errno == errno.ENOENT and not error.filename:  # Python's search for temporary folders
         return f"{error.strerror}; set TMPDIR to a folder that can be written", BAD_INPUT
-    if error.filename:
+    if error.filename and error.errno in _PATH_ERRORS:
         return f"{error.filename}: {error.strerror}; choose another path", BAD_INPUT
+    if error.filename:
+        return f"{error.filename}: {error.strerror}", FAILED
     return None
 
 

@@ -1,4 +1,5 @@
 import errno
+import os
 
 import jax
 import numpy as np
@@ -52,6 +53,21 @@ def test_explain_error_raises_defects_again(error) -> None:
     with pytest.raises(type(error)) as raised:
         explain_error(error)
     assert raised.value is error
+
+
+@pytest.mark.parametrize(
+    ("number", "advises"),
+    [(number, True) for number in (
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST),
+        *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+    )]
+    + [(number, False) for number in (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)],
+)  # fmt: skip
+def test_explain_error_advises_another_path_only_where_it_helps(number, advises) -> None:
+    reason = os.strerror(number)
+    message, code = explain_error(OSError(number, reason, "a b"))
+    expected = f"a b: {reason}; choose another path" if advises else f"a b: {reason}"
+    assert (message, code) == (expected, BAD_INPUT if advises else FAILED)
 
 
 def test_explain_error_knows_what_jax_and_numpy_raise() -> None:
