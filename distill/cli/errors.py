@@ -17,6 +17,11 @@ _DEVICE_FAILURES = (
     *("INTERNAL", "UNAVAILABLE", "UNKNOWN"),
 )
 
+# How JAX says that an allocation failed. Some of its calls raise this as a ValueError; other libraries raise errors with
+# the same status for other reasons, such as a quota.
+_ALLOCATION = re.compile(
+    r"RESOURCE_EXHAUSTED: Out of memory (allocating|while trying to allocate) \d"
+)
 # What another path helps against.
 _PATH_ERRORS = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST),
@@ -42,11 +47,12 @@ def explain_error(error: BaseException) -> tuple[str, int]:
     explained = _explain_system_error(error) or _explain_device_error(error)
     if explained:
         return explained
-    # Whatever asks JAX for its devices first fails in its own way where there are none.
-    try:
-        require_backend()
-    except InputError as no_backend:
-        return str(no_backend), BAD_INPUT
+    # Whatever asks JAX for its devices first fails in one of these ways where there are none.
+    if isinstance(error, RuntimeError | AssertionError):
+        try:
+            require_backend()
+        except InputError as no_backend:
+            return str(no_backend), BAD_INPUT
     raise error
 
 
@@ -79,17 +85,18 @@ def _explain_device_error(error: BaseException) -> tuple[str, int] | None:
     """Returns the message and exit code of an error that XLA raised on a device; None for any other."""
     import jax
 
+    from teachers.runs.errors import RESUME_ADVICE
+
     reason = str(error).strip().partition("\n")[0]
     status = reason.partition(":")[0]
-    # Some of JAX's calls raise a ValueError with XLA's status in it.
-    if status == "RESOURCE_EXHAUSTED" or "CUDA_ERROR_OUT_OF_MEMORY" in reason:
+    is_from_xla = isinstance(error, jax.errors.JaxRuntimeError)
+    is_exhausted = status == "RESOURCE_EXHAUSTED" or "CUDA_ERROR_OUT_OF_MEMORY" in reason
+    if (is_from_xla and is_exhausted) or _ALLOCATION.match(reason):
         return f"the device ran out of memory: {reason}; {_LESS_MEMORY}", BAD_INPUT
-    is_device_error = isinstance(error, jax.errors.JaxRuntimeError) and status in _DEVICE_FAILURES
-    if (
-        is_device_error and "callback" not in reason.lower()
-    ):  # in which Python code has raised an error
+    # XLA reports an error that Python code raised in a callback as a failure of its own.
+    if is_from_xla and status in _DEVICE_FAILURES and "callback" not in reason.lower():
         return (
-            f"the device failed: {reason}; look at the device and its driver, and go on with --resume ({_INTACT})",
+            f"the device failed: {reason}; look at the device and its driver; {RESUME_ADVICE} ({_INTACT})",
             FAILED,
         )
     return None

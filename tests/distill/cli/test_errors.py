@@ -7,6 +7,7 @@ import pytest
 
 from distill.cli.errors import BAD_INPUT, FAILED, explain_error
 from teachers.runs import devices
+from teachers.runs.errors import RESUME_ADVICE
 
 JaxError = jax.errors.JaxRuntimeError
 EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes."
@@ -18,8 +19,10 @@ ILLEGAL = "INTERNAL: CUDA error: an illegal memory access was encountered"
     [
         (JaxError(f"{EXHAUSTED}\nBufferAssignment OOM Debugging."), BAD_INPUT, ["the device ran out of memory", EXHAUSTED, "lower environments"]),
         (ValueError(EXHAUSTED), BAD_INPUT, ["the device ran out of memory", EXHAUSTED]),
+        (ValueError("RESOURCE_EXHAUSTED: Out of memory allocating 1152921504606846976 bytes."), BAD_INPUT, ["the device ran out of memory"]),
+        (JaxError("RESOURCE_EXHAUSTED: too many streams"), BAD_INPUT, ["the device ran out of memory: RESOURCE_EXHAUSTED: too many streams"]),
         (JaxError("INTERNAL: CUDA_ERROR_OUT_OF_MEMORY: out of memory"), BAD_INPUT, ["the device ran out of memory"]),
-        (JaxError(f"{ILLEGAL}\nat cuda_executor.cc"), FAILED, ["the device failed", ILLEGAL, "--resume"]),
+        (JaxError(f"{ILLEGAL}\nat cuda_executor.cc"), FAILED, ["the device failed", ILLEGAL, f"; {RESUME_ADVICE} ("]),
         (JaxError("UNAVAILABLE: failed to connect"), FAILED, ["the device failed: UNAVAILABLE: failed to connect"]),
         (MemoryError(), BAD_INPUT, ["the machine ran out of memory", "lower environments"]),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), BAD_INPUT, ["the machine ran out of memory", "Cannot allocate"]),
@@ -44,6 +47,9 @@ def test_explain_error_says_what_failed(error, code, words) -> None:
         JaxError("INVALID_ARGUMENT: shapes with memory differ"),
         JaxError("INTERNAL: CpuCallback error calling callback: Traceback"),
         ValueError("out of memory"),
+        ValueError("RESOURCE_EXHAUSTED: quota of reads exceeded"),
+        KeyError("CUDA_ERROR_OUT_OF_MEMORY"),
+        ValueError("INTERNAL: no such table"),
         AssertionError(),
         OSError(errno.EBADF, "Bad file descriptor"),
         UnicodeEncodeError("ascii", "\xb5", 0, 1, "ordinal not in range(128)"),
@@ -91,3 +97,14 @@ def test_explain_error_names_missing_backend(monkeypatch, error) -> None:
     message, code = explain_error(error)
     assert code == BAD_INPUT
     assert "set JAX_PLATFORMS=cpu, or unset it" in message
+
+
+@pytest.mark.parametrize("error", [TypeError("a defect"), KeyError("goal"), ValueError("negative")])
+def test_explain_error_hides_no_defect_behind_a_missing_backend(monkeypatch, error) -> None:
+    def fail() -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(devices.jax, "devices", fail)
+    with pytest.raises(type(error)) as raised:
+        explain_error(error)
+    assert raised.value is error
