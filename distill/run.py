@@ -30,7 +30,7 @@ from teachers.runs.devices import require_divisible
 from teachers.runs.errors import InputError
 from teachers.runs.layout import UNFINISHED
 from teachers.runs.lock import lock_folder
-from teachers.runs.metadata import Metadata, library_versions, replace_non_finite
+from teachers.runs.metadata import Metadata, as_number, library_versions, replace_non_finite
 from teachers.runs.outputs import new_run_folder, remove_unfinished_run, require_unused
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.runs.run_log import RunLog
@@ -139,7 +139,7 @@ def require_successful_teacher(teacher: Agent) -> None:
     Raises:
         InputError: its success is below `MIN_TEACHER_SUCCESS`.
     """
-    success = teacher.metadata.metrics.get("success_any")
+    success = as_number(teacher.metadata.metrics.get("success_any"))
     if success is not None and success < MIN_TEACHER_SUCCESS:
         raise InputError(
             f"the teacher reaches its goal in {success:.1%} of episodes: there is nothing to distill; train it "

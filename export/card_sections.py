@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from teachers.runs.metadata import Metadata
+from teachers.runs.metadata import Metadata, as_interval, as_number
 
 FIGURES = {
     "success_at_end": "success at end",
@@ -142,20 +142,21 @@ def _measured_figures(metadata: Metadata) -> dict[str, str]:
     return {
         name: title
         for name, title in FIGURES.items()
-        if isinstance(metadata.metrics.get(name), int | float)
+        if as_number(metadata.metrics.get(name)) is not None
     }
 
 
 def _format_interval(ends: Any) -> str:
-    if not isinstance(ends, list | tuple) or not all(isinstance(e, float | None) for e in ends):
+    interval = as_interval(ends)
+    if interval is None:
         return "-"
-    if len(ends) == 2 and ends[0] is not None and ends[1] is None:
-        return f"at least {ends[0]:.3f}"
-    return " to ".join("-" if end is None else f"{end:.3f}" for end in ends)
+    low, high = interval
+    return f"at least {low:.3f}" if high is None else f"{low:.3f} to {high:.3f}"
 
 
 def _format_figure(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, int | float) else "-"
+    number = as_number(value)
+    return "-" if number is None else f"{number:.3g}"
 
 
 def _format_cell(value: Any) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from teachers.measures import Interval, format_interval, mean_interval, ratio_of_means
+from teachers.runs.metadata import as_interval, as_number
 
 MIN_RETENTION = (
     0.95  # the share of its time at goal that a policy has to keep: the interval's lower end
@@ -95,8 +96,10 @@ def needed_episodes(
         return ratio - low if is_above or high is None else high - ratio
 
     length, shortest = length_towards(interval), length_towards(limit or (ratio, ratio))
-    room = (ratio - MIN_RETENTION) ** 2 - shortest**2
-    factor = (length**2 - shortest**2) / room if room > 0 else math.inf
+    distance, factor = abs(ratio - MIN_RETENTION), math.inf
+    if distance > shortest:  # the differences of the squares, which could overflow
+        factor = (length - shortest) / (distance - shortest) * (length + shortest)
+        factor /= distance + shortest
     needed = max(MIN_EPISODES, MORE_EPISODES * episodes * factor)
     return math.ceil(needed / MIN_EPISODES) * MIN_EPISODES if needed <= MAX_EPISODES else None
 
@@ -149,9 +152,10 @@ def judge_with_contract(
     stated = _read_figure(metrics, "time_at_goal")
     if stated is None:
         return Verdict(True, "the file states no time at goal; compare it with its run: --against")
-    share = metrics.get("success_any", stated.value)
-    if share is None or share < HARDLY_EVER or not stated.value:
-        text = f"{_describe_rarity(share or 0.0)}, as the file states"
+    success = _read_figure(metrics, "success_any")
+    share = success.value if success else stated.value
+    if share < HARDLY_EVER or not stated.value:
+        text = f"{_describe_rarity(share)}, as the file states"
         return _judge_distance(closest_distance(distance), metrics, text)
     found = Figure(float(time_at_goal.mean()), *mean_interval(time_at_goal))
     ratio, interval = _divide(found, stated)
@@ -178,11 +182,16 @@ def _judge_distance(
 
 
 def _read_figure(metrics: Mapping[str, Any], name: str) -> Figure | None:
-    """Returns a figure of a contract, taken as exact where its interval is missing; None if it is missing itself."""
-    value, ends = metrics.get(name), metrics.get(f"{name}_ci95")
-    if value is None:
+    """Returns a figure of a contract, taken as exact where its interval is missing; None if it is missing itself.
+
+    What is no number of at least 0, or no interval around it, is missing.
+    """
+    value, ends = as_number(metrics.get(name)), as_interval(metrics.get(f"{name}_ci95"))
+    if value is None or value < 0:
         return None
-    return Figure(value, *ends) if ends and None not in ends else Figure(value, value, value)
+    low, high = ends or (value, value)
+    high = math.inf if high is None else high
+    return Figure(value, low, high) if 0 <= low <= value <= high else Figure(value, value, value)
 
 
 def _without_error(figure: Figure) -> Figure:
@@ -205,16 +214,19 @@ def _divide(one: Figure, other: Figure) -> tuple[float, Interval]:
     """
     ratio = one.value / other.value
     if not ratio:
-        return 0.0, (0.0, one.high / other.low if other.low else None)
+        high = one.high / other.low if other.low else math.inf
+        return 0.0, (0.0, high if math.isfinite(high) else None)
     below = math.hypot(_log_ratio(one.value, one.low), _log_ratio(other.high, other.value))
     above = math.hypot(_log_ratio(one.high, one.value), _log_ratio(other.value, other.low))
+    shrinking = math.exp(-below)
+    low = ratio * shrinking if shrinking else 0.0  # a ratio that overflows times 0 is no number
     with np.errstate(over="ignore"):
         high = float(ratio * np.exp(above))
-    return ratio, (ratio * math.exp(-below), high if math.isfinite(high) else None)
+    return ratio, (low, high if math.isfinite(high) else None)
 
 
 def _log_ratio(larger: float, smaller: float) -> float:
-    return math.log(larger / smaller) if smaller else math.inf
+    return math.log(larger) - math.log(smaller) if smaller else math.inf
 
 
 def closest_distance(

@@ -14,6 +14,7 @@ from export.card_sections import (
     versions_section,
 )
 from export.contract import Contract, Place, Role
+from teachers.runs.metadata import as_number
 
 EXPORT_FIGURES = {
     "success_at_end": "success at end of these files in MuJoCo C",
@@ -123,7 +124,8 @@ def _contract_section(contracts: Mapping[Role, Contract]) -> str:
 
 
 def _format_figure(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, int | float) else "-"
+    number = as_number(value)
+    return "-" if number is None else f"{number:.3f}"
 
 
 def _usage_section(contracts: Mapping[Role, Contract]) -> str:

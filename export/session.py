@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from teachers.runs.errors import InputError
+from teachers.runs.errors import InputError, first_line
 
 GraphFunction = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -43,7 +43,7 @@ def _explain_runtime_errors(source: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"ONNX Runtime refuses {source} ({reason:.200}); export it again"
         ) from None

@@ -25,8 +25,8 @@ from export.session import open_session
 from teachers.agent import Agent
 from teachers.measures import measure_outcomes, retention, summary
 from teachers.process import in_32_bits
-from teachers.runs.errors import InputError
-from teachers.runs.metadata import parameter_digest
+from teachers.runs.errors import InputError, first_line
+from teachers.runs.metadata import as_number, parameter_digest
 from teachers.runs.paths import local_copy
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.simulation.play import count_broken, play_in_c
@@ -107,7 +107,7 @@ def verify(
             try:
                 yield check()
             except (InputError, ValueError) as error:
-                yield Check(name, False, str(error).splitlines()[0])
+                yield Check(name, False, first_line(error))
 
 
 class _Checks(NamedTuple):
@@ -192,7 +192,7 @@ class _Checks(NamedTuple):
         figures = {**summary(outcomes), "broken_episodes": count_broken(trajectory)}
         if self.against is None:
             verdict = judge_with_contract(outcomes.time_at_goal, distance, self.contract.metrics)
-            figures["stated"] = self.contract.metrics.get("time_at_goal")
+            figures["stated"] = as_number(self.contract.metrics.get("time_at_goal"))
         else:
             agent = self.against
             reference_distance = agent.networks.evaluator.record_distances(

@@ -79,13 +79,14 @@ def figures_table(title: str, figures: Mapping[str, Any]) -> TextTable:
 
 
 def format_figure(figures: Mapping[str, Any], name: str) -> str:
-    """Returns a figure as text, with its 95% interval where there is one."""
+    """Returns a figure as text, with its 95% interval where there is one; what is no number is missing."""
     from teachers.measures import format_interval
+    from teachers.runs.metadata import as_interval, as_number
 
-    if figures.get(name) is None:
+    figure, interval = as_number(figures.get(name)), as_interval(figures.get(f"{name}_ci95"))
+    if figure is None:
         return "-"
-    interval = figures.get(f"{name}_ci95")
-    return f"{figures[name]:.3f}" + (f" {format_interval(interval)}" if interval else "")
+    return f"{figure:.3f}" + (f" {format_interval(interval)}" if interval else "")
 
 
 def format_value(value: Any) -> str:

@@ -10,7 +10,7 @@ from export.admission.refusal import refusal_error
 from export.admission.structure import require_basic_structure
 from export.admission.work import require_limited_work
 from export.convert import NEWEST_OPSET, OLDEST_OPSET
-from teachers.runs.errors import InputError
+from teachers.runs.errors import InputError, first_line
 from teachers.runs.paths import is_local, require_reachable, translate_storage_errors
 
 MAX_FILE_BYTES = 2**31 - 1  # the limit of a protobuf message
@@ -61,7 +61,7 @@ def admit_model(content: bytes, source: str) -> ModelProto:
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise refusal_error(source, f"is no valid graph ({reason:.120})") from None
     require_limited_work(model, source)
     return model

@@ -9,7 +9,7 @@ from teachers.runs.checkpoint_files import checkpoint_steps, require_checkpoints
 from teachers.runs.checkpoint_readable import UnreadableError
 from teachers.runs.checkpoints import DamagedError, read_metadata, warn_on_main_process
 from teachers.runs.errors import InputError
-from teachers.runs.metadata import Metadata
+from teachers.runs.metadata import Metadata, as_number
 
 SCORE = "time_at_goal"  # the figure by which the best checkpoint is chosen
 
@@ -23,7 +23,7 @@ def checkpoint_score(metadata: Metadata) -> float | None:
     # Between evaluations, the figures are those of an earlier step.
     if figures.get("evaluated_at", figures.get("steps")) != figures.get("steps"):
         return None
-    return figures.get(SCORE)
+    return as_number(figures.get(SCORE))
 
 
 def best_step(run: epath.PathLike) -> int | None:

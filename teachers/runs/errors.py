@@ -1,6 +1,12 @@
-"""The exceptions whose message is one line for the user."""
+"""The exceptions whose message is one line for the user, and the line that stands for any other."""
 
 RESUME_ADVICE = "to go on, give the same command again, with --resume if it has that option"
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message; the name of its type where it has no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 class InputError(ValueError):

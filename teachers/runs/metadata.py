@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from numbers import Real
 from typing import Any, Literal
 
 import jax
@@ -79,6 +80,25 @@ def replace_non_finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [replace_non_finite(item) for item in value]
     return value
+
+
+def as_number(value: Any) -> float | None:
+    """Returns a figure of an artefact's metrics, which may hold anything; None if it is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # JSON's integers have no limit
+        return None
+    return number if math.isfinite(number) else None
+
+
+def as_interval(value: Any) -> tuple[float, float | None] | None:
+    """Returns a 95% interval of an artefact's metrics; None if it is no pair of numbers, of which the second may be None."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return None
+    low, high = map(as_number, value)
+    return None if low is None or (high is None and value[1] is not None) else (low, high)
 
 
 def parse_metadata(raw: Any, source: str) -> Metadata:

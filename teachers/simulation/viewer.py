@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from teachers.runs.errors import InputError
+from teachers.runs.errors import InputError, first_line
 from teachers.simulation.c_twin import Twin
 from teachers.simulation.play import Watch
 from teachers.simulation.scene import build_scene, find_goal_marker
@@ -81,7 +81,7 @@ def viewer(task: Task) -> Iterator[Watch]:
             model, data, show_left_ui=False, show_right_ui=False
         )
     except Exception as error:  # from GLFW, or from macOS without mjpython
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"the viewer cannot be opened ({reason}); write an animation with --video"
         ) from None

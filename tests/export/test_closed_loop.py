@@ -195,3 +195,41 @@ def test_judge_with_contract_needs_the_lower_end_of_the_nearness(closest, text) 
     verdict = judge_with_contract(np.zeros(len(closest)), distances, STATED | stated)
     assert not verdict.ok
     assert all(part in verdict.text for part in text.split(" .. ")), verdict.text
+
+
+@pytest.mark.parametrize("value", ["x", [1], {"a": 1}, True, -0.5, 10**400, None])
+def test_judge_with_contract_takes_what_is_no_number_as_missing(value) -> None:
+    played, distance = np.full(256, 0.7), np.full((5, 256), 0.5)
+    verdict = judge_with_contract(played, distance, {"time_at_goal": value, "success_any": 1.0})
+    assert verdict == (
+        True,
+        "the file states no time at goal; compare it with its run: --against",
+    )
+    verdict = judge_with_contract(played, distance, {"time_at_goal": 0.7, "success_any": value})
+    assert verdict.text.startswith("keeps 1.000")
+    verdict = judge_with_contract(
+        played, distance, STATED | {"exported_closest_distance": value, "success_any": 0.01}
+    )
+    assert "compare distances with its run" in verdict.text
+
+
+@pytest.mark.parametrize(
+    "ends", ["x", 3, [1], [0.6, "x"], [0.9, 0.95], [-1, 0.8], [None, None], {"a": 1}, [1, 2, 3]]
+)
+def test_judge_with_contract_takes_what_is_no_interval_as_missing(ends) -> None:
+    played, distance = np.full(256, 0.7), np.full((5, 256), 0.5)
+    metrics = {"time_at_goal": 0.7, "time_at_goal_ci95": ends, "success_any": 1.0}
+    assert "keeps 1.000 [1.000, 1.000]" in judge_with_contract(played, distance, metrics).text
+    metrics = STATED | {"exported_closest_distance": 0.5, "exported_closest_distance_ci95": ends}
+    assert "keeps 1.000 [1.000, 1.000]" in judge_with_contract(played, distance, metrics).text
+
+
+@pytest.mark.parametrize("stated", [5e-324, 1e-300, 1e300])
+@pytest.mark.parametrize("ends", [None, [0.0, 1e308], [5e-324, None]])
+def test_judge_with_contract_survives_extreme_figures(stated, ends) -> None:
+    played, distance = np.random.default_rng(0).uniform(0, 1, 64), np.full((5, 64), 0.5)
+    metrics = {"time_at_goal": stated, "time_at_goal_ci95": ends, "success_any": 1.0}
+    text = judge_with_contract(played, distance, metrics).text
+    distances = {"exported_closest_distance": stated, "exported_closest_distance_ci95": ends}
+    text += judge_with_contract(played, distance, STATED | distances).text
+    assert "nan" not in text

@@ -1,4 +1,9 @@
+import pytest
 from huggingface_hub import ModelCard
+from onnx_edits import load_fixture, set_entry
+
+from export.admission import read_contract
+from export.onnx_card import render_onnx_card
 
 
 def test_onnx_card_names_the_index_of_every_field(export_folder) -> None:
@@ -10,3 +15,16 @@ def test_onnx_card_names_the_index_of_every_field(export_folder) -> None:
         "20 ms",
     ):
         assert words in card.text
+
+
+@pytest.mark.parametrize("figure", ["x", [1], True, 10**400])
+@pytest.mark.parametrize("interval", ["x", 3, [1], [0, 10**400], [None, None]])
+def test_onnx_card_leaves_out_what_is_no_figure(figure, interval) -> None:
+    model = load_fixture()
+    names = ("success_at_end", "retention", "exported_time_at_goal")
+    metrics = dict.fromkeys(names, figure) | {"success_any": 0.75}
+    set_entry(model, "metrics", metrics | {f"{name}_ci95": interval for name in metrics})
+    card = render_onnx_card({"policy": read_contract(model, "policy.onnx")})
+    assert "| success at any time | 0.750 | - |" in card
+    assert "share of episodes that end within the goal's radius" not in card
+    assert "| time at goal of these files in MuJoCo C | - |" in card

@@ -3,6 +3,7 @@ import json
 import onnx
 import pytest
 from commands import assert_refused, run, run_json
+from onnx_edits import load_fixture
 
 from export import Form
 from export.closed_loop import MIN_EPISODES
@@ -108,3 +109,17 @@ def test_verify_command_prints_a_line_for_each_check(export_folder, tmp_path) ->
     assert refused.stdout.count("\n") == 1
     assert "FAILED structure" in refused.stdout
     assert_refused(run("verify", tmp_path / "none.onnx"), "does not exist")
+
+
+@pytest.mark.parametrize(("message", "line"), [("", "ValueError"), ("\n one\ntwo", "one")])
+def test_verify_names_an_error_without_a_message_by_its_type(
+    tmp_path, monkeypatch, message, line
+) -> None:
+    def fail(self):
+        raise ValueError(message)
+
+    onnx.save(load_fixture("critic"), tmp_path / "critic.onnx")
+    monkeypatch.setattr("export.verify._Checks.check_determinism", fail)
+    found = run_checks(tmp_path / "critic.onnx")["determinism"]
+    assert not found.ok
+    assert found.value == line

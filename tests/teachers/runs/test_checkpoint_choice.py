@@ -6,10 +6,10 @@ from functools import partial
 import pytest
 
 from teachers import InputError, load_teacher
-from teachers.runs.checkpoint_choice import best_step, read_newest_sound
+from teachers.runs.checkpoint_choice import best_step, checkpoint_score, read_newest_sound
 from teachers.runs.checkpoint_writer import CheckpointWriter
 from teachers.runs.checkpoints import CheckpointWarning, read_metadata, read_params
-from teachers.runs.metadata import parameter_digest
+from teachers.runs.metadata import Metadata, parameter_digest
 
 
 def truncate(file, generator) -> None:
@@ -79,3 +79,12 @@ def test_read_newest_sound_chooses_by_step_or_score(teacher_run, tmp_path) -> No
     }
     with pytest.raises(InputError, match="has no checkpoint 4; it has 1, 2, 3"):
         load_teacher(run, checkpoint=4)
+
+
+@pytest.mark.parametrize("score", ["x", [1], True, None])
+def test_checkpoint_score_takes_what_is_no_number_as_missing(score) -> None:
+    metadata = Metadata(
+        kind="teacher", task="reacher", networks={}, config={}, lineage={}, versions={},
+        metrics={"time_at_goal": score, "steps": 40},
+    )  # fmt: skip
+    assert checkpoint_score(metadata) is None
