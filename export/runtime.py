@@ -76,7 +76,7 @@ class _Network:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            reason = str(error).strip().splitlines()[-1]
+            reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
             raise ValueError(
                 f"{path} is not a model that ONNX Runtime can load ({reason})"
             ) from None
@@ -185,7 +185,7 @@ class Policy(_Network):
             on_fault: the response to an input that has a wrong shape or type, is not finite, or lies far outside the
                 range observed in training: raise `FaultError`, or hold the last safe action, which is to return it
                 again.
-            max_held: how many calls in a row may hold. The next one raises `FaultError`, and so do all after it until
+            max_held: how many calls in a row may hold, a whole number. The next one raises `FaultError`, and so do all after it until
                 an input is sound again. By default as many as there are control steps in half a second, at least one;
                 `math.inf` holds for ever.
             margin: how far an input may lie outside its observed range, as a share of that range; None for any
@@ -201,15 +201,15 @@ class Policy(_Network):
         """
         if on_fault not in ("raise", "hold"):
             raise ValueError(f'on_fault is {on_fault!r}; give "raise" or "hold"')
-        if max_held is not None and not max_held >= 1:
-            raise ValueError(f"max_held is {max_held}; give at least 1")
+        if max_held not in (None, math.inf) and not (max_held >= 1 and max_held % 1 == 0):
+            raise ValueError(f"max_held is {max_held}; give a whole number from 1 on, or math.inf")
         if margin is not None and not margin >= 0:
             raise ValueError(f"margin is {margin}; give at least 0, or None for no limit")
         super().__init__(path, margin=margin, threads=threads, spin=spin, warm_up=warm_up)
         period = self.metadata.get("control_period")
         if not (isinstance(period, (int, float)) and period > 0):
             raise ValueError(f"{path} has damaged metadata; export it again")
-        self._low, self._high = _read_limits(self.metadata["outputs"]["action"])
+        self._low, self._high = _read_limits(self.metadata["outputs"]["action"], str(path))
         has_task_units = self.metadata.get("action_units") == "task"
         self._normalized = normalized and has_task_units
         ends = np.stack([self._low, self._high])
@@ -249,7 +249,8 @@ class Policy(_Network):
 
         Raises:
             FaultError: an input is at fault, or the action is not finite. With `on_fault="hold"` only where no safe
-                action may be repeated: before the first one, after `max_held` repetitions, and for a batch.
+                action may be repeated: before the first one, after `max_held` repetitions, and where the observation or the
+                goal is a batch.
             ValueError: `out` is not a writeable array of this shape and type, or is given for a batch.
         """
         if out is not None:
@@ -257,7 +258,9 @@ class Policy(_Network):
         try:
             action = self._compute_action(observation, goal)
         except FaultError as error:
-            if self._on_fault == "raise" or self._safe_action is None or _is_batch(goal):
+            if self._on_fault == "raise" or self._safe_action is None:
+                raise
+            if _is_batch(observation) or _is_batch(goal):
                 raise
             if self._held_in_a_row >= self._max_held:
                 raise FaultError(
@@ -626,16 +629,35 @@ def read_metadata(properties: dict[str, str], source: str) -> dict[str, Any]:
 
 
 def _has_fields(arrays: Any, names: Sequence[str]) -> bool:
-    """Returns whether the metadata lists fields, with sizes and indices, for each of these arrays."""
+    """Returns whether the metadata lists fields, with sizes, indices and ranges, for each of these arrays."""
     return isinstance(arrays, dict) and all(
         isinstance(fields := arrays.get(name), list)
         and bool(fields)
         and all(
             isinstance(field, dict)
             and all(isinstance(field.get(key), int) for key in ("size", "start", "stop"))
+            and isinstance(field.get("scale", 1.0), (int, float))
+            and all(
+                _has_numbers(field.get(end), field["size"]) for end in ("seen_low", "seen_high")
+            )
             for field in fields
         )
         for name in names
+    )
+
+
+def _is_number_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, (int, float))
+
+
+def _has_numbers(values: Any, count: int) -> bool:
+    """Returns whether these are `count` numbers, or none at all."""
+    if not values:
+        return True
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(isinstance(value, (int, float)) for value in values)
     )
 
 
@@ -644,8 +666,18 @@ def _count_numbers(fields: list[dict[str, Any]]) -> int:
     return int(fields[-1]["stop"])
 
 
-def _read_limits(fields: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the limits that actions of -1 and 1 stand for, `[act]` each; NaN for those that a field lacks."""
+def _read_limits(fields: list[dict[str, Any]], source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the limits that actions of -1 and 1 stand for, `[act]` each; NaN for those that are null.
+
+    Raises:
+        ValueError: a field has no such entry, or one that is no number.
+    """
+    if not all(
+        end in field and _is_number_or_none(field[end])
+        for field in fields
+        for end in ("low", "high")
+    ):
+        raise ValueError(f"{source} has damaged metadata; export it again")
     low, high = (
         np.array([field[end] for field in fields for _ in range(field["size"])], np.float32)
         for end in ("low", "high")
@@ -683,9 +715,9 @@ def _read_fallback(fallback: Any, policy: Any) -> np.ndarray:
     return action
 
 
-def _is_batch(goal: Any) -> bool:
+def _is_batch(value: Any) -> bool:
     try:
-        return bool(np.ndim(goal) > 1)
+        return bool(np.ndim(value) > 1)
     except Exception:  # an object's own methods may raise anything
         return False
 
@@ -713,7 +745,9 @@ def _copy_action(action: np.ndarray, out: np.ndarray | None) -> np.ndarray:
 def _to_probability(value: np.ndarray, metadata: Mapping[str, Any]) -> np.ndarray:
     """Returns the probability that the goal is reached, from the critic's value and its calibration in the metadata."""
     calibration = metadata.get("reachability")
-    if calibration is None:
+    if not isinstance(calibration, dict) or not all(
+        isinstance(calibration.get(key), (int, float)) for key in ("scale", "offset")
+    ):
         raise ValueError("the file has no calibration of its values; export it again")
     with np.errstate(all="ignore"):
         logit = calibration["scale"] * value + calibration["offset"]

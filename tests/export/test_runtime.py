@@ -13,6 +13,7 @@ import hostile
 import numpy as np
 import onnx
 import pytest
+from onnx_edits import FIXTURES, find_entry, load_fixture, set_entry
 
 import export.runtime
 from export import ControlLoop, Critic, Form, Policy
@@ -184,7 +185,7 @@ def test_policy_raises_on_a_faulty_input(export_folder, fault) -> None:
         policy(observation, goal)
 
 
-@pytest.mark.parametrize("fault", list(FAULTS))
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "batch"])
 def test_policy_holds_the_last_safe_action(export_folder, fault) -> None:
     observation, goal, _ = FAULTS[fault]
     policy = Policy(export_folder / "policy.onnx", on_fault="hold")
@@ -219,7 +220,7 @@ def test_policy_raises_or_holds_whatever_an_input_is(export_folder, fault) -> No
         for observation, goal in ((HOSTILE[fault](8), GOAL), (OBSERVATION, HOSTILE[fault](2))):
             with pytest.raises(FaultError):
                 raising(observation, goal)
-            if goal is not GOAL and (fault in hostile.BATCH_FAULTS):
+            if fault in hostile.BATCH_FAULTS:
                 with pytest.raises(FaultError):
                     holding(observation, goal)
             else:
@@ -334,6 +335,56 @@ def test_policy_counts_the_held_calls_in_a_row(export_folder) -> None:
         policy(np.full(8, np.nan), GOAL)
 
 
+@pytest.mark.parametrize(
+    ("rows", "goals"), [((8,), ()), ((8,), (8,)), ((), (8,)), ((1,), ())], ids=str
+)
+def test_policy_does_not_hold_where_an_input_is_a_batch(rows, goals) -> None:
+    policy = Policy(FIXTURES / "contract-1" / "policy.onnx", on_fault="hold", max_held=2.0)
+    policy(OBSERVATION, GOAL)
+    with pytest.raises(FaultError):
+        policy(np.full((*rows, 8), np.nan), np.full((*goals, 2), 0.1))
+    assert policy.held == 0
+    policy(np.full(8, np.nan), GOAL)
+    assert policy.held == 1
+
+
+@pytest.mark.parametrize(
+    ("array", "change"),
+    [
+        ("outputs", {"low": ...}),
+        ("outputs", {"high": ...}),
+        ("outputs", {"low": "x"}),
+        ("outputs", {"low": [0.1]}),
+        ("inputs", {"scale": "x"}),
+        ("inputs", {"scale": None}),
+        ("inputs", {"seen_low": [0.0] * 9}),
+        ("inputs", {"seen_high": "x"}),
+        ("inputs", {"seen_high": [None]}),
+    ],
+)
+def test_policy_refuses_fields_with_damaged_numbers(tmp_path, array, change) -> None:
+    model = load_fixture()
+    arrays = json.loads(find_entry(model, array).value)
+    for fields in arrays.values():
+        fields[0].update(change)
+        for key in [key for key, value in change.items() if value is ...]:
+            del fields[0][key]
+    set_entry(model, array, arrays)
+    onnx.save(model, tmp_path / "policy.onnx")
+    with pytest.raises(ValueError, match=r"policy\.onnx has damaged metadata; export it again"):
+        Policy(tmp_path / "policy.onnx")
+
+
+@pytest.mark.parametrize("calibration", [None, {}, 3, {"scale": 1.0, "offset": "x"}])
+def test_reachability_needs_a_calibration(tmp_path, calibration) -> None:
+    model = load_fixture("critic")
+    set_entry(model, "reachability", calibration)
+    onnx.save(model, tmp_path / "critic.onnx")
+    critic = Critic(tmp_path / "critic.onnx")
+    with pytest.raises(ValueError, match="no calibration of its values; export it again"):
+        critic.reachability(OBSERVATION, GOAL, np.zeros(2, np.float32))
+
+
 def test_policy_holds_once_where_a_control_step_lasts_longer_than_half_a_second(
     export_folder, tmp_path
 ) -> None:
@@ -363,8 +414,10 @@ def test_policy_holds_for_ever_only_where_it_is_told_to(export_folder) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_held": 0}, "max_held is 0; give at least 1"),
-        ({"max_held": math.nan}, "max_held is nan; give at least 1"),
+        ({"max_held": 0}, "max_held is 0; give a whole number from 1 on, or math.inf"),
+        ({"max_held": math.nan}, "max_held is nan; give a whole number"),
+        ({"max_held": 2.5}, "max_held is 2.5; give a whole number"),
+        ({"max_held": -math.inf}, "max_held is -inf; give a whole number"),
         ({"margin": -0.1}, "margin is -0.1; give at least 0, or None"),
         ({"margin": math.nan}, "margin is nan; give at least 0, or None"),
     ],

@@ -161,6 +161,13 @@ def call(policy: Policy, *inputs: Any) -> np.ndarray | None:
     return None
 
 
+def is_batch(value: Any) -> bool:
+    try:
+        return np.ndim(value) > 1
+    except Exception:
+        return False
+
+
 def check_inputs(raising: Policy, holding: Policy, observation: Any, goal: Any) -> bool:
     """Requires that two policies do what they promise for an observation and a goal, and returns whether they acted."""
     rows = sound_rows(observation, "observation")
@@ -177,11 +184,13 @@ def check_inputs(raising: Policy, holding: Policy, observation: Any, goal: Any) 
         np.testing.assert_array_equal(response, action)
         assert holding.held == held
     elif response is not None:
+        assert not is_batch(observation)
+        assert not is_batch(goal)
         np.testing.assert_array_equal(response, safe)
         assert holding.held == held + 1
         assert holding.fault
     else:
-        assert np.ndim(goal) > 1  # a batch has no safe action
+        assert is_batch(observation) or is_batch(goal)  # a batch has no safe action
         assert holding.held == held
     return is_sound
 
