@@ -2,7 +2,10 @@
 
 import os
 import stat
-from collections.abc import Iterator
+import tomllib
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -21,12 +24,14 @@ from export.share.manifest import (
 from teachers.runs.checkpoint_choice import CheckpointChoice, read_newest_sound
 from teachers.runs.checkpoints import DamagedError, read_metadata
 from teachers.runs.errors import InputError
-from teachers.runs.layout import CHECKPOINTS
+from teachers.runs.layout import CHECKPOINTS, CONFIG, LOCK, UNFINISHED
 from teachers.runs.metadata import Metadata, library_versions
 from teachers.runs.paths import is_local
+from teachers.tasks.load import portable_reference
 
 # The parts of a checkpoint that a policy and a critic need.
 CHECKPOINT_ITEMS = ("metadata", "checksums", "params")
+NEVER_SHARED = (UNFINISHED, LOCK)
 
 
 class Bundle(NamedTuple):
@@ -58,10 +63,12 @@ def make_bundle(
 
     Args:
         run: the run's folder.
-        full: share all files but those hidden at the top of the folder, rather than the policy and critic alone.
+        full: share all files but those hidden at the top of the folder and the folder `unfinished`, rather than the policy
+            and critic alone.
         repo: the repository that the model card names.
         checkpoint: the checkpoint of the policy and critic. If it is `newest` and the newest is damaged, an earlier one
-            is taken, with a warning.
+            is taken, with a warning. Another warning says that a run of an early version names the folder of the task's
+            file.
 
     Raises:
         InputError: `run` is not the folder of a run, or holds a link or a file name that cannot be shared.
@@ -72,6 +79,7 @@ def make_bundle(
     entries = [describe_file(CARD, BytesIO(card).read)]
     paths = sorted("/".join(parts) for parts in _select_files(folder, (), step, full))
     require_safe_paths([CARD, MANIFEST, *paths], str(folder))
+    _warn_of_task_folders(folder, paths)
     for path in paths:
         with (folder / path).open("rb") as file:
             entries.append(describe_file(path, file.read))
@@ -112,6 +120,25 @@ def _read_intact(run: epath.Path, step: int) -> tuple[int, Metadata]:
     return step, metadata
 
 
+def _warn_of_task_folders(run: epath.Path, paths: Iterable[str]) -> None:
+    """Warns if the files at these paths say in which folder the task's file lies, as those of early versions do."""
+    steps = {int(path.split("/")[1]) for path in paths if path.startswith(f"{CHECKPOINTS}/")}
+    references = set()
+    for step in steps:
+        with suppress(InputError):  # a damaged checkpoint
+            metadata = read_metadata(run, step)
+            references |= {metadata.task_source, metadata.config.get("task")}
+    with suppress(OSError, ValueError):
+        references.add(tomllib.loads((run / CONFIG).read_text(encoding="utf-8")).get("task"))
+    names = {name for name in references if isinstance(name, str)}
+    if private := sorted(name for name in names if portable_reference(name) != name):
+        warnings.warn(
+            f"{run} is of an early version and names {', '.join(private)}, which is shared with it; to share the file's name "
+            "alone, resume it with more steps or train it again with this version; else leave it",
+            stacklevel=3,
+        )
+
+
 def _read_card(run: epath.Path) -> bytes | None:
     """Returns the run's own model card: of a run that was shared before, or written by its owner; None without one."""
     card = run / CARD
@@ -145,7 +172,7 @@ def _is_shared(parts: tuple[str, ...], is_folder: bool, step: int, full: bool) -
     """Returns whether a file or folder of the run is shared."""
     top = parts[0]
     # The card and the manifest are written anew.
-    if top.startswith(".") or parts in ((CARD,), (MANIFEST,)):
+    if top.startswith(".") or top in NEVER_SHARED or parts in ((CARD,), (MANIFEST,)):
         return False
     if top == CHECKPOINTS:
         if len(parts) == 1:
@@ -156,7 +183,7 @@ def _is_shared(parts: tuple[str, ...], is_folder: bool, step: int, full: bool) -
             return True
         is_chosen = int(parts[1]) == step
         return is_chosen and (len(parts) != 3 or not is_folder or parts[2] in CHECKPOINT_ITEMS)
-    return full or parts == ("config.toml",)
+    return full or parts == (CONFIG,)
 
 
 def _require_regular(entry: epath.Path) -> None:

@@ -29,6 +29,15 @@ from teachers.measures import Outcomes, summary
         ),
         (1.0, (1.0, 1.0), 8, False, "not enough episodes: 8 show  .. give --episodes 64"),
         (0.5, (0.4, 0.6), 8, False, "keeps 0.500 .. less than 0.95"),
+        (
+            0.95,
+            (0.95, 0.95),
+            20,
+            False,
+            "not enough episodes: 20 show 0.950 [0.950, 0.950] .. give --episodes 64",
+        ),
+        (0.95, (0.93, 0.97), 63, False, "not enough episodes: 63 show .. give --episodes 64"),
+        (0.95, (0.95, 0.95), 64, True, "keeps 0.950 [0.950, 0.950]"),
     ],
 )
 def test_judge_retention_needs_the_whole_interval(ratio, interval, episodes, ok, text) -> None:
@@ -72,9 +81,8 @@ def test_judge_with_reference_compares_distances_where_goals_are_hardly_reached(
     reference[:3] = 0.3
     verdict = judge_with_reference(np.zeros(256), reference, factor * distance, distance)
     assert verdict.ok == ok
-    assert (
-        "reaches its goal in 1.2% of episodes, so that time at goal tells nothing in MJX"
-        in verdict.text
+    assert verdict.text.startswith(
+        "in MJX it reaches its goal in 1.2% of episodes; time at goal tells nothing; "
     )
     assert "nearness to the goals" in verdict.text
     assert "inf" not in verdict.text
@@ -171,9 +179,9 @@ def test_judge_with_contract_compares_distances_where_goals_are_hardly_reached(
     distances = np.full((5, 256), distance)
     verdict = judge_with_contract(np.zeros(256), distances, STATED)
     assert verdict.ok
-    assert (
-        "tells nothing, as the file states; compare distances with its run: --against"
-        in verdict.text
+    assert verdict.text == (
+        "the file states that it reaches its goal in 2.0% of episodes; time at goal tells nothing; "
+        "compare distances with its run: --against"
     )
     verdict = judge_with_contract(np.zeros(256), distances, STATED | NEARNESS)
     assert verdict.ok == ok
@@ -195,6 +203,23 @@ def test_judge_with_contract_needs_the_lower_end_of_the_nearness(closest, text) 
     verdict = judge_with_contract(np.zeros(len(closest)), distances, STATED | stated)
     assert not verdict.ok
     assert all(part in verdict.text for part in text.split(" .. ")), verdict.text
+
+
+@pytest.mark.parametrize("success", [{}, {"success_any": None}, {"success_any": "x"}])
+def test_judge_with_contract_says_what_share_is_small(success) -> None:
+    time_at_goal, distance = np.zeros(256), np.ones((5, 256))
+    text = judge_with_contract(time_at_goal, distance, {"time_at_goal": 0.004, **success}).text
+    assert text.startswith(
+        "the file states that it is at its goal for 0.4% of the time; time at goal tells nothing; "
+    )
+    never = {"time_at_goal": 0.0, "success_any": 1.0}  # which cannot be
+    text = judge_with_contract(time_at_goal, distance, never).text
+    assert "it is at its goal for 0.0% of the time" in text
+    kept = judge_with_contract(
+        np.full(256, 0.3), distance, {"time_at_goal": 0.3, "success_any": None}
+    )
+    assert kept.ok
+    assert kept.text.startswith("keeps 1.000")
 
 
 @pytest.mark.parametrize("value", ["x", [1], {"a": 1}, True, -0.5, 10**400, None])
