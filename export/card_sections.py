@@ -100,7 +100,7 @@ def lineage_section(metadata: Metadata) -> str:
         ("control steps", f"{teacher['steps']:,}" if "steps" in teacher else "-"),
         ("success at end", _format_figure(teacher.get("success_at_end"))),
         ("time at goal", _format_figure(teacher.get("time_at_goal"))),
-        ("parameters' digest", f"`{teacher['digest']}`"),
+        ("parameters' digest", code_span(teacher["digest"])),
     ]
     title = "Its teacher" if is_distilled(metadata) else "The teacher"
     return f"## {title}\n\n" + markdown_table(("what", "value"), rows)
@@ -129,6 +129,14 @@ def format_limits(field: Mapping[str, Any]) -> str:
 def escape_markdown(text: str) -> str:
     """Returns Markdown in one line that reads as the text."""
     return _MARKDOWN.sub(r"\\\g<0>", " ".join(text.split()))
+
+
+def code_span(text: str) -> str:
+    """Returns Markdown in one line that reads as the text, in code; whatever backticks the text has."""
+    line = " ".join(text.split())
+    runs = re.findall("`+", line)
+    fence = "`" * (1 + max(map(len, runs), default=0))
+    return f"{fence} {line} {fence}" if runs else f"`{line}`"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -63,11 +63,6 @@ def print_error(message: str) -> None:
     print_message(f"error: {message}")
 
 
-def print_table(table: RenderableType) -> None:
-    """Prints a table, or what else there is to read, on stdout."""
-    TextConsole().print(table)
-
-
 def print_traceback(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:

@@ -1,6 +1,7 @@
 """The model card of a shared run, in the conventions of the Hugging Face hub."""
 
 from export.card_sections import (
+    code_span,
     escape_markdown,
     figures_section,
     format_limits,
@@ -51,17 +52,17 @@ def _introduction(metadata: Metadata, step: int) -> str:
     if metadata.kind == "teacher":
         subject = (
             "A deep *teacher*: a policy and a critic that learned to reach goals of the task "
-            f"`{metadata.task}` by contrastive reinforcement learning, without rewards or demonstrations"
+            f"{code_span(metadata.task)} by contrastive reinforcement learning, without rewards or demonstrations"
         )
     elif not metadata.lineage:
         subject = (
             "Networks as shallow as a student's: a small policy and critic that learned to reach goals of the task "
-            f"`{metadata.task}` by contrastive reinforcement learning, without a teacher"
+            f"{code_span(metadata.task)} by contrastive reinforcement learning, without a teacher"
         )
     else:
         subject = (
             "A shallow *student*: a small policy and critic distilled from a deep teacher of the task "
-            f"`{metadata.task}`, to be exported to ONNX for a robot"
+            f"{code_span(metadata.task)}, to be exported to ONNX for a robot"
         )
     return f"{subject}. Made with crl-distill; the checkpoint is of control step {step:,}."
 
@@ -105,8 +106,8 @@ def _find_task(metadata: Metadata) -> Task | None:
 
 def _describe_file(metadata: Metadata) -> str:
     """Returns the name and digest of the task's file, for a card."""
-    digest = f", SHA-256 `{metadata.task_digest}`" if metadata.task_digest else ""
-    return f" (`{portable_reference(metadata.task_source)}`{digest})"
+    digest = f", SHA-256 {code_span(metadata.task_digest)}" if metadata.task_digest else ""
+    return f" ({code_span(portable_reference(metadata.task_source))}{digest})"
 
 
 def _usage_section(metadata: Metadata, repo: str) -> str:
@@ -118,7 +119,7 @@ def _usage_section(metadata: Metadata, repo: str) -> str:
         else f"crl-distill export {run}{task_option} --out runs/{metadata.task}-export"
     )
     task_note = (
-        f"\n\nThe task, `{metadata.task}`, is its author's own{_describe_file(metadata)}: `--task` names its file, and in "
+        f"\n\nThe task, {code_span(metadata.task)}, is its author's own{_describe_file(metadata)}: `--task` names its file, and in "
         f'Python `load_{kind}(run, get_task("FILE.py:Class"))` with `get_task` from `teachers`.'
         if metadata.task_source
         else ""

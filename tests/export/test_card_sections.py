@@ -1,7 +1,7 @@
 import pytest
 from markdown_it import MarkdownIt
 
-from export.card_sections import escape_markdown, markdown_table
+from export.card_sections import code_span, escape_markdown, markdown_table
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,19 @@ def test_escape_markdown_leaves_plain_text_alone() -> None:
     for text in ("joint_velocity", "angle [rad]", "x and y (m/s)", "kg m^2"):
         assert escape_markdown(text) == text
     assert escape_markdown("two\n\n# lines") == "two # lines"
+
+
+@pytest.mark.parametrize(
+    "text", ["arm.py:Arm", "a`b.py:Arm", "``", "`x", "x`", "a``b`c", "*a* <b> &amp; [c](d)", "a|b"]
+)
+def test_code_span_reads_as_the_text(text) -> None:
+    table = markdown_table(("what", "value"), [("file", f"({code_span(text)})")])
+    tokens = MarkdownIt().enable("table").parse(table)
+    (before, code, after) = [token for token in tokens if token.type == "inline"][3].children
+    assert (before.content, code.type, code.content, after.content) == (
+        "(",
+        "code_inline",
+        text,
+        ")",
+    )
+    assert code_span("two\n\n# lines") == "`two # lines`"

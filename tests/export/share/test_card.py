@@ -4,6 +4,7 @@ import re
 
 import pytest
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 
 from export.share.card import render_run_card
 from teachers.runs.checkpoints import read_metadata
@@ -76,3 +77,19 @@ def test_render_run_card_leaves_out_missing_figures() -> None:
     card = render_run_card(metadata, 40)
     assert "model-index" not in card
     assert "## Figures" not in card
+
+
+@pytest.mark.parametrize("kind", ["teacher", "student"])
+@pytest.mark.parametrize("has_lineage", [True, False])
+def test_render_run_card_shows_backticks_of_the_task_s_file(kind, has_lineage) -> None:
+    teacher = {"networks": {"actor": {"parameters": 8}}, "digest": "3c`4d"}
+    metadata = Metadata(
+        kind=kind, task="my `arm`", task_source="a`rm.py:My_Arm", task_digest="1a`2b", networks={},
+        config={}, versions={}, metrics={}, lineage={"teacher": teacher} if has_lineage else {},
+    )  # fmt: skip
+    tokens = MarkdownIt().enable("table").parse(render_run_card(metadata, 40).partition("# ")[2])
+    inline = [child for token in tokens for child in token.children or ()]
+    codes = [child.content for child in inline if child.type == "code_inline"]
+    expected = ["my `arm`", *["3c`4d"] * has_lineage, "my `arm`", "a`rm.py:My_Arm", "1a`2b"]
+    assert codes[: len(expected)] == expected
+    assert codes[len(expected)] == "--task"
