@@ -60,7 +60,9 @@ def judge_retention(
         return Verdict(False, f"keeps {kept}, less than {MIN_RETENTION:g}")
     if low >= MIN_RETENTION and episodes >= MIN_EPISODES:
         return Verdict(True, f"keeps {kept}")
-    needed = needed_episodes(ratio, interval, episodes, limit)
+    needed: int | None = MIN_EPISODES
+    if low < MIN_RETENTION:
+        needed = needed_episodes(ratio, interval, episodes, limit)
     if needed:
         or_else = ", or compare the same episodes: --against" if limit else ""
         return Verdict(
