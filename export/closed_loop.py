@@ -19,6 +19,7 @@ MAX_EPISODES = 100_000
 HARDLY_EVER = (
     0.05  # share of episodes in which the goal is reached, below which time at goal tells nothing
 )
+TELLS_NOTHING = "time at goal tells nothing"
 MORE_EPISODES = 1.2  # of what an interval needs to become as small as it has to be
 
 
@@ -60,9 +61,9 @@ def judge_retention(
         return Verdict(False, f"keeps {kept}, less than {MIN_RETENTION:g}")
     if low >= MIN_RETENTION and episodes >= MIN_EPISODES:
         return Verdict(True, f"keeps {kept}")
-    needed: int | None = MIN_EPISODES
-    if low < MIN_RETENTION:
-        needed = needed_episodes(ratio, interval, episodes, limit)
+    needed = needed_episodes(ratio, interval, episodes, limit)
+    if needed is None and episodes < MIN_EPISODES:  # so few do not tell how near the ratio is
+        needed = MIN_EPISODES
     if needed:
         or_else = ", or compare the same episodes: --against" if limit else ""
         return Verdict(
@@ -129,7 +130,7 @@ def judge_with_reference(
     here, there = (closest_distance(each) for each in (distance, reference_distance))
     finite = np.isfinite(there)
     ratio, interval = ratio_of_means(there[finite], here[finite]) if finite.any() else (None, None)
-    said = f"{_describe_rarity(share)} in MJX"
+    said = f"in MJX it reaches its goal in {share:.1%} of episodes; {TELLS_NOTHING}"
     if ratio is None or interval is None:
         return Verdict(True, f"{said}; there are no distances to compare")
     what = "its nearness to the goals (its smallest distance in MJX / in MuJoCo C)"
@@ -155,10 +156,14 @@ def judge_with_contract(
     if stated is None:
         return Verdict(True, "the file states no time at goal; compare it with its run: --against")
     success = _read_figure(metrics, "success_any")
-    share = success.value if success else stated.value
-    if share < HARDLY_EVER or not stated.value:
-        text = f"{_describe_rarity(share)}, as the file states"
-        return _judge_distance(closest_distance(distance), metrics, text)
+    rarity = None
+    if success and success.value < HARDLY_EVER:
+        rarity = f"it reaches its goal in {success.value:.1%} of episodes"
+    elif not stated.value or (not success and stated.value < HARDLY_EVER):
+        rarity = f"it is at its goal for {stated.value:.1%} of the time"
+    if rarity:
+        said = f"the file states that {rarity}; {TELLS_NOTHING}"
+        return _judge_distance(closest_distance(distance), metrics, said)
     found = Figure(float(time_at_goal.mean()), *mean_interval(time_at_goal))
     ratio, interval = _divide(found, stated)
     _, limit = _divide(_without_error(found), stated)
@@ -236,7 +241,3 @@ def closest_distance(
 ) -> Float[np.ndarray, "episodes"]:
     """Returns the smallest distance to the goal in each episode."""
     return distance.min(axis=0)
-
-
-def _describe_rarity(share: float) -> str:
-    return f"reaches its goal in {share:.1%} of episodes, so that time at goal tells nothing"
