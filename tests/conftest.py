@@ -77,8 +77,12 @@ def forget_task_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(load, "_tasks", {})
     monkeypatch.setattr(load, "_files", {})
-    for name, module in list(sys.modules.items()):
-        if id(module) in folder_code._task_modules:
+    monkeypatch.setattr(folder_code, "_built", [])
+    modules = dict(sys.modules)
+    for name in modules:
+        # A function of a task may have imported more of a package.
+        package = name.partition(".")[0]
+        if any(id(modules.get(each)) in folder_code._task_modules for each in (name, package)):
             del sys.modules[name]
 
 

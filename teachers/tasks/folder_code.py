@@ -1,7 +1,8 @@
 """Runs the code of a folder of the user's, and notes which of its Python files are read.
 
 Consent covers these files: see `teachers.tasks.consent`. An audit hook sees where Python opens them, so that it does not
-matter whether they are run by `import`, `importlib`, `runpy` or `exec`.
+matter whether they are run by `import`, `importlib`, `runpy` or `exec`. After the task is built, the hook looks only at what
+Python imports: a function of the task may import more of its packages, while other code may read the folder as data.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ import threading
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 from teachers.runs.errors import InputError
@@ -28,6 +29,7 @@ INSTALLED = (
     *(str(_PROJECT / name) for name in ("teachers", "students", "export", "distill")),
 )
 READ_EVENTS = {"open": 0, "import": 1, "ctypes.dlopen": 0}  # which argument is the file's path
+IMPORT_SYSTEM = ("<frozen importlib._bootstrap_external>", "<frozen zipimport>")
 
 
 class ChangedCodeError(InputError):
@@ -83,30 +85,50 @@ class FolderCode:
             _restore_modules(hidden)
         if self._refusal:  # the code may have caught the error
             raise self._refusal
+        self._note_packages()
         if allowed is None:
             self._note_what_may_be_imported_later()
+        if self not in _built:
+            _built.append(self)
 
     def note(self, path: str) -> None:
-        """Notes that a file is about to be read, if it is a Python file below the folder.
+        """Notes that a Python file is about to be read, if it lies below the folder.
 
         Raises:
             ChangedCodeError: the file may not be read.
-            FileNotFoundError: it is cached bytecode, which need not be that of its source. Python then takes the source.
         """
-        if not path.endswith(CODE_ENDINGS) or (name := self._path_from_folder(path)) is None:
+        name, digest = self.path_from_folder(path), file_digest(path)
+        if name is None or digest is None:
             return
-        if "__pycache__" in name.split("/"):
-            raise FileNotFoundError(path)
-        digest = file_digest(path)
-        if digest is None:
-            return
-        if self._allowed is not None and self._allowed.get(name) != digest:
-            what = "has changed" if name in self._allowed else "is new"
-            self._refusal = ChangedCodeError(f"{os.path.join(self.folder, name)} {what}")
+        if (problem := self._find_problem(name, digest)) is not None:
+            self._refusal = ChangedCodeError(problem)
             raise self._refusal
         self.files[name] = digest
 
-    def _path_from_folder(self, path: str) -> str | None:
+    def find_late_problem(self, path: str) -> str | None:
+        """Returns what is wrong with a Python file that is about to be imported after the task was built.
+
+        Returns:
+            The file's path and what has happened to it; empty if it is as it was when the user named the task's file, or
+            the user has named that file in this process; None if the import is not this code's concern.
+        """
+        name = self.path_from_folder(path)
+        if name is None:
+            return None
+        if self._allowed is None:
+            return ""
+        if not any(_lies_below(name, package) for package in self.packages):
+            return None
+        digest = file_digest(path)
+        return None if digest is None else self._find_problem(name, digest) or ""
+
+    def _find_problem(self, name: str, digest: str) -> str | None:
+        if self._allowed is None or self._allowed.get(name) == digest:
+            return None
+        what = "has changed" if name in self._allowed else "is new"
+        return f"{os.path.join(self.folder, name)} {what}"
+
+    def path_from_folder(self, path: str) -> str | None:
         """Returns the path from the folder, with `/` between its parts; None if it does not lie below the folder."""
         absolute = os.path.abspath(path)
         folder, name = os.path.split(absolute)
@@ -134,16 +156,18 @@ class FolderCode:
         """Keeps the modules that the block has imported from below the folder."""
         for name, module in list(sys.modules.items()):
             if before.get(name) is not module and any(
-                self._path_from_folder(location) for location in _module_locations(module)
+                self.path_from_folder(location) for location in _module_locations(module)
             ):
                 self._modules[name] = _task_modules[id(module)] = module
 
-    def _note_what_may_be_imported_later(self) -> None:
-        """Notes all code of the imported packages, and what Python would import in place of the files."""
+    def _note_packages(self) -> None:
         for module in self._modules.values():
             for location in getattr(module, "__path__", ()):
-                if name := self._path_from_folder(location):
+                if name := self.path_from_folder(location):
                     self.packages.add(name)
+
+    def _note_what_may_be_imported_later(self) -> None:
+        """Notes all code of the imported packages, and what Python would import in place of the files."""
         for package in self.packages:
             self._note_files(_code_in_package(self.folder, package))
         self._note_files(_imported_instead(self.folder, self.files, self.packages))
@@ -217,7 +241,8 @@ def _relative_path(path: str, folder: str) -> str:
 
 
 # What the audit hook works on. A hook cannot be removed, so that there is one for the whole process.
-_watching: list[FolderCode] = []
+_watching: list[FolderCode] = []  # code that is running to build a task
+_built: list[FolderCode] = []  # code whose task is built
 _thread = threading.local()
 _hooks: list[Any] = []
 _task_modules: dict[
@@ -227,20 +252,58 @@ _task_modules: dict[
 
 def _add_hook() -> None:
     if not _hooks:
-        _hooks.append(_note_read)
-        sys.addaudithook(_note_read)
+        # A lambda, because jaxtyping wraps functions in tests: the next frame is the one that reads.
+        _hooks.append(
+            lambda event, args: (
+                event in READ_EVENTS and _check_read(event, args, sys._getframe().f_back)
+            )
+        )
+        sys.addaudithook(_hooks[0])
 
 
-def _note_read(event: str, args: tuple[Any, ...]) -> None:
-    if not _watching or event not in READ_EVENTS or getattr(_thread, "is_reading", False):
+def _check_read(event: str, args: tuple[Any, ...], reader: FrameType | None) -> None:
+    """Checks each file that is read while tasks are built, and each that is imported afterwards.
+
+    Args:
+        event: one of READ_EVENTS.
+        args: of the event.
+        reader: the frame that reads the file; None if it is no Python code.
+
+    Raises:
+        ChangedCodeError: the file may not be read.
+        FileNotFoundError: it is cached bytecode, which need not be that of its source. Python then takes the source.
+    """
+    if getattr(_thread, "is_reading", False):
         return
     path = args[READ_EVENTS[event]]
     if not isinstance(path, str | bytes | os.PathLike):
         return  # the number of an open file, or an import whose file is not known yet
     if event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR):
         return
+    path = os.fsdecode(path)
+    if not path.endswith(CODE_ENDINGS):
+        return
+    opener = reader.f_code.co_filename if reader else ""
+    is_import = event != "open" or opener in IMPORT_SYSTEM
+    codes = [*_watching, *_built] if is_import else _watching
+    if "__pycache__" in Path(path).parts:
+        if any(code.path_from_folder(path) for code in codes):
+            raise FileNotFoundError(path)
+        return
     for code in _watching:
-        code.note(os.fsdecode(path))
+        code.note(path)
+    if is_import:
+        _check_late_import(path)
+
+
+def _check_late_import(path: str) -> None:
+    """Raises ChangedCodeError if a built task's code may not import a file, and no other code in this process may."""
+    problems = [code.find_late_problem(path) for code in (*_watching, *_built)]
+    found = [problem for problem in problems if problem is not None]
+    if found and all(found):
+        raise ChangedCodeError(
+            f"{found[0]} since the task's file was named on this machine, and is not imported; name the file again"
+        )
 
 
 def _restore_modules(hidden: Mapping[str, ModuleType]) -> None:

@@ -1,5 +1,6 @@
 """Tasks from files and installed packages, and which files an artefact may name."""
 
+import importlib.util
 import os
 import py_compile
 import shutil
@@ -262,11 +263,11 @@ HELPERS = {
 }
 
 
-def name_with_helpers(folder, imports: str, new_process) -> dict[str, str]:
+def name_with_helpers(folder, imports: str, new_process, text: str = MINE) -> dict[str, str]:
     """Names a task that imports, as in a process before; returns its origin."""
     for helper in HELPERS:
         write((folder / helper).parent, "X = 1\n", (folder / helper).name)
-    origin = describe_origin(get_task(f"{write_traced(folder, imports + MINE)}:Mine"))
+    origin = describe_origin(get_task(f"{write_traced(folder, imports + text)}:Mine"))
     (folder / "ran").unlink()
     new_process()
     return origin
@@ -344,18 +345,80 @@ def test_reopen_task_does_not_run_module_in_place_of_installed_one(tmp_path, new
     assert not (tmp_path / "helped").exists()
 
 
+def plant_bytecode(source, text: str) -> None:
+    """Leaves bytecode of other code in the cache, which Python takes for that of the source without a look at it."""
+    other = write(source.parent, text, "planted.txt")
+    cached = importlib.util.cache_from_source(str(source))
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    assert py_compile.compile(str(other), cached, doraise=True, invalidation_mode=mode)
+
+
 def test_reopen_task_does_not_run_cached_bytecode(tmp_path, new_process) -> None:
     origin = name_with_helpers(tmp_path, IMPORTS["module"], new_process)
-    helper = tmp_path / "helper_of_mine.py"
-    content, times = helper.read_text(), helper.stat()
-    helper.write_text("1 / 0")
-    cached = py_compile.compile(
-        str(helper), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
-    )
-    helper.write_text(content)
-    os.utime(helper, ns=(times.st_atime_ns, times.st_mtime_ns))
+    plant_bytecode(tmp_path / "helper_of_mine.py", "1 / 0")
     assert reopen(origin).name == "mine"
-    assert os.path.exists(cached)
+
+
+# What a task's functions import after it was built.
+
+LATE = f"""
+import parts_of_mine
+
+class Late:
+    def late(self):
+        from parts_of_mine import later
+        return later.X
+{MINE.replace("(Reacher)", "(Late, Reacher)")}"""
+
+
+@pytest.mark.parametrize("named", ["in this process", "before"])
+def test_built_task_does_not_import_cached_bytecode(tmp_path, new_process, named) -> None:
+    origin = name_with_helpers(tmp_path, "", new_process, LATE)
+    task = get_task(f"{tmp_path}/mine.py:Mine") if named == "in this process" else reopen(origin)
+    plant_bytecode(tmp_path / "parts_of_mine" / "later.py", "X = 'planted'")
+    assert task.late() == 1
+
+
+@pytest.mark.parametrize("change", ["has changed", "is new"])
+def test_built_task_does_not_import_changed_code(tmp_path, new_process, change) -> None:
+    origin = name_with_helpers(tmp_path, "", new_process, LATE)
+    task = reopen(origin)
+    later = tmp_path / "parts_of_mine" / "later.py"
+    if change == "is new":
+        later = tmp_path / "parts_of_mine" / "later" / "__init__.py"
+    write(later.parent, "X = 2\n", later.name)
+    with pytest.raises(InputError, match=rf"^{later} {change} since .*; name the file again$"):
+        task.late()
+
+
+def test_built_task_may_import_what_user_changed_after_naming(tmp_path, new_process) -> None:
+    name_with_helpers(tmp_path, "", new_process, LATE)
+    task = get_task(f"{tmp_path}/mine.py:Mine")
+    (tmp_path / "parts_of_mine" / "later.py").write_text("X = 2\n")
+    assert task.late() == 2
+
+
+def test_built_task_leaves_reading_and_other_imports_alone(tmp_path, new_process) -> None:
+    origin = name_with_helpers(tmp_path, "", new_process, LATE)
+    reopen(origin)
+    write(tmp_path / "parts_of_mine", "X = 2\n", "later.py")
+    assert (tmp_path / "parts_of_mine" / "later.py").read_text() == "X = 2\n"
+    program = write(tmp_path, "X = 3\n", "program_of_mine.py")
+    spec = importlib.util.spec_from_file_location("program_of_mine", program)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.X == 3
+    with open(py_compile.compile(str(program)), "rb") as cached:
+        assert cached.read(4) == importlib.util.MAGIC_NUMBER
+
+
+def test_load_file_allows_what_an_artefact_named_before_must_not_import(
+    tmp_path, new_process
+) -> None:
+    reopen(name_with_helpers(tmp_path, "", new_process, LATE))
+    write(tmp_path / "parts_of_mine", "X = 2\n", "later.py")
+    other = write(tmp_path, LATE, "other.py")
+    assert get_task(f"{other}:Mine").late() == 2
 
 
 def test_reopen_task_covers_imports_of_each_file_of_a_folder(tmp_path, new_process) -> None:
