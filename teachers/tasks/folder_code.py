@@ -65,7 +65,7 @@ class FolderCode:
             allowed: SHA-256 of the Python files that may be read, by their path from the folder; None if all may.
 
         Raises:
-            ChangedCodeError: another file was about to be read.
+            ChangedCodeError: another file was about to be read, whatever the block raises.
         """
         self._allowed, self._refusal = allowed, None
         path_before = list(sys.path)
@@ -83,8 +83,8 @@ class FolderCode:
             sys.path[:] = path_before
             self._keep_modules(before)
             _restore_modules(hidden)
-        if self._refusal:  # the code may have caught the error
-            raise self._refusal
+            if self._refusal:  # the code may have caught the error, and raised another one
+                raise self._refusal from None
         self._note_packages()
         if allowed is None:
             self._note_what_may_be_imported_later()
@@ -254,8 +254,8 @@ def _add_hook() -> None:
     if not _hooks:
         # A lambda, because jaxtyping wraps functions in tests: the next frame is the one that reads.
         _hooks.append(
-            lambda event, args: (
-                event in READ_EVENTS and _check_read(event, args, sys._getframe().f_back)
+            lambda event, args: _check_read(
+                event, args, sys._getframe().f_back if event in READ_EVENTS else None
             )
         )
         sys.addaudithook(_hooks[0])
@@ -265,7 +265,7 @@ def _check_read(event: str, args: tuple[Any, ...], reader: FrameType | None) -> 
     """Checks each file that is read while tasks are built, and each that is imported afterwards.
 
     Args:
-        event: one of READ_EVENTS.
+        event: of the audit.
         args: of the event.
         reader: the frame that reads the file; None if it is no Python code.
 
@@ -273,7 +273,7 @@ def _check_read(event: str, args: tuple[Any, ...], reader: FrameType | None) -> 
         ChangedCodeError: the file may not be read.
         FileNotFoundError: it is cached bytecode, which need not be that of its source. Python then takes the source.
     """
-    if getattr(_thread, "is_reading", False):
+    if event not in READ_EVENTS or getattr(_thread, "is_reading", False):
         return
     path = args[READ_EVENTS[event]]
     if not isinstance(path, str | bytes | os.PathLike):

@@ -336,8 +336,18 @@ def test_reopen_task_runs_nothing_if_code_appears_in_place_of_imports(
     assert not (tmp_path / "ran").exists()
 
 
-def test_reopen_task_does_not_run_module_in_place_of_installed_one(tmp_path, new_process) -> None:
-    text = f"try:\n    import found_of_mine\nexcept Exception:\n    pass\n{MINE}"
+@pytest.mark.parametrize("then", ["pass", "raise RuntimeError('no helper')", "raise SystemExit"])
+def test_reopen_task_does_not_run_module_in_place_of_installed_one(
+    tmp_path, new_process, then
+) -> None:
+    text = f"""
+try:
+    import found_of_mine
+except ModuleNotFoundError:
+    pass
+except Exception:
+    {then}
+{MINE}"""
     origin = name_with_helpers(tmp_path, text, new_process)
     write(tmp_path, f"open({str(tmp_path / 'helped')!r}, 'w')", "found_of_mine.py")
     with pytest.raises(InputError, match=r"found_of_mine\.py is new since"):
