@@ -8,6 +8,7 @@ Python imports: a function of the task may import more of its packages, while ot
 import hashlib
 import importlib
 import importlib.machinery
+import importlib.util
 import os
 import sys
 import sysconfig
@@ -20,8 +21,10 @@ from typing import Any
 
 from teachers.runs.errors import InputError
 
-# Sources, bytecode without a source, extension modules, and archives from which Python imports.
-CODE_ENDINGS = (*importlib.machinery.all_suffixes(), ".zip")
+# Sources, bytecode without a source, and extension modules.
+MODULE_ENDINGS = tuple(importlib.machinery.all_suffixes())
+# Python imports from archives of any name; these are archives also where code reads them in another way.
+CODE_ENDINGS = (*MODULE_ENDINGS, ".zip", ".egg", ".whl", ".pyz")
 _PROJECT = Path(__file__).resolve().parents[2]
 # What lies below these is no code of the user's, even if these lie in the user's folder.
 INSTALLED = (
@@ -29,7 +32,9 @@ INSTALLED = (
     *(str(_PROJECT / name) for name in ("teachers", "students", "export", "distill")),
 )
 READ_EVENTS = {"open": 0, "import": 1, "ctypes.dlopen": 0}  # which argument is the file's path
-IMPORT_SYSTEM = ("<frozen importlib._bootstrap_external>", "<frozen zipimport>")
+ZIP_IMPORT = "<frozen zipimport>"
+# The files and functions of Python that open a file in order to run what is in it.
+IMPORTING = {("<frozen importlib._bootstrap_external>", "get_data"), (ZIP_IMPORT, "_get_data")}
 
 
 class ChangedCodeError(InputError):
@@ -83,6 +88,7 @@ class FolderCode:
             sys.path[:] = path_before
             self._keep_modules(before)
             _restore_modules(hidden)
+            self._note_modules()
             if self._refusal:  # the code may have caught the error, and raised another one
                 raise self._refusal from None
         self._note_packages()
@@ -117,7 +123,8 @@ class FolderCode:
             return None
         if self._allowed is None:
             return ""
-        if not any(_lies_below(name, package) for package in self.packages):
+        is_archive = name in self._allowed and not name.endswith(MODULE_ENDINGS)
+        if not is_archive and not any(_lies_below(name, package) for package in self.packages):
             return None
         digest = file_digest(path)
         return None if digest is None else self._find_problem(name, digest) or ""
@@ -142,7 +149,7 @@ class FolderCode:
         offered = {
             name.partition(".")[0]
             for name in os.listdir(self.folder)
-            if name.endswith(CODE_ENDINGS)
+            if name.endswith(MODULE_ENDINGS)
             or os.path.isfile(os.path.join(self.folder, name, "__init__.py"))
         }
         return {
@@ -160,10 +167,19 @@ class FolderCode:
             ):
                 self._modules[name] = _task_modules[id(module)] = module
 
+    def _note_modules(self) -> None:
+        """Notes the files from which the modules come, if Python has not opened them in a way that the hook sees."""
+        for module in self._modules.values():
+            for path in map(_file_on_disk, _module_locations(module)):
+                if self.path_from_folder(path) not in self.files:
+                    with suppress(ChangedCodeError):  # the block's end raises it
+                        self.note(path)
+
     def _note_packages(self) -> None:
         for module in self._modules.values():
-            for location in getattr(module, "__path__", ()):
-                if name := self.path_from_folder(location):
+            for location in _package_folders(module):
+                # A package in an archive has no files of its own.
+                if os.path.isdir(location) and (name := self.path_from_folder(location)):
                     self.packages.add(name)
 
     def _note_what_may_be_imported_later(self) -> None:
@@ -183,7 +199,7 @@ def file_digest(path: str) -> str | None:
     _thread.is_reading = True
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError:
+    except (OSError, ValueError):  # a module may name any path
         return None
     finally:
         _thread.is_reading = False
@@ -227,8 +243,8 @@ def _imported_instead(folder: str, files: Mapping[str, str], packages: Set[str])
     importlib.invalidate_caches()
     found = set()
     for name in {*files, *packages}:
-        if name.endswith(".zip"):
-            continue
+        if name in files and not name.endswith(MODULE_ENDINGS):
+            continue  # an archive
         parent, base = os.path.split(os.path.join(folder, name))
         spec = importlib.machinery.PathFinder.find_spec(base.partition(".")[0], [parent])
         if spec is not None and spec.origin is not None:
@@ -278,22 +294,30 @@ def _check_read(event: str, args: tuple[Any, ...], reader: FrameType | None) -> 
     path = args[READ_EVENTS[event]]
     if not isinstance(path, str | bytes | os.PathLike):
         return  # the number of an open file, or an import whose file is not known yet
-    if event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR):
-        return
+    if event == "open" and (args[2] & os.O_ACCMODE == os.O_WRONLY or args[2] & os.O_TRUNC):
+        return  # nothing that is in the file is read
     path = os.fsdecode(path)
-    if not path.endswith(CODE_ENDINGS):
+    opener = (reader.f_code.co_filename, reader.f_code.co_name) if reader else ("", "")
+    if not path.endswith(CODE_ENDINGS) and opener[0] != ZIP_IMPORT:
         return
-    opener = reader.f_code.co_filename if reader else ""
-    is_import = event != "open" or opener in IMPORT_SYSTEM
+    is_import = event != "open" or opener in IMPORTING
     codes = [*_watching, *_built] if is_import else _watching
-    if "__pycache__" in Path(path).parts:
-        if any(code.path_from_folder(path) for code in codes):
+    if (source := _source_of_cached(path)) is not None:
+        if any(code.path_from_folder(source) for code in codes):
             raise FileNotFoundError(path)
         return
     for code in _watching:
         code.note(path)
     if is_import:
         _check_late_import(path)
+
+
+def _source_of_cached(path: str) -> str | None:
+    """Returns the source of cached bytecode, or the path itself if it is not known; None if it is another file."""
+    if path.endswith(tuple(importlib.machinery.BYTECODE_SUFFIXES)):
+        with suppress(ValueError, NotImplementedError):
+            return importlib.util.source_from_cache(path)  # also below PYTHONPYCACHEPREFIX
+    return path if "__pycache__" in Path(path).parts else None
 
 
 def _check_late_import(path: str) -> None:
@@ -337,8 +361,22 @@ def _lies_below(path: str, folder: str) -> bool:
 
 
 def _module_locations(module: object) -> list[str]:
-    """Returns the file of a module, or the folders of a package without a file."""
-    file, folders = None, []
+    """Returns the files of a module, or the folders of a package without a file."""
+    files = []
     with suppress(Exception):  # a module may be an object that computes its attributes
-        file, folders = getattr(module, "__file__", None), [*getattr(module, "__path__", ())]
-    return [path for path in ([file] if file else folders) if isinstance(path, str)]
+        spec = getattr(module, "__spec__", None)
+        origin = spec.origin if getattr(spec, "has_location", False) else None
+        found = [getattr(module, "__file__", None), origin]
+        files = [path for path in dict.fromkeys(found) if isinstance(path, str)]
+    return files or _package_folders(module)
+
+
+def _package_folders(module: object) -> list[str]:
+    with suppress(Exception):
+        return [path for path in getattr(module, "__path__", ()) if isinstance(path, str)]
+    return []
+
+
+def _file_on_disk(path: str) -> str:
+    """Returns the archive in which a path lies, or the path itself if it lies in none."""
+    return next((str(parent) for parent in Path(path).parents if parent.is_file()), path)

@@ -6,6 +6,7 @@ import py_compile
 import shutil
 import sys
 import types
+import zipfile
 from hashlib import sha256
 from importlib.metadata import EntryPoint
 
@@ -315,6 +316,86 @@ def test_reopen_task_runs_nothing_if_imports_changed(
         assert reopen(origin).name == "mine"
 
 
+def write_archive(file, text: str) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("packed_of_mine.py", "pack_of_mine/__init__.py", "pack_of_mine/part.py"):
+            archive.writestr(name, text)
+
+
+@pytest.mark.parametrize("ending", ["zip", "egg", "whl", "pyz", "bin"])
+@pytest.mark.parametrize("module", ["packed_of_mine", "pack_of_mine.part"])
+def test_reopen_task_covers_archives(tmp_path, new_process, ending, module) -> None:
+    archive = tmp_path / f"lib.{ending}"
+    write_archive(archive, "X = 1")
+    imports = f"import sys\nsys.path.insert(0, {str(archive)!r})\nimport {module}\n"
+    origin = name_with_helpers(tmp_path, imports, new_process)
+    assert reopen(origin).name == "mine"
+    new_process()
+    write_archive(archive, "X = 2")
+    with pytest.raises(InputError, match=rf"{archive} has changed since"):
+        reopen(origin)
+
+
+def test_reopen_task_does_not_read_new_archive(tmp_path, new_process) -> None:
+    imports = "import glob, sys\nsys.path += glob.glob(__file__.replace('mine.py', '*.bin'))\n"
+    late = "try:\n    import packed_of_mine\nexcept ImportError:\n    pass\n"
+    origin = name_with_helpers(tmp_path, imports + late, new_process)
+    write_archive(tmp_path / "lib.bin", f"open({str(tmp_path / 'helped')!r}, 'w')")
+    with pytest.raises(InputError, match=r"lib\.bin is new since"):
+        reopen(origin)
+    assert not (tmp_path / "helped").exists()
+
+
+READS = {
+    "read and write": 'exec(open(__file__.replace("mine.py", "helper_of_mine.py"), "r+").read())',
+    "other ending": """
+import importlib.machinery, sys, types
+loader = importlib.machinery.SourceFileLoader("told_of_mine", __file__.replace("mine.py", "told.txt"))
+spec = importlib.util.spec_from_loader("told_of_mine", loader)
+sys.modules["told_of_mine"] = importlib.util.module_from_spec(spec)
+loader.exec_module(sys.modules["told_of_mine"])
+""",
+}
+
+
+@pytest.mark.parametrize(
+    ("read", "helper"), [("read and write", "helper_of_mine.py"), ("other ending", "told.txt")]
+)
+def test_reopen_task_covers_files_however_they_are_read(
+    tmp_path, new_process, read, helper
+) -> None:
+    write(tmp_path, "X = 1\n", "told.txt")
+    origin = name_with_helpers(tmp_path, READS[read], new_process)
+    assert reopen(origin).name == "mine"
+    new_process()
+    write(tmp_path, "X = 2\n", helper)
+    with pytest.raises(InputError, match=rf"{tmp_path / helper} has changed since"):
+        reopen(origin)
+
+
+def test_reopen_task_leaves_files_alone_that_the_code_writes(tmp_path, new_process) -> None:
+    text = "import time\nfor mode in ('w', 'w+'):\n    open(__file__ + mode + '.py', mode).write(str(time.time_ns()))\n"
+    origin = name_with_helpers(tmp_path, text, new_process)
+    for _ in range(2):
+        assert reopen(origin).name == "mine"
+        new_process()
+
+
+def test_reopen_task_covers_imports_with_a_cache_elsewhere(
+    tmp_path, monkeypatch, new_process
+) -> None:
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "bytecode"))
+    folder = tmp_path / "robot"
+    plant_bytecode(write(folder, "X = 1\n", "helper_of_mine.py"), "X = 1\n")
+    origin = name_with_helpers(folder, IMPORTS["module"], new_process)
+    plant_bytecode(folder / "helper_of_mine.py", "1 / 0")
+    assert reopen(origin).name == "mine"
+    new_process()
+    write(folder, "X = 2\n", "helper_of_mine.py")
+    with pytest.raises(InputError, match=r"helper_of_mine\.py has changed since"):
+        reopen(origin)
+
+
 @pytest.mark.parametrize(
     ("imports", "appears"),
     [
@@ -398,6 +479,23 @@ def test_built_task_does_not_import_changed_code(tmp_path, new_process, change) 
         later = tmp_path / "parts_of_mine" / "later" / "__init__.py"
     write(later.parent, "X = 2\n", later.name)
     with pytest.raises(InputError, match=rf"^{later} {change} since .*; name the file again$"):
+        task.late()
+
+
+def test_built_task_does_not_import_from_changed_archive(tmp_path, new_process) -> None:
+    write_archive(tmp_path / "lib.egg", "X = 1")
+    text = LATE.replace(
+        "import parts",
+        f"import sys\nsys.path.insert(0, {str(tmp_path / 'lib.egg')!r})\nimport parts",
+    )
+    text = text.replace("parts_of_mine", "pack_of_mine").replace("later", "part")
+    origin = name_with_helpers(tmp_path, "", new_process, text)
+    assert reopen(origin).late() == 1
+    new_process()
+    task = reopen(origin)
+    write_archive(tmp_path / "lib.egg", "X = 2")
+    importlib.invalidate_caches()  # which reads the list of the archive's files alone
+    with pytest.raises(InputError, match=r"lib\.egg has changed since .*; name the file again"):
         task.late()
 
 
