@@ -365,7 +365,7 @@ def _module_locations(module: object) -> list[str]:
     files = []
     with suppress(Exception):  # a module may be an object that computes its attributes
         spec = getattr(module, "__spec__", None)
-        origin = spec.origin if getattr(spec, "has_location", False) else None
+        origin = spec.origin if spec is not None and spec.has_location else None
         found = [getattr(module, "__file__", None), origin]
         files = [path for path in dict.fromkeys(found) if isinstance(path, str)]
     return files or _package_folders(module)
