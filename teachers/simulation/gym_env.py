@@ -149,7 +149,8 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
         Args:
             achieved_goal: `[*batch, goal]`.
             desired_goal: `[*batch, goal]`.
-            info: of the step, or of all steps of the batch: one dict of arrays, or a sequence of dicts.
+            info: of the step, or of all steps of the batch: one dict of arrays, or a sequence of dicts. In None, and in a
+                dict without `broken`, no step is broken.
 
         Returns:
             `[*batch]`, float32.
@@ -240,9 +241,9 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
 
 def _broken_steps(info: Any) -> Bool[np.ndarray, "*batch"]:
     """Returns which steps were broken according to their `info`, in the forms that `compute_reward` takes."""
-    if isinstance(info, Mapping):
-        return np.asarray(info.get("broken", False), bool)
-    return np.array([each.get("broken", False) for each in info], bool)
+    if info is None or isinstance(info, Mapping):
+        return np.asarray((info or {}).get("broken", False), bool)
+    return np.array([(each or {}).get("broken", False) for each in info], bool)
 
 
 def _recipe(task: Task) -> Task | str:

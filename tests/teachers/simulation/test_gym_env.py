@@ -186,10 +186,19 @@ def test_step_terminates_broken_episode_and_reset_goes_on(tmp_path, monkeypatch)
     assert not env.step(np.zeros(2))[2]
 
 
-@pytest.mark.parametrize("info", [{"broken": np.array([True, False])}, [{"broken": True}, {}]])
+@pytest.mark.parametrize(
+    "info",
+    [{"broken": np.array([True, False])}, [{"broken": True}, {}], [{"broken": True}, None]],
+)
 def test_compute_reward_of_broken_steps_of_a_batch(info) -> None:
     env, goal = TaskEnv("reacher"), np.zeros((2, 2), np.float32)
     np.testing.assert_array_equal(env.compute_reward(goal, goal, info), [-1.0, 0.0])
+
+
+@pytest.mark.parametrize("info", [None, {}, [{}, {}], [None, None], np.array([{}, {}])])
+def test_compute_reward_takes_missing_info_for_no_broken_step(info) -> None:
+    env, goal = TaskEnv("reacher"), np.zeros((2, 2), np.float32)
+    np.testing.assert_array_equal(env.compute_reward(goal, goal, info), [0.0, 0.0])
 
 
 def test_step_clips_actions() -> None:
