@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import mujoco
 import numpy as np
 import pytest
@@ -15,10 +18,11 @@ class BlindReacher(DivergingReacher):
         return np.where(np.abs(data.qpos[0]) > 0.1, np.nan, observation)
 
 
-@pytest.fixture(autouse=True)
-def _log_elsewhere(tmp_path, monkeypatch) -> None:
-    """Lets MuJoCo write its log of warnings where the test may write."""
-    monkeypatch.chdir(tmp_path)
+class LargeReacher(DivergingReacher):
+    """A reacher that observes numbers whose squares are too large for float32."""
+
+    def observe(self, data):
+        return super().observe(data) + np.float32(1e20)
 
 
 @pytest.fixture
@@ -47,6 +51,53 @@ def test_twin_breaks_from_a_state_that_is_not_sound(qvel) -> None:
     robot.reset(np.zeros(2), np.array([qvel, 0.0]))
     robot.step(np.zeros(2))
     assert robot.broken
+
+
+def pickled(robot: Twin) -> Twin:
+    return pickle.loads(pickle.dumps(robot))
+
+
+@pytest.mark.parametrize("copied", [lambda robot: robot, copy.deepcopy, pickled])
+def test_twin_breaks_without_a_word(tmp_path, monkeypatch, capfd, copied) -> None:
+    monkeypatch.chdir(tmp_path)
+    for start in ([0.0, 0.0], [np.nan, 0.0], [0.0, 1e20]):
+        robot = Twin(DivergingReacher())
+        robot.reset(np.zeros(2), np.zeros(2))
+        robot.step(np.zeros(2))
+        robot = copied(robot)
+        robot.step(np.zeros(2))
+        assert not robot.broken
+        robot.reset(np.zeros(2), np.array(start))
+        for action in ([1.0, 0.0], [np.nan, 0.0]):
+            robot.step(np.array(action))
+        assert robot.broken
+    assert capfd.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_twin_leaves_other_warnings_to_mujoco(tmp_path, monkeypatch, capfd) -> None:
+    monkeypatch.chdir(tmp_path)
+    heard = []
+    mujoco.set_mju_user_warning(heard.append)
+    try:
+        robot = Twin(DivergingReacher())
+        robot.step(np.ones(2))
+        assert robot.broken
+        assert heard == []
+        data = mujoco.MjData(robot.task.model)
+        data.qpos[:] = np.nan
+        mujoco.mj_step(robot.task.model, data)
+    finally:
+        mujoco.set_mju_user_warning(None)
+    assert len(heard) == 1  # of a simulation that is none of ours
+
+
+@pytest.mark.filterwarnings("error")
+def test_twin_takes_large_observations_for_sound() -> None:
+    robot = Twin(LargeReacher())
+    robot.reset(np.zeros(2), np.zeros(2))
+    robot.step(np.zeros(2))
+    assert not robot.broken
 
 
 def test_twin_is_sound_again_after_reset(twin) -> None:
