@@ -1,7 +1,6 @@
 """One environment in MuJoCo C, which replaces the robot when a deployment is checked."""
 
 import copy
-import math
 from typing import Any
 
 import jax
@@ -152,9 +151,7 @@ class Twin:
 
 
 def _is_finite(observation: Float[np.ndarray, "obs"]) -> bool:
-    # The product is faster than looking at each number; that of large numbers may be infinite.
-    # In contrast to `@`, `dot` does not warn of that.
-    return math.isfinite(observation.dot(observation)) or bool(np.isfinite(observation).all())
+    return 0 not in np.isfinite(observation).tobytes()  # faster than `all`
 
 
 def model_without_reset(task: Task) -> mujoco.MjModel:
