@@ -123,13 +123,13 @@ def _read_intact(run: epath.Path, step: int) -> tuple[int, Metadata]:
 def _warn_of_task_folders(run: epath.Path, paths: Iterable[str]) -> None:
     """Warns if the files at these paths say in which folder the task's file lies, as those of early versions do."""
     steps = {int(path.split("/")[1]) for path in paths if path.startswith(f"{CHECKPOINTS}/")}
-    references = set()
+    references = []
     for step in steps:
         with suppress(InputError):  # a damaged checkpoint
             metadata = read_metadata(run, step)
-            references |= {metadata.task_source, metadata.config.get("task")}
+            references += [metadata.task_source, metadata.config.get("task")]
     with suppress(OSError, ValueError):
-        references.add(tomllib.loads((run / CONFIG).read_text(encoding="utf-8")).get("task"))
+        references.append(tomllib.loads((run / CONFIG).read_text(encoding="utf-8")).get("task"))
     names = {name for name in references if isinstance(name, str)}
     if private := sorted(name for name in names if portable_reference(name) != name):
         warnings.warn(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from edited import copy_with_metadata
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TEACHER
@@ -21,7 +22,7 @@ from export.artefacts import load_agent
 from export.share.manifest import CARD, MANIFEST, Manifest
 from teachers import InputError, load_teacher, teacher_config, train_teacher
 from teachers.runs import outputs
-from teachers.runs.checkpoints import CheckpointWarning
+from teachers.runs.checkpoints import CheckpointWarning, json_digest, read_metadata
 from teachers.runs.metadata import parameter_digest
 
 Members = list[tuple[zipfile.ZipInfo, bytes]]
@@ -106,10 +107,55 @@ def test_pack_leaves_out_unfinished_checkpoints_and_hidden_files(teacher_run, tm
     run = tmp_path / "run"
     shutil.copytree(teacher_run, run)
     before = pack(run, tmp_path / "before.zip", full=True)
-    for name in ("checkpoints/200.orbax-checkpoint-tmp-1/params/x", ".token", ".git/config"):
+    names = [
+        "checkpoints/200.orbax-checkpoint-tmp-1/params/x",
+        "unfinished/checkpoints/2/metadata/metadata",
+        *(".token", ".git/config", ".lock"),
+    ]
+    for name in names:
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text("secret")
     assert pack(run, tmp_path / "after.zip", full=True)["files"] == before["files"]
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("place", ["config.toml", "task_source", "config", "older"])
+def test_pack_warns_of_the_folder_of_the_task_file(teacher_run, tmp_path, place, full) -> None:
+    private, run = "/home/me/robots/mine.py:Mine", tmp_path / "run"
+    if place in ("task_source", "config"):
+        config = {**read_metadata(teacher_run).config, "task": private}
+        value = private if place == "task_source" else config
+        copy_with_metadata(teacher_run, run, **{place: value})
+    else:
+        shutil.copytree(teacher_run, run)
+    if place == "config.toml":
+        (run / "config.toml").write_text(f'task = "{private}"\n')
+    if place == "older":
+        metadata = run / "checkpoints" / "80" / "metadata" / "metadata"
+        raw = {**json.loads(metadata.read_text()), "task_source": private}
+        metadata.write_text(json.dumps(raw))
+        sums = metadata.parents[1] / "checksums" / "metadata"
+        digests = {**json.loads(sums.read_text()), "metadata": json_digest(raw)}
+        sums.write_text(json.dumps(digests))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pack(run, tmp_path / "run.zip", full=full)
+    messages = [str(each.message) for each in caught if private in str(each.message)]
+    if place == "older" and not full:
+        assert messages == []
+        return
+    (message,) = messages
+    assert "\n" not in message
+    assert str(run) in message
+    assert "train it again with this version" in message
+
+
+def test_pack_does_not_warn_of_the_name_of_the_task_file(teacher_run, tmp_path) -> None:
+    source = {"task_source": "mine.py:Mine", "task_digest": "0" * 64}
+    run = copy_with_metadata(teacher_run, tmp_path / "run", **source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pack(run, tmp_path / "run.zip")
 
 
 @pytest.mark.parametrize("place", ["config.toml", "checkpoints", "checkpoints/160/params/d", CARD])
