@@ -66,6 +66,9 @@ class FolderCode:
         The code gets modules of its own: neither those that the code of another folder has imported under the same names,
         nor those of the user's program. Modules that were there before are there again after the block.
 
+        What the code has imported newly stays in `sys.modules`: functions of the task that import later, pickle and
+        dataclasses look there. The user's program gets the task's module where it first imports that name afterwards.
+
         Args:
             allowed: SHA-256 of the Python files that may be read, by their path from the folder; None if all may.
 
@@ -261,9 +264,9 @@ _watching: list[FolderCode] = []  # code that is running to build a task
 _built: list[FolderCode] = []  # code whose task is built
 _thread = threading.local()
 _hooks: list[Any] = []
-_task_modules: dict[
-    int, ModuleType
-] = {}  # by `id`: modules from users' folders, whatever their names
+# Modules from users' folders, whatever their names. Only the keys, their `id`, are read: the values keep the modules alive,
+# because the `id` of one that is gone may become that of another object.
+_task_modules: dict[int, ModuleType] = {}
 
 
 def _add_hook() -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import pickle
 import py_compile
 import shutil
 import sys
@@ -140,6 +141,14 @@ def test_load_file_separates_imports_from_those_of_the_program(tmp_path, monkeyp
     text = f"import lengths_of_mine\n{MINE}    episode_steps = lengths_of_mine.STEPS\n"
     assert get_task(f"{write(tmp_path, text)}:Mine").episode_steps == 7
     assert sys.modules["lengths_of_mine"] is others
+
+
+def test_load_file_leaves_imports_for_later(tmp_path) -> None:
+    write(tmp_path, "class Length: pass", "lengths_of_mine.py")
+    late = "        import lengths_of_mine\n        return lengths_of_mine.Length()\n"
+    text = f"import lengths_of_mine\n{MINE}    def late(self):\n{late}"
+    task = get_task(f"{write(tmp_path, text)}:Mine")
+    assert type(pickle.loads(pickle.dumps(task.late()))) is type(task.late())
 
 
 def test_load_file_does_not_find_imports_of_another_folder(tmp_path) -> None:
