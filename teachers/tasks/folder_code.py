@@ -13,7 +13,7 @@ import os
 import sys
 import sysconfig
 import threading
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -270,21 +270,25 @@ _task_modules: dict[int, ModuleType] = {}
 
 
 def _add_hook() -> None:
-    if not _hooks:
-        # A lambda, because jaxtyping wraps functions in tests: the next frame is the one that reads.
-        _hooks.append(
-            lambda event, args: _check_read(
-                event, args, sys._getframe().f_back if event in READ_EVENTS else None
-            )
+    if _hooks:
+        return
+    check: Callable[..., object] = _check_read
+    events, frame, is_ending = frozenset(READ_EVENTS), sys._getframe, sys.is_finalizing
+    # A lambda, because jaxtyping wraps functions in tests: the next frame is the one that reads. It uses no names of the
+    # module, because Python clears these when it ends.
+    _hooks.append(
+        lambda event, args: (
+            event in events and not is_ending() and check(event, args, frame().f_back)
         )
-        sys.addaudithook(_hooks[0])
+    )
+    sys.addaudithook(_hooks[0])
 
 
 def _check_read(event: str, args: tuple[Any, ...], reader: FrameType | None) -> None:
     """Checks each file that is read while tasks are built, and each that is imported afterwards.
 
     Args:
-        event: of the audit.
+        event: one of READ_EVENTS.
         args: of the event.
         reader: the frame that reads the file; None if it is no Python code.
 
@@ -292,7 +296,7 @@ def _check_read(event: str, args: tuple[Any, ...], reader: FrameType | None) -> 
         ChangedCodeError: the file may not be read.
         FileNotFoundError: it is cached bytecode, which need not be that of its source. Python then takes the source.
     """
-    if event not in READ_EVENTS or getattr(_thread, "is_reading", False):
+    if getattr(_thread, "is_reading", False):
         return
     path = args[READ_EVENTS[event]]
     if not isinstance(path, str | bytes | os.PathLike):

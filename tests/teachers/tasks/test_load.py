@@ -5,6 +5,7 @@ import os
 import pickle
 import py_compile
 import shutil
+import subprocess
 import sys
 import types
 import zipfile
@@ -527,6 +528,23 @@ def test_built_task_leaves_reading_and_other_imports_alone(tmp_path, new_process
     assert module.X == 3
     with open(py_compile.compile(str(program)), "rb") as cached:
         assert cached.read(4) == importlib.util.MAGIC_NUMBER
+
+
+def test_built_task_does_not_disturb_reading_when_python_ends(tmp_path) -> None:
+    program = f"""
+import os, sys
+from teachers import get_task
+
+class Late:
+    def __del__(self, open=open, write=os.write):
+        open({str(tmp_path / "mine.py")!r}).close()
+        write(1, b"read")
+
+get_task("{write(tmp_path)}:Mine")
+sys.kept_to_the_end = Late()
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("read", "")
 
 
 def test_load_file_allows_what_an_artefact_named_before_must_not_import(
