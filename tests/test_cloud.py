@@ -45,6 +45,7 @@ TRAIN = [
 @pytest.fixture(scope="module")
 def cloud():
     with pytest.MonkeyPatch.context() as patch, serve_cloud() as served:
+        patch.setattr(lock, "SETTLE", 0.1)
         for name, value in environment(served).items():
             patch.setenv(name, value)
         yield served

@@ -32,6 +32,7 @@ def test_verify_passes_exported_files(export_folder, student) -> None:
     assert all(check.ok for check in critic.values())
 
 
+@pytest.mark.slow
 def test_verify_closed_loop_of_few_episodes_tells_how_many_are_enough(
     export_folder, student
 ) -> None:
@@ -86,7 +87,7 @@ def test_verify_finds_changed_weights(export_folder, student, tmp_path) -> None:
     assert not checks["parity_jax"].ok
 
 
-@pytest.mark.parametrize("precision", ["float16", "int8"])
+@pytest.mark.parametrize("precision", [pytest.param("float16", marks=pytest.mark.slow), "int8"])
 def test_verify_passes_combined_files_in_other_precisions(export_form, student, precision) -> None:
     file = export_form(Form(combined=True, precision=precision))["combined"]
     checks = run_checks(file, student)

@@ -156,9 +156,15 @@ can_be_nobody = (
 @pytest.mark.parametrize(
     ("user", "variables", "reason"),
     [
-        ((), {"XDG_CACHE_HOME": str(ARCHIVE)}, f"{ARCHIVE}/crl-distill/jax: Not a directory"),
+        pytest.param(
+            *((), {"XDG_CACHE_HOME": str(ARCHIVE)}, f"{ARCHIVE}/crl-distill/jax: Not a directory"),
+            marks=pytest.mark.slow,
+        ),
         (NOBODY, {"HOME": None}, "there is no home directory"),
-        (NOBODY, {"HOME": "/"}, "/.cache/crl-distill/jax: Permission denied"),
+        pytest.param(
+            *(NOBODY, {"HOME": "/"}, "/.cache/crl-distill/jax: Permission denied"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_commands_go_on_without_cache(open_folder, user, variables, reason) -> None:

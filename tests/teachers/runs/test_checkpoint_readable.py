@@ -37,7 +37,7 @@ def run(teacher_run, tmp_path):
     return shutil.copytree(teacher_run, tmp_path / "run")
 
 
-@pytest.mark.parametrize("item", ["metadata", "params"])
+@pytest.mark.parametrize("item", [pytest.param("metadata", marks=pytest.mark.slow), "params"])
 def test_load_teacher_says_that_files_may_not_be_read(item, run) -> None:
     give_to_other_user(run / "checkpoints" / "160" / item, 0o200)
     command = without_privileges([sys.executable, "-c", OPEN, str(run)])

@@ -306,6 +306,7 @@ def test_pickled_env_of_a_class_and_of_a_broken_state_goes_on(tmp_path, monkeypa
     continue_both(env, copied)
 
 
+@pytest.mark.slow
 def test_env_of_a_file_is_sent_to_other_processes(tmp_path, no_known_task_files) -> None:
     (tmp_path / "mine.py").write_text(
         "from teachers.tasks.reacher import Reacher\n\nclass Mine(Reacher):\n    name = 'mine'\n"

@@ -530,6 +530,7 @@ def test_built_task_leaves_reading_and_other_imports_alone(tmp_path, new_process
         assert cached.read(4) == importlib.util.MAGIC_NUMBER
 
 
+@pytest.mark.slow
 def test_built_task_does_not_disturb_reading_when_python_ends(tmp_path) -> None:
     program = f"""
 import os, sys
