@@ -45,7 +45,6 @@ class Evaluator:
             steps for steps in range(MAX_SEGMENT_STEPS, 0, -1) if task.episode_steps % steps == 0
         )
 
-    @in_32_bits
     def evaluate(
         self,
         params: Params,
@@ -58,6 +57,7 @@ class Evaluator:
         distance = self.record_distances(params, episodes, seed, progress, disturbances)
         return self.measure([distance])
 
+    @in_32_bits
     def record_distances(
         self,
         params: Params,

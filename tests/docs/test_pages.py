@@ -119,7 +119,7 @@ def test_python_block_compiles_and_its_imports_resolve(block: Block) -> None:
 
 @block_parameters("toml")
 def test_toml_block_is_toml(block: Block) -> None:
-    tomllib.loads(block.text)
+    assert tomllib.loads(block.text)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -717,4 +717,7 @@ def test_control_loop_takes_a_fallback_at_the_limits(export_folder) -> None:
     physical = Policy(export_folder / "policy.onnx")
     normalized = Policy(export_folder / "policy.onnx", normalized=True)
     for policy, fallback in ((physical, [0.1, -0.1]), (normalized, [1, -1])):
-        ControlLoop(policy, lambda: SOUND, print, fallback=fallback)
+        sent: list[np.ndarray] = []
+        loop = ControlLoop(policy, lambda: (None, None), sent.append, fallback=fallback)
+        assert loop.run(1).fallbacks == 1
+        np.testing.assert_array_equal(sent, [np.float32(fallback)])

@@ -169,7 +169,7 @@ can_be_nobody = (
 )
 def test_commands_go_on_without_cache(open_folder, user, variables, reason) -> None:
     if user and not can_be_nobody:
-        pytest.skip("only root can become another user")
+        pytest.skip("needs root, and setpriv (util-linux), to become another user")
     caches = {"XDG_CACHE_HOME": None, "JAX_COMPILATION_CACHE_DIR": None, "MPLCONFIGDIR": None}
     results, _ = run_all(
         [

@@ -199,6 +199,7 @@ def test_print_message_is_dropped_where_nobody_reads(monkeypatch, unread_pipe) -
     terminal.print_message("one")
     terminal.print_message("two")
     sys.stderr.flush()
+    assert sys.stderr is unread_pipe  # it stays what the program was given
 
 
 def test_is_closed_tells_whether_somebody_reads(unread_pipe, tmp_path) -> None:

@@ -156,6 +156,7 @@ def test_pack_does_not_warn_of_the_name_of_the_task_file(teacher_run, tmp_path) 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pack(run, tmp_path / "run.zip")
+    assert (tmp_path / "run.zip").is_file()
 
 
 @pytest.mark.parametrize("place", ["config.toml", "checkpoints", "checkpoints/160/params/d", CARD])

@@ -111,7 +111,7 @@ def test_lock_folder_takes_lock_that_no_machine_writes(tmp_path: Path) -> None:
 def test_lock_folder_takes_damaged_lock(tmp_path: Path) -> None:
     (tmp_path / LOCK).write_bytes(b"\xff{")
     with lock_folder(tmp_path):
-        pass
+        assert json.loads((tmp_path / LOCK).read_text(encoding="utf-8"))["process"] == os.getpid()
 
 
 @pytest.mark.usefixtures("short_times", "no_kernel_locks")
