@@ -79,7 +79,7 @@ class Running:
 
     def __init__(self, item: Item, folder: Path, smoke: bool) -> None:
         self.item = item
-        self._log = (folder / f"log-{time.monotonic_ns()}").open("w+")
+        self._log = (folder / f"log-{time.monotonic_ns()}").open("w+", encoding="utf-8")
         arguments = [*item.options, *(["--smoke"] if smoke else []), "--folder", str(folder)]
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "gpu_items.py"), item.item, *arguments],
@@ -155,7 +155,7 @@ def run_command(command: Command, report: Report) -> str:
 def report_run(run: Path, report: Report) -> dict[str, Any]:
     """Reports the last row of a training's metrics, and returns it without clocks."""
     file = run / "metrics.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     if not lines:
         return {}
     last: dict[str, Any] = json.loads(lines[-1])
