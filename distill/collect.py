@@ -19,6 +19,7 @@ from teachers.crl.parameters import Params
 from teachers.runs.devices import shard_batch
 from teachers.simulation.rollout import rollout
 from teachers.tasks import Disturbances, Task
+from teachers.tasks.engines import choose_engine
 
 CollectStage = Callable[[DistillState, Params], tuple[DistillState, VisitedStates, Metrics]]
 
@@ -30,7 +31,7 @@ def collection_task(config: DistillConfig, task: Task) -> Task:
         InputError: the engine cannot simulate the task or what disturbs it.
     """
     collect = config.collect
-    simulated = task.simulated_by(collect.physics, collect.environments)
+    simulated = task.simulated_by(choose_engine(collect.physics), collect.environments)
     if collect.disturbances == Disturbances():
         return simulated
     return simulated.disturbed_by(collect.disturbances)

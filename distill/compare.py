@@ -287,7 +287,7 @@ class _Comparison:
         steps = int(self._teacher.metadata.metrics["steps"])
         if self._plan.scratch_steps is not None:
             steps = min(steps, self._plan.scratch_steps)
-        rollout = config.rollout.model_copy(update={"physics": "jax"})
+        rollout = config.rollout.model_copy(update={"physics": "auto"})
         settings = {"seed": seed, "steps": steps, "rollout": rollout}
         return ScratchConfig(
             teacher=config.model_copy(update=settings), student=distill_config().student

@@ -12,8 +12,9 @@ from distill.policy_losses import PolicyLoss
 from distill.schedules import Schedule
 from students.config import StudentConfig
 from teachers.runs.configuration import Config, resolve_config
-from teachers.tasks import Disturbances, Engine
+from teachers.tasks import Disturbances
 from teachers.tasks.disturbance import RANDOMIZED
+from teachers.tasks.engines import ENGINE_HELP, EngineChoice
 
 STEPS_SHARE = 0.08  # default control steps as a share of the teacher's
 MAX_STEPS = 500_000  # of the default
@@ -70,7 +71,7 @@ class CollectConfig(Config):
     disturbances: Disturbances = Field(
         Disturbances(), description="what disturbs the rollouts; the teacher labels the clean state"
     )
-    physics: Engine = Field("jax", description="implementation of MJX that simulates")
+    physics: EngineChoice = Field("auto", description=ENGINE_HELP)
 
 
 class PolicyConfig(Config):

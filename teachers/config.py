@@ -13,7 +13,8 @@ from pydantic import Field, field_serializer, field_validator
 from teachers.presets import preset_settings
 from teachers.runs.configuration import Config, resolve_config
 from teachers.runs.errors import InputError
-from teachers.tasks import Engine, absolute_reference
+from teachers.tasks import absolute_reference
+from teachers.tasks.engines import ENGINE_HELP, EngineChoice
 from teachers.tasks.load import portable_reference
 from teachers.tasks.registry import get_task
 
@@ -68,7 +69,7 @@ class RolloutConfig(Config):
         le=10_000_000,
         description="newest control steps of each environment in the replay, rounded up to iterations",
     )
-    physics: Engine = Field("jax", description="implementation of MJX that computes the physics")
+    physics: EngineChoice = Field("auto", description=ENGINE_HELP)
 
 
 class LearningConfig(Config):

@@ -15,7 +15,7 @@ def evaluate_agent(
     progress: Progress = ignore_progress,
     disturbances: Disturbances | None = None,
 ) -> Outcomes:
-    """Plays the agent's policy in MJX, without exploration noise, for whole episodes of its task.
+    """Plays the agent's policy with the engine `auto`, without exploration noise, for whole episodes of its task.
 
     The compiled programs are kept by `agent.networks`, for later evaluations of any agent with the same networks.
 

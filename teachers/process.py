@@ -1,8 +1,9 @@
 """Settings that change libraries for the whole process; no other module changes such state.
 
-Importing this module sets the flags of XLA, imports MJX without its message on stdout, mends `epath.Path.glob`, and
-switches off ONNX Runtime's telemetry and fsspec's cache of listings. `in_32_bits` marks the functions that JAX_ENABLE_X64
-must not change. The compilation cache is switched on by the commands, with `use_compilation_cache`.
+Importing this module sets the flags of XLA, imports MJX without its message on stdout, mends `epath.Path.glob`, turns
+MuJoCo's warnings into Python's, and switches off ONNX Runtime's telemetry and fsspec's cache of listings. `in_32_bits`
+marks the functions that JAX_ENABLE_X64 must not change. The compilation cache is switched on by the commands, with
+`use_compilation_cache`.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import glob
 import io
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import ParamSpec, TypeVar
 
 import fsspec
 import jax
+import mujoco
 from etils import epath
 
 # XLA reads its flags when JAX first compiles. Flags that the user set in XLA_FLAGS win.
@@ -37,6 +40,7 @@ for _flag in _XLA_FLAGS:
 # MJX prints a line on stdout if the optional Warp is missing, where commands print JSON.
 with contextlib.redirect_stdout(io.StringIO()):
     from mujoco import mjx
+
 
 # fsspec caches listings of folders. They would be wrong, because TensorStore and other machines write without fsspec.
 for _scheme in ("gs", "s3"):
@@ -62,6 +66,16 @@ def _glob(folder: epath.Path, pattern: str) -> Iterator[epath.Path]:
 
 
 epath.gpath.PosixGPath.glob = _glob
+
+
+def _warn(text: str) -> None:
+    """Shows a warning of MuJoCo, but not that a state has diverged: simulations report it as a broken episode."""
+    if "simulation is unstable" not in text:
+        warnings.warn(f"MuJoCo: {text}", stacklevel=2)
+
+
+# MuJoCo would print each warning and append it to a file in the working directory.
+mujoco.set_mju_user_warning(_warn)
 
 
 def in_32_bits(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

@@ -42,7 +42,9 @@ Force = Annotated[
 ]
 Physics = Annotated[
     str | None,
-    typer.Option(help="Implementation of MJX that simulates: jax, or warp on NVIDIA hardware."),
+    typer.Option(
+        help="Engine that simulates: c (MuJoCo C), jax or warp (MJX), or auto: c on a CPU, else jax."
+    ),
 ]
 Coordinator = Annotated[
     str | None,

@@ -1,4 +1,4 @@
-"""Plays whole episodes of a policy in MJX, and measures their outcomes."""
+"""Plays whole episodes of a policy, and measures their outcomes."""
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -25,20 +25,23 @@ Policy = Callable[[Params, Array, Array], Array]
 
 
 class Evaluator:
-    """Plays whole episodes of a policy in MJX, without exploration noise.
+    """Plays whole episodes of a policy, without exploration noise.
 
     It holds the compiled programs: one for undisturbed and one for disturbed episodes, each compiled at its first use
     and used again for other parameters, seeds and disturbances.
+
+    Attributes:
+        task: the task that is played, with the engine that simulates it.
     """
 
     def __init__(self, task: Task, policy: Policy) -> None:
         """Prepares the evaluation of a policy; nothing is compiled yet.
 
         Args:
-            task: the task that is played.
+            task: the task that is played, with the engine that simulates it.
             policy: the policy as a function of its parameters.
         """
-        self._task = task
+        self.task = task
         self._policy = policy
         # Episodes are played in segments of equal length, so that long ones can report their progress.
         self._segment_steps = next(
@@ -78,12 +81,12 @@ class Evaluator:
         Raises:
             InputError: the episodes are disturbed, and Warp simulates the task.
         """
-        starts = evaluation_starts(self._task, episodes, seed, disturbances)
+        starts = evaluation_starts(self.task, episodes, seed, disturbances)
         segments: list[np.ndarray] = []
         for segment in self.play(params, starts, seed):
             segments.append(np.asarray(segment))
             done = sum(map(len, segments))
-            progress(done * episodes, self._task.episode_steps * episodes, {})
+            progress(done * episodes, self.task.episode_steps * episodes, {})
         return np.concatenate(segments)
 
     def play(
@@ -109,24 +112,24 @@ class Evaluator:
         states = starts
         alive: Any = np.ones(starts.steps.shape, bool)
         noise_key = jax.random.fold_in(jax.random.key(seed), NOISE)
-        for segment in range(self._task.episode_steps // self._segment_steps):
+        for segment in range(self.task.episode_steps // self._segment_steps):
             key = jax.random.fold_in(noise_key, segment)
             states, alive, distance = program(params, states, alive, key)
             yield distance
 
     def measure(self, segments: list[np.ndarray]) -> Outcomes:
         """Returns the outcomes of episodes from what `play` yielded of them."""
-        return measure_outcomes(self._task, np.concatenate(segments))
+        return measure_outcomes(self.task, np.concatenate(segments))
 
     @cached_property
     def _program(self) -> Callable[..., tuple[State, Array, Array]]:
-        return self._compile(self._task)
+        return self._compile(self.task)
 
     @cached_property
     def _disturbed_program(self) -> Callable[..., tuple[State, Array, Array]]:
         # The initial states say by what their episodes are disturbed. An episode that is restarted is not evaluated any
         # more, so that it need not be disturbed.
-        return self._compile(self._task.disturbed_by(Disturbances()))
+        return self._compile(self.task.disturbed_by(Disturbances()))
 
     def _compile(self, task: Task) -> Callable[..., tuple[State, Array, Array]]:
         def play_segment(

@@ -24,6 +24,7 @@ from teachers.crl.replay import (
 from teachers.runs.devices import replicated, require_divisible, shard_batch, sharded
 from teachers.simulation.rollout import reset, rollout
 from teachers.tasks import State, Task
+from teachers.tasks.engines import choose_engine
 
 SATURATION = 0.99  # an action in [-1, 1] of a larger magnitude counts as saturated
 
@@ -154,4 +155,4 @@ def configure_physics(task: Task, config: TeacherConfig, seeds: int = 1) -> Task
     )
     # An evaluation simulates all of its episodes at once.
     environments = max(seeds * config.rollout.environments, config.logging.episodes)
-    return task.simulated_by(config.rollout.physics, environments)
+    return task.simulated_by(choose_engine(config.rollout.physics), environments)

@@ -15,6 +15,7 @@ from teachers.crl.evaluator import Evaluator
 from teachers.crl.parameters import Params, apply_module
 from teachers.crl.residual_mlp import ResidualMLP
 from teachers.tasks.base import Task
+from teachers.tasks.engines import choose_engine
 from teachers.tasks.registry import get_task
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
@@ -112,7 +113,7 @@ class Networks:
     @cached_property
     def evaluator(self) -> Evaluator:
         """Evaluates the policy; the networks keep it, so that all agents with these networks share its programs."""
-        return Evaluator(self.task, self.policy)
+        return Evaluator(self.task.simulated_by(choose_engine("auto"), 0), self.policy)
 
     @property
     def has_residual_blocks(self) -> bool:

@@ -57,8 +57,8 @@ class TrainingPrograms:
         self.networks = networks
         self.seeds = seeds
         task = configure_physics(networks.task, config)
-        # With the default physics, the trained agents can use the programs of the training's evaluations.
-        is_default = task is networks.task
+        # With the default engine, the trained agents can use the programs of the training's evaluations.
+        is_default = task.engine == networks.evaluator.task.engine
         self.evaluator = networks.evaluator if is_default else Evaluator(task, networks.policy)
         self._config = _without_seed_and_length(config)
         self._training_networks = training_networks or networks

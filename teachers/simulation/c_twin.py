@@ -1,6 +1,5 @@
 """One environment in MuJoCo C, which replaces the robot when a deployment is checked."""
 
-import copy
 from typing import Any
 
 import jax
@@ -11,15 +10,13 @@ from jaxtyping import Array, Float, Key
 
 from teachers.process import in_32_bits
 from teachers.tasks.base import Task
+from teachers.tasks.c_engine import model_without_reset
 from teachers.tasks.declaration import GoalSet, State
 from teachers.tasks.disturbance import MAX_DELAY, Disturbed, find_pushed_body, scale_model_in_c
 
 # Where the counts of MuJoCo's warnings that a state has diverged begin: BADQPOS, BADQVEL, BADQACC and BADCTRL are the last.
 # A number is then NaN, or larger than 1e10.
 DIVERGED = int(mujoco.mjtWarning.mjWARN_BADQPOS)
-# MuJoCo prints the first warning of a kind, and appends it to a file in the working directory. With a count of 1 to start
-# from it does neither: a broken episode is reported by those who use the twin.
-SOUND = 1
 
 
 class Twin:
@@ -46,9 +43,10 @@ class Twin:
         self.task = task
         self.broken = False
         self._disturbance = disturbance
-        self._model = model_without_reset(task) if model is None else model
+        self._model = model_without_reset(task.model) if model is None else model
         if disturbance is not None:
-            self._model = scale_model_in_c(self._model, disturbance)
+            mass, friction = float(disturbance.mass), float(disturbance.friction)
+            self._model = scale_model_in_c(self._model, mass, friction)
         self._pushed_body = find_pushed_body(self._model).body if disturbance else 0
         self._data = mujoco.MjData(self._model)
         self._steps = 0
@@ -106,8 +104,7 @@ class Twin:
 
     def _start_counting(self) -> None:
         self._diverged = self._data.warning.number[DIVERGED:]  # MuJoCo counts here
-        self._diverged[:] = SOUND
-        self._sound = self._diverged.tobytes()
+        self._sound = bytes(self._diverged.nbytes)
 
     def _has_diverged(self) -> bool:
         return self._diverged.tobytes() != self._sound  # faster than to compare arrays
@@ -154,17 +151,10 @@ def _is_finite(observation: Float[np.ndarray, "obs"]) -> bool:
     return 0 not in np.isfinite(observation).tobytes()  # faster than `all`
 
 
-def model_without_reset(task: Task) -> mujoco.MjModel:
-    """Returns a copy of a task's model with which MuJoCo does not reset a state that diverges by itself."""
-    model = copy.deepcopy(task.model)
-    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-    return model
-
-
 def make_twins(task: Task, starts: State) -> list[Twin]:
     """Returns a twin of every environment in the batch `starts`, in the same state and with the same disturbance."""
     twins = []
-    model = model_without_reset(task)
+    model = model_without_reset(task.model)
     disturbed: Any = jax.device_get(starts.disturbed)
     qpos: Any = np.asarray(starts.physics.qpos)
     qvel: Any = np.asarray(starts.physics.qvel)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from teachers.runs.errors import InputError
+from teachers.tasks.c_engine import CSimulation, simulate_with_c
 from teachers.tasks.declaration import (
     Camera,
     Field,
@@ -186,6 +187,11 @@ class Task(ABC):
         return int(self.jax_simulation.data._impl.ncon)
 
     @property
+    def engine(self) -> Engine:
+        """The engine that computes the physics."""
+        return self._simulation.engine
+
+    @property
     def evaluation_goals(self) -> GoalSet:
         """The goal set on which results are measured."""
         return "eval" if "eval" in self.goal_sets else "train"
@@ -245,14 +251,16 @@ class Task(ABC):
         """Returns the same task, with its physics computed by an engine.
 
         Args:
-            engine: `jax`, or `warp`: NVIDIA's kernels, for NVIDIA's GPUs.
+            engine: `c`: MuJoCo C, on the CPU; `jax`: MJX; or `warp`: NVIDIA's kernels, for NVIDIA's GPUs.
             environments: the largest number simulated at once; Warp allocates memory for their contacts.
 
         Raises:
-            InputError: Warp cannot run here, or does not support this model or disturbances; the message says which.
+            InputError: the engine cannot run here, or does not support this model or disturbances; the message says which.
         """
+        if engine == "c":
+            return self._with_simulation(self._c_simulation)
         if engine == "jax":
-            return self
+            return self._with_simulation(self.jax_simulation)
         if self.disturbances is not None:
             require_engine_with_disturbances(engine)
         require_warp()
@@ -353,15 +361,19 @@ class Task(ABC):
         return simulate_with_jax(self.model, self.name)
 
     @cached_property
-    def _simulation(self) -> MjxSimulation:
+    def _simulation(self) -> MjxSimulation | CSimulation:
         """Computes the physics."""
         return self.jax_simulation
+
+    @cached_property
+    def _c_simulation(self) -> CSimulation:
+        return simulate_with_c(self.model, self.name)
 
     @cached_property
     def _robot(self) -> Robot:
         return find_pushed_body(self.model)
 
-    def _with_simulation(self, simulation: MjxSimulation) -> "Task":
+    def _with_simulation(self, simulation: MjxSimulation | CSimulation) -> "Task":
         task = copy.copy(self)
         task._simulation = simulation
         return task

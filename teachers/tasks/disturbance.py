@@ -192,12 +192,11 @@ def scale_model(model: Any, disturbance: Disturbed) -> Any:
     return model.tree_replace({name: getattr(model, name) * by for name, by in factors.items()})
 
 
-def scale_model_in_c(model: mujoco.MjModel, disturbance: Disturbed) -> mujoco.MjModel:
-    """Returns a model of MuJoCo C with its masses and friction multiplied by the disturbance's factors.
+def scale_model_in_c(model: mujoco.MjModel, mass: float, friction: float) -> mujoco.MjModel:
+    """Returns a model of MuJoCo C with its masses and friction multiplied by factors.
 
     It is a copy, or the model itself where both factors are 1.
     """
-    mass, friction = float(disturbance.mass), float(disturbance.friction)
     if mass == friction == 1.0:
         return model
     scaled = copy.deepcopy(model)

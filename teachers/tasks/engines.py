@@ -1,4 +1,4 @@
-"""The engines that compute a task's physics: MJX's implementation in JAX, and NVIDIA's Warp kernels behind MJX."""
+"""The engines that compute a task's physics: MuJoCo C, MJX's implementation in JAX, and NVIDIA's Warp kernels behind MJX."""
 
 import contextlib
 import importlib.util
@@ -11,10 +11,20 @@ from jaxtyping import Array, Float
 
 from teachers.process import mjx
 from teachers.runs.errors import InputError
+from teachers.tasks.c_engine import can_simulate_with_c
 from teachers.tasks.declaration import Physics
 from teachers.tasks.disturbance import Disturbed, scale_model
 
-Engine = Literal["jax", "warp"]
+Engine = Literal["c", "jax", "warp"]
+EngineChoice = Literal["auto", "c", "jax", "warp"]
+ENGINE_HELP = "engine that computes the physics: c (MuJoCo C, on all cores), jax or warp (MJX); auto: c on a CPU, else jax"
+
+
+def choose_engine(choice: EngineChoice) -> Engine:
+    """Returns the engine of a configuration; `auto` is MuJoCo C where JAX computes on a CPU, else MJX's JAX code."""
+    if choice != "auto":
+        return choice
+    return "c" if can_simulate_with_c() else "jax"
 
 
 class MjxSimulation(NamedTuple):
@@ -25,7 +35,7 @@ class MjxSimulation(NamedTuple):
 
     @property
     def engine(self) -> Engine:
-        """The implementation."""
+        """The engine's name."""
         return "jax" if self.model.impl == mjx.Impl.JAX else "warp"
 
     def advance(self, physics: Physics, control: Float[Array, "nu"], substeps: int) -> Physics:

@@ -1,0 +1,213 @@
+"""The engine that computes physics in MuJoCo C: many environments at once, on all cores.
+
+JAX programs call it through `teachers.tasks.host_call`. Its results depend on its arguments alone, and not on the number of
+threads.
+"""
+
+import copy
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from jaxtyping import Array, Float
+from mujoco.rollout import Rollout
+
+from teachers.runs.errors import InputError
+from teachers.tasks.declaration import Physics
+from teachers.tasks.disturbance import Disturbed, scale_model_in_c
+from teachers.tasks.host_call import (
+    HostCallsUnsupportedError,
+    call_on_host,
+    register_function,
+    require_host_calls,
+)
+
+LARGEST = (
+    1e10  # a position, velocity or acceleration beyond it has diverged, as in MuJoCo (mjMAXVAL)
+)
+FULL_PHYSICS = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
+CONTROL = int(mujoco.mjtState.mjSTATE_CTRL)
+FORCE_ON_BODIES = int(mujoco.mjtState.mjSTATE_XFRC_APPLIED)
+KEPT_MODELS = 8  # disturbed models that are kept, as a multiple of the environments
+
+_threads = threading.Lock()  # the threads of `_rollout` serve one call at a time
+
+
+def model_without_reset(model: mujoco.MjModel) -> mujoco.MjModel:
+    """Returns a copy of a model with which MuJoCo does not reset a state that diverges by itself."""
+    model = copy.deepcopy(model)
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    return model
+
+
+class Disturbance(NamedTuple):
+    """What disturbs a control step of one environment."""
+
+    body: int  # on which the force acts
+    factors: Float[Array, "2"]  # on masses and on friction
+    force: Float[Array, "2"]  # N, along x and y
+
+
+class CSimulation(NamedTuple):
+    """A model as MuJoCo C integrates it."""
+
+    model: mujoco.MjModel
+    digest: str  # identifies the model
+    disturbance: Disturbance | None = None
+
+    @property
+    def engine(self) -> Literal["c"]:
+        """The engine's name."""
+        return "c"
+
+    def advance(self, physics: Physics, control: Float[Array, "nu"], substeps: int) -> Physics:
+        """Returns the physics of one environment after `substeps` physics steps with the same control.
+
+        All its numbers are NaN if the state has diverged.
+        """
+        arguments = [*physics, control]
+        body = 0
+        if self.disturbance is not None:
+            body, factors, force = self.disturbance
+            arguments += [factors, force]
+        key = f"{self.digest} {substeps} {body}"
+        register_function(key, lambda: _Batch(self.model, substeps, body))
+        shapes = [jax.ShapeDtypeStruct(part.shape, jnp.float32) for part in physics]
+        return Physics(*call_on_host(key, shapes, *arguments))
+
+    def apply_disturbance(
+        self, disturbed: Disturbed, body: int, force: Float[Array, "2"]
+    ) -> "CSimulation":
+        """Returns this simulation with other masses and friction, and with a force along x and y (N) on a body."""
+        factors = jnp.stack([disturbed.mass, disturbed.friction])
+        return self._replace(disturbance=Disturbance(body, factors, force))
+
+
+def can_simulate_with_c() -> bool:
+    """Returns whether JAX computes on a CPU and is of a version that can call MuJoCo C."""
+    try:
+        require_host_calls()
+    except HostCallsUnsupportedError:
+        return False
+    return jax.default_backend() == "cpu"
+
+
+def simulate_with_c(model: mujoco.MjModel, task_name: str) -> CSimulation:
+    """Returns the simulation of a model by MuJoCo C.
+
+    Raises:
+        InputError: JAX computes on an accelerator or is of a version that cannot call MuJoCo C, or the model has a state
+            beside positions and velocities.
+    """
+    if jax.default_backend() != "cpu":
+        raise InputError(
+            f"physics 'c' needs JAX on the CPU, and JAX uses {jax.default_backend()}; set JAX_PLATFORMS=cpu, or use "
+            "physics 'jax'"
+        )
+    try:
+        require_host_calls()
+    except HostCallsUnsupportedError as error:
+        raise InputError(f"physics 'c' cannot be called from {error}; use physics 'jax'") from error
+    if mujoco.mj_stateSize(model, FULL_PHYSICS) != 1 + model.nq + model.nv:
+        raise InputError(
+            f"physics 'c' cannot simulate task {task_name}: its model has a state beside positions and velocities "
+            "(plugins or delays); build it without"
+        )
+    model = model_without_reset(model)
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR  # nothing reads the sensors
+    saved = np.empty(mujoco.mj_sizeModel(model), np.uint8)
+    mujoco.mj_saveModel(model, None, saved)
+    return CSimulation(model, hashlib.sha256(saved.tobytes()).hexdigest())
+
+
+class _Batch:
+    """Advances a batch of environments by one control step."""
+
+    def __init__(self, model: mujoco.MjModel, substeps: int, body: int) -> None:
+        self._model, self._substeps, self._body = model, substeps, body
+        self._data = [mujoco.MjData(model) for _ in range(max(1, _thread_count()))]
+        self._initial = np.empty(mujoco.mj_stateSize(model, FULL_PHYSICS))
+        mujoco.mj_getState(model, self._data[0], self._initial, FULL_PHYSICS)
+        self._scaled: dict[tuple[float, float], mujoco.MjModel] = {}
+
+    def __call__(self, arguments: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> None:
+        """Computes `Physics` after the step.
+
+        Args:
+            arguments: positions, velocities, warm start and control; where disturbed, also the factors on masses and
+                friction, and the force. `[*batch, n]` each.
+            results: positions, velocities and warm start, to be written.
+        """
+        qpos, qvel, warmstart, control, *disturbance = (
+            array.reshape(-1, array.shape[-1]).astype(np.float64) for array in arguments
+        )
+        count, model = len(qpos), self._model
+        positions = slice(1, 1 + model.nq)  # after the time
+        velocities = slice(1 + model.nq, 1 + model.nq + model.nv)
+        start = np.repeat(self._initial[None], count, axis=0)
+        start[:, positions], start[:, velocities] = qpos, qvel
+        states = np.empty((count, self._substeps, len(self._initial)))
+        with _threads:
+            models = [model] * count
+            if disturbance:
+                factors, force = disturbance
+                models = self._scale_models(factors)
+                control = np.concatenate([control, self._spread(force)], axis=1)
+            _rollout().rollout(
+                models,
+                self._data,
+                initial_state=start,
+                control=np.repeat(control[:, None], self._substeps, axis=1),
+                control_spec=CONTROL | (FORCE_ON_BODIES if disturbance else 0),
+                skip_checks=True,
+                nstep=self._substeps,
+                initial_warmstart=warmstart,
+                state=states,
+            )
+        speeds = np.concatenate([start[:, None, velocities], states[:, :, velocities]], axis=1)
+        acceleration = np.diff(speeds, axis=1) / model.opt.timestep
+        after = np.concatenate([states[:, -1, 1:], acceleration.reshape(count, -1)], axis=1)
+        # After a warning MuJoCo repeats the state to the end of the control step, in which time then stands still.
+        is_complete = states[:, -1, 0] > (self._substeps - 0.5) * model.opt.timestep
+        sound = (
+            is_complete & (np.abs(after) < LARGEST).all(axis=1) & np.isfinite(control).all(axis=1)
+        )
+        found = states[:, -1, positions], states[:, -1, velocities], acceleration[:, -1]
+        for result, value in zip(results, found, strict=True):
+            result[...] = np.where(sound[:, None], value, np.nan).reshape(result.shape)
+
+    def _scale_models(self, factors: Float[np.ndarray, "env 2"]) -> list[mujoco.MjModel]:
+        """Returns a model for each environment; those with the same factors share one."""
+        pairs = [tuple(pair) for pair in factors.tolist()]
+        if len(self._scaled) > KEPT_MODELS * len(pairs):
+            self._scaled.clear()
+        for pair in set(pairs).difference(self._scaled):
+            self._scaled[pair] = scale_model_in_c(self._model, *pair)
+        return [self._scaled[pair] for pair in pairs]
+
+    def _spread(self, force: Float[np.ndarray, "env 2"]) -> Float[np.ndarray, "env forces"]:
+        """Returns the forces and torques on all bodies."""
+        forces = np.zeros((len(force), self._model.nbody, 6))
+        forces[:, self._body, :2] = force
+        return forces.reshape(len(force), -1)
+
+
+@lru_cache(maxsize=1)
+def _rollout() -> Rollout:
+    """Returns the threads of this process that simulate."""
+    return Rollout(nthread=_thread_count())
+
+
+def _thread_count() -> int:
+    """Returns how many threads simulate: one for each core, or 0 if the calling thread does it alone."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return cores if cores > 1 else 0
