@@ -1,7 +1,7 @@
 """Settings that change libraries for the whole process; no other module changes such state.
 
-Importing this module sets the flags of XLA, imports MJX without its message on stdout, mends `epath.Path.glob`, turns
-MuJoCo's warnings into Python's, and switches off ONNX Runtime's telemetry and fsspec's cache of listings. `in_32_bits`
+Importing this module sets the flags of XLA, imports MJX without its message on stdout, mends `epath.Path.glob`, prints
+MuJoCo's warnings without its log file, and switches off ONNX Runtime's telemetry and fsspec's cache of listings. `in_32_bits`
 marks the functions that JAX_ENABLE_X64 must not change. The compilation cache is switched on by the commands, with
 `use_compilation_cache`.
 """
@@ -11,8 +11,8 @@ import errno
 import glob
 import io
 import os
+import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
@@ -68,14 +68,32 @@ def _glob(folder: epath.Path, pattern: str) -> Iterator[epath.Path]:
 epath.gpath.PosixGPath.glob = _glob
 
 
-def _warn(text: str) -> None:
-    """Shows a warning of MuJoCo, but not that a state has diverged: simulations report it as a broken episode."""
-    if "simulation is unstable" not in text:
-        warnings.warn(f"MuJoCo: {text}", stacklevel=2)
+_expects_divergence = (
+    False  # whether a simulation runs whose states may diverge, see `divergence_expected`
+)
 
 
-# MuJoCo would print each warning and append it to a file in the working directory.
-mujoco.set_mju_user_warning(_warn)
+def show_mujoco_warning(text: str) -> None:
+    """Prints a warning of MuJoCo, but not of a diverged state where one is expected."""
+    if not (_expects_divergence and "simulation is unstable" in text):
+        print(f"WARNING: {text}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def divergence_expected() -> Iterator[None]:
+    """Keeps MuJoCo silent about states that diverge in the block, in any thread; not to be nested.
+
+    MuJoCo would print the first one of each call, and append it to a file in the working directory.
+    """
+    global _expects_divergence
+    _expects_divergence = True
+    try:
+        yield
+    finally:
+        _expects_divergence = False
+
+
+mujoco.set_mju_user_warning(show_mujoco_warning)
 
 
 def in_32_bits(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -139,4 +157,11 @@ def use_compilation_cache() -> str:
     return ""
 
 
-__all__ = ["cache_folder", "in_32_bits", "mjx", "use_compilation_cache"]
+__all__ = [
+    "cache_folder",
+    "divergence_expected",
+    "in_32_bits",
+    "mjx",
+    "show_mujoco_warning",
+    "use_compilation_cache",
+]

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from mujoco.rollout import Rollout
 
+from teachers.process import divergence_expected
 from teachers.runs.errors import InputError
 from teachers.tasks.declaration import Physics
 from teachers.tasks.disturbance import Disturbed, scale_model_in_c
@@ -154,7 +155,7 @@ class _Batch:
         start = np.repeat(self._initial[None], count, axis=0)
         start[:, positions], start[:, velocities] = qpos, qvel
         states = np.empty((count, self._substeps, len(self._initial)))
-        with _threads:
+        with _threads, divergence_expected():
             models = [model] * count
             if disturbance:
                 factors, force = disturbance

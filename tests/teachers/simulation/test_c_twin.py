@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from diverging import DivergingReacher
 
+from teachers.process import show_mujoco_warning
 from teachers.simulation.c_twin import Twin
 from teachers.tasks.disturbance import MAX_DELAY, Disturbed
 
@@ -88,7 +89,7 @@ def test_twin_leaves_other_warnings_to_mujoco(tmp_path, monkeypatch, capfd) -> N
         data.qpos[:] = np.nan
         mujoco.mj_step(robot.task.model, data)
     finally:
-        mujoco.set_mju_user_warning(None)
+        mujoco.set_mju_user_warning(show_mujoco_warning)
     assert len(heard) == 1  # of a simulation that is none of ours
 
 

@@ -1,0 +1,128 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from diverging import DivergingReacher
+
+from teachers.runs.errors import InputError
+from teachers.simulation.c_twin import make_twins
+from teachers.simulation.rollout import random_policy, reset, rollout
+from teachers.tasks import RANDOMIZED, c_engine
+from teachers.tasks.c_engine import simulate_with_c
+from teachers.tasks.engines import choose_engine
+from teachers.tasks.registry import get_task
+
+ENVS, STEPS = 6, 12
+SLOW = ("point_u_maze", "humanoid", "cheetah", "pusher_easy", "arm_push_easy", "arm_grasp")
+
+
+def roll_out(task, seed=0, environments=ENVS):
+    """Returns starts and the trajectory of random actions."""
+
+    @jax.jit
+    def play(key):
+        states = reset(task, key, environments, "train")
+        return states, *rollout(task, random_policy(task), states, key, STEPS, "train")
+
+    return jax.device_get(play(jax.random.key(seed)))
+
+
+@pytest.mark.parametrize(
+    "name", ["reacher", "ant", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+)
+@pytest.mark.parametrize("disturbed", [False, True])
+def test_rollout_in_c_is_that_of_the_twin(name, disturbed) -> None:
+    task = get_task(name).simulated_by("c", ENVS)
+    if disturbed:
+        task = task.disturbed_by(RANDOMIZED.model_copy(update={"noise": 0.0}))
+    starts, _, trajectory = roll_out(task)
+    assert not trajectory.terminated.any()
+    twins = make_twins(task, starts)
+    for time in range(STEPS):
+        for env, twin in enumerate(twins):
+            difference = twin.observation - trajectory.observation[time, env]
+            # Between control steps the engine's numbers are float32, and its warm start is computed.
+            assert np.abs(difference / task.observation_scale).max() < 2e-3
+            twin.step(trajectory.action[time, env])
+    moved = trajectory.observation[-1] - trajectory.observation[0]
+    assert np.abs(moved / task.observation_scale).max() > 0.02
+
+
+def test_rollout_in_c_is_near_that_in_mjx() -> None:
+    task = get_task("reacher")
+    in_mjx, in_c = roll_out(task)[2], roll_out(task.simulated_by("c", ENVS))[2]
+    np.testing.assert_array_equal(in_c.action, in_mjx.action)
+    np.testing.assert_allclose(in_c.observation, in_mjx.observation, atol=1e-3)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 5])
+def test_rollout_in_c_does_not_depend_on_threads(monkeypatch, threads) -> None:
+    task = get_task("ant").simulated_by("c", ENVS)
+    expected = roll_out(task)
+    monkeypatch.setattr(c_engine, "_thread_count", lambda: threads)
+    c_engine._rollout.cache_clear()
+    monkeypatch.setattr("teachers.tasks.host_call._functions", {})
+    try:
+        found = roll_out(task)
+        assert c_engine._rollout().nthread == threads
+    finally:
+        c_engine._rollout.cache_clear()
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_rollout_in_c_of_several_seeds_is_that_of_each() -> None:
+    task = get_task("reacher").simulated_by("c", ENVS)
+    act = random_policy(task)
+
+    def play(key):
+        states = reset(task, key, ENVS, "train")
+        return rollout(task, act, states, key, STEPS, "train")[1].observation
+
+    keys = jax.random.split(jax.random.key(3), 2)
+    both = jax.jit(jax.vmap(play))(keys)
+    for seed, key in enumerate(keys):
+        np.testing.assert_allclose(both[seed], jax.jit(play)(key), atol=1e-6)
+
+
+def test_rollout_in_c_breaks_where_state_diverges(capfd, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    task = DivergingReacher().simulated_by("c", ENVS)
+    is_pushed = jnp.arange(ENVS) == 2
+
+    def act(keys, observation, goal):
+        return jnp.where(is_pushed[:, None], 1.0, 0.3) * jnp.ones((ENVS, 2))
+
+    @jax.jit
+    def play(key):
+        states = reset(task, key, ENVS, "train")
+        return rollout(task, act, states, key, STEPS, "train")
+
+    states, trajectory = play(jax.random.key(0))
+    np.testing.assert_array_equal(trajectory.broken, np.tile(is_pushed, (STEPS, 1)))
+    assert np.isinf(trajectory.distance[:, 2]).all()
+    assert jax.tree.all(jax.tree.map(lambda x: jnp.isfinite(x).all(), states))
+    assert capfd.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_advance_in_c_is_nan_for_faulty_control(bad) -> None:
+    task = DivergingReacher().simulated_by("c", 2)
+    starts = jax.jit(lambda key: reset(task, key, 2, "train"))(jax.random.key(0))
+    control = jnp.array([[0.1, 0.0], [bad, 0.0]])
+    after = jax.jit(jax.vmap(task.advance))(starts.physics, control)
+    for part in after:
+        np.testing.assert_array_equal(np.isfinite(part).all(axis=-1), [True, False])
+
+
+def test_simulate_with_c_refuses_accelerator(monkeypatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(InputError, match="set JAX_PLATFORMS=cpu, or use physics 'jax'"):
+        simulate_with_c(get_task("reacher").model, "reacher")
+
+
+@pytest.mark.parametrize(("backend", "engine"), [("cpu", "c"), ("gpu", "jax"), ("tpu", "jax")])
+def test_choose_engine_is_c_on_a_cpu_and_jax_elsewhere(monkeypatch, backend, engine) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert choose_engine("auto") == engine
+    assert choose_engine("warp") == "warp"
