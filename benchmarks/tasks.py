@@ -1,11 +1,15 @@
 """Measures what each task costs: compile time, control steps per second, contacts, memory and overhead.
 
+With `--engines c jax` it compares engines instead: control steps a second of whole rollouts with a teacher's policy of the
+default depth, in turn, by wall time and by processor time, and what is not physics in them.
+
 Steps per second are those of a rollout of random actions. The column `overhead` is the share of a rollout's time that
 is not physics but policy, observations and restarts. The policy there is a teacher of the default depth and width, with
 a third of its actions random, so that episodes end early where the task lets them. With `--sound`, 64 environments also
 take 1,000 random steps, and the table shows whether all numbers stayed finite and the largest speed.
 
-Run it with `taskset -c 1 python benchmarks/tasks.py --sound --json FILE`.
+Run it with `taskset -c 1 python benchmarks/tasks.py --sound --json FILE`, and with
+`python benchmarks/tasks.py --tasks ant humanoid --batches 256 --engines c jax --json FILE`.
 """
 
 import time
@@ -25,7 +29,7 @@ from teachers.tasks.registry import TASKS, get_task
 
 CPU_BATCHES = (256, 1024)
 GPU_BATCHES = (256, 1024, 4096, 8192)
-REPEATS = 3
+REPEATS = 5
 RANDOM_ACTION_SHARE = 1 / 3
 SOUND_ENVIRONMENTS, SOUND_STEPS = 64, 1000
 # Speeds are read after each rollout of this length. It divides no episode length, so that the speeds are not always
@@ -60,6 +64,37 @@ def measure(name: str, engine: Engine, batches: Sequence[int], steps: int) -> di
         leaf.nbytes // len(states.steps) for leaf in jax.tree.leaves(states)
     )
     return row
+
+
+def compare_engines(
+    name: str, engines: Sequence[Engine], batch: int, steps: int
+) -> list[dict[str, Any]]:
+    """Returns a row for each engine, with its speed as a multiple of the last engine's."""
+    networks = teacher_networks(teacher_config(name))
+    rows, programs = [], []
+    for engine in engines:
+        task = networks.task.simulated_by(engine, batch)
+        states = make_states(task, batch)
+        compile_seconds, compiled = compile_program(
+            make_policy_rollout(networks, task, steps), states
+        )
+        _, physics = compile_program(make_physics(task, steps), states)
+        rows.append({"task": name, "engine": engine, "batch": batch, "compile_s": compile_seconds})
+        programs += [compiled, physics]
+    wall, processor = median_seconds(programs, states), []
+    for compiled in programs[::2]:
+        start = time.process_time()
+        jax.block_until_ready(compiled(states, jax.random.key(0)))
+        processor.append(time.process_time() - start)
+    for number, row in enumerate(rows):
+        seconds, physics_seconds = wall[2 * number : 2 * number + 2]
+        row |= {
+            "steps_per_s": batch * steps / seconds,
+            "steps_per_processor_s": batch * steps / processor[number],
+            "overhead": 1 - physics_seconds / seconds,
+            "times_as_fast": wall[-2] / seconds,
+        }
+    return rows
 
 
 def make_states(task: Task, batch: int) -> State:
@@ -163,7 +198,10 @@ def main() -> None:
         "--physics",
         choices=get_args(Engine),
         default="jax",
-        help="implementation of MJX (default: %(default)s)",
+        help="engine (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--engines", nargs="+", choices=get_args(Engine), help="engines to compare, instead"
     )
     parser.add_argument(
         "--sound",
@@ -175,7 +213,11 @@ def main() -> None:
     default_batches = CPU_BATCHES if jax.default_backend() == "cpu" else GPU_BATCHES
     batches = options.batches or default_batches
     rows = []
-    for name in options.tasks:
+    for name in options.tasks if options.engines else ():
+        for batch in batches:
+            rows += compare_engines(name, options.engines, batch, options.steps)
+            print(rows[-len(options.engines) :], flush=True)
+    for name in () if options.engines else options.tasks:
         row = measure(name, options.physics, batches, options.steps)
         if options.sound:
             row |= measure_soundness(name, options.physics)

@@ -14,7 +14,7 @@ from students.config import StudentConfig
 from teachers.runs.configuration import Config, resolve_config
 from teachers.tasks import Disturbances
 from teachers.tasks.disturbance import RANDOMIZED
-from teachers.tasks.engines import ENGINE_HELP, EngineChoice
+from teachers.tasks.engines import ENGINE_HELP, EngineChoice, choose_engine
 
 STEPS_SHARE = 0.08  # default control steps as a share of the teacher's
 MAX_STEPS = 500_000  # of the default
@@ -151,6 +151,13 @@ class DistillConfig(Config):
     policy: PolicyConfig = PolicyConfig()
     critic: CriticConfig = CriticConfig()
     learning: LearningConfig = LearningConfig()
+
+    def with_engine(self) -> "DistillConfig":
+        """Returns this configuration with the engine that computes the physics here in place of `auto`."""
+        engine = choose_engine(self.collect.physics)
+        return self.model_copy(
+            update={"collect": self.collect.model_copy(update={"physics": engine})}
+        )
 
     def for_teacher(self, steps: int) -> "DistillConfig":
         """Returns the configuration with steps and gradient steps filled in.

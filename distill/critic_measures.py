@@ -164,7 +164,7 @@ class CriticComparison:
         return result
 
     def play(self, student: Params, episodes: int, seed: int) -> Trajectory:
-        """Returns the episodes that a student's policy plays in MJX, without exploration."""
+        """Returns the episodes that a student's policy plays, without exploration."""
         starts = evaluation_starts(self._task, episodes, seed)
         return jax.device_get(self._record(student, starts))
 

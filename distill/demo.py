@@ -68,7 +68,7 @@ def run_demo(
         progress: returns the progress report of a stage, given its name.
 
     Returns:
-        The content of `summary.json`: the figures of `teacher` and `student` in MJX and of `onnx` in MuJoCo C,
+        The content of `summary.json`: the figures of `teacher` and `student` in JAX and of `onnx` in ONNX Runtime,
         retention, parity, latency in microseconds, and seconds by stage.
 
     Raises:

@@ -213,7 +213,7 @@ def student_metadata(
         sizes=teacher.task.sizes,
         networks=describe_networks(config.student, state.params),
         config={
-            **config.model_dump(exclude_none=True),
+            **config.with_engine().model_dump(exclude_none=True),
             "embedding": config.student.embedding or teacher.config.embedding,
         },
         metrics=metrics,

@@ -122,7 +122,7 @@ class ScratchRun(TrainingRun):
             sizes=self.task.sizes,
             networks=describe_networks(student, params),
             config={
-                **teacher.model_dump(),
+                **teacher.with_engine().model_dump(),
                 "student": student.model_dump(exclude_none=True),
                 "embedding": student.embedding or teacher.embedding,
             },

@@ -32,7 +32,7 @@ class PolicyArtefact(NamedTuple):
         metadata: the description inside the artefact.
         task: the policy's task.
         act: maps batches of observations and goals to actions in [-1, 1], for `play_in_c`.
-        evaluate: maps a number of episodes, a seed and a progress function to outcomes, in MJX for a checkpoint and in
+        evaluate: maps a number of episodes, a seed and a progress function to outcomes, with the engine `auto` for a checkpoint and in
             MuJoCo C for an ONNX file.
     """
 

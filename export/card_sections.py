@@ -68,7 +68,7 @@ def networks_section(metadata: Metadata) -> str:
 
 
 def figures_section(metadata: Metadata) -> str:
-    """Returns the section on what was measured in MJX; empty if nothing was."""
+    """Returns the section on what was measured in simulation; empty if nothing was."""
     measured = _measured_figures(metadata)
     if not measured:
         return ""
@@ -84,7 +84,7 @@ def figures_section(metadata: Metadata) -> str:
     steps = metadata.metrics.get("steps")
     verb = "distilled over" if is_distilled(metadata) else "learned from"
     training = f", {verb} {steps:,} control steps" if isinstance(steps, int) else ""
-    return f"## Figures\n\nMeasured in MJX{training}.\n\n" + markdown_table(
+    return f"## Figures\n\nMeasured in simulation{training}.\n\n" + markdown_table(
         ("figure", "value", "bootstrap 95% interval", "meaning"), rows
     )
 

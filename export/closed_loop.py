@@ -1,4 +1,4 @@
-"""Judges what a policy's file does in MuJoCo C by what it did in MJX, or by what its contract states."""
+"""Judges what a policy's file does in MuJoCo C by what it did in JAX, or by what its contract states."""
 
 import math
 from collections.abc import Mapping
@@ -113,13 +113,13 @@ def judge_with_reference(
     distance: Float[np.ndarray, "time episodes"],
     reference_distance: Float[np.ndarray, "time episodes"],
 ) -> Verdict:
-    """Returns whether a policy does in MuJoCo C what it did in MJX, in the same episodes.
+    """Returns whether the policy of a file does what it did in JAX, in the same episodes.
 
     Args:
-        time_at_goal: in MuJoCo C.
-        reference: the time at goal in MJX.
-        distance: to the goal after each step in MuJoCo C; infinite from a termination on.
-        reference_distance: the same in MJX.
+        time_at_goal: with the file, in MuJoCo C.
+        reference: the time at goal in JAX.
+        distance: to the goal after each step with the file; infinite from a termination on.
+        reference_distance: the same in JAX.
     """
     episodes, share = len(reference), float((reference > 0).mean())
     if share >= HARDLY_EVER:
@@ -130,10 +130,10 @@ def judge_with_reference(
     here, there = (closest_distance(each) for each in (distance, reference_distance))
     finite = np.isfinite(there)
     ratio, interval = ratio_of_means(there[finite], here[finite]) if finite.any() else (None, None)
-    said = f"in MJX it reaches its goal in {share:.1%} of episodes; {TELLS_NOTHING}"
+    said = f"in JAX it reaches its goal in {share:.1%} of episodes; {TELLS_NOTHING}"
     if ratio is None or interval is None:
         return Verdict(True, f"{said}; there are no distances to compare")
-    what = "its nearness to the goals (its smallest distance in MJX / in MuJoCo C)"
+    what = "its nearness to the goals (its smallest distance in JAX / with the file)"
     ok, text = judge_retention(ratio, interval, episodes, what)
     return Verdict(ok, f"{said}; {text}")
 

@@ -14,7 +14,7 @@ from teachers.presets import preset_settings
 from teachers.runs.configuration import Config, resolve_config
 from teachers.runs.errors import InputError
 from teachers.tasks import absolute_reference
-from teachers.tasks.engines import ENGINE_HELP, EngineChoice
+from teachers.tasks.engines import ENGINE_HELP, EngineChoice, choose_engine
 from teachers.tasks.load import portable_reference
 from teachers.tasks.registry import get_task
 
@@ -161,6 +161,13 @@ class TeacherConfig(Config):
     @field_serializer("task")
     def _drop_folder(self, task: str) -> str:
         return portable_reference(task)
+
+    def with_engine(self) -> "TeacherConfig":
+        """Returns this configuration with the engine that computes the physics here in place of `auto`."""
+        engine = choose_engine(self.rollout.physics)
+        return self.model_copy(
+            update={"rollout": self.rollout.model_copy(update={"physics": engine})}
+        )
 
     @property
     def steps_per_iteration(self) -> int:

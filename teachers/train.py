@@ -198,7 +198,7 @@ def teacher_metadata(config: TeacherConfig, params: Params, metrics: dict[str, A
             }
             for name in ("actor", "phi", "psi")
         },
-        config=config.model_dump(),
+        config=config.with_engine().model_dump(),
         metrics=metrics,
         lineage={},
         versions=library_versions(),

@@ -10,9 +10,9 @@ from distill.cli.options import Json, Seed
 from distill.cli.tables import TextTable, format_figure
 
 POLICIES = {
-    "teacher": "teacher in MJX",
-    "student": "student in MJX",
-    "onnx": "ONNX student in MuJoCo C",
+    "teacher": "teacher in JAX",
+    "student": "student in JAX",
+    "onnx": "student in ONNX Runtime",
 }
 
 

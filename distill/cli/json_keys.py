@@ -164,7 +164,12 @@ OUTPUTS: tuple[Output, ...] = (
             "checks[].value.*": "what was found, where it is several figures",
         },
     ),
-    Output("evaluate", "an object", EVALUATION, _HARD),
+    Output(
+        "evaluate",
+        "an object",
+        {**EVALUATION, "physics": "engine that simulated: `c` or `jax`"},
+        _HARD,
+    ),
     Output(
         "play",
         "an object",

@@ -34,7 +34,8 @@ def evaluate_command(
 ) -> None:
     """Measures success and time at goal, with 95% intervals.
 
-    Teachers and students play in MJX, ONNX files in MuJoCo C; the same seed gives the same episodes.
+    Everything plays in MuJoCo C; on an accelerator, teachers and students play in MJX. The same seed gives the same
+    episodes.
 
     \b
     Example:
@@ -42,11 +43,13 @@ def evaluate_command(
     """
     prepare_process()
     from export.artefacts import open_policy
+    from teachers.tasks.engines import choose_engine
 
     policy = open_policy(path, parse_task(task), parse_checkpoint(checkpoint))
     with show_progress("evaluate") as report:
         outcomes = policy.evaluate(episodes, seed, report)
     figures = _summarise(policy.metadata, seed, outcomes)
+    figures["physics"] = "c" if policy.metadata.kind == "onnx" else choose_engine("auto")
     print_result(figures, as_json, lambda: figures_table(path, figures))
 
 

@@ -1,1 +1,1 @@
-"""Tasks in motion: rollouts in MJX, episodes in MuJoCo C, Gymnasium environments, pictures and the viewer."""
+"""Tasks in motion: rollouts of many environments, single ones in MuJoCo C, Gymnasium environments, pictures and the viewer."""

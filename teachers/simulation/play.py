@@ -41,7 +41,7 @@ def play_in_c(
         task: what to play.
         policy: maps batches of observations and goals to actions in [-1, 1].
         episodes: how many.
-        seed: of initial states and goals. `teachers.evaluate_agent` gives the same ones in MJX.
+        seed: of initial states and goals. `teachers.evaluate_agent` gives the same ones.
         progress: called after each control step of all episodes.
         disturbances: what the same episodes are disturbed by, as in `teachers.evaluate_agent`.
         watch: called with the robot after each of its control steps; episodes are then played one after the other.

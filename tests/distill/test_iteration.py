@@ -60,11 +60,11 @@ def test_label_stage_adds_teachers_outputs_to_every_state(two_rounds) -> None:
     teacher, config = two_rounds.teacher, two_rounds.config
     rows = jax.tree.map(lambda x: x[: 2 * config.rows_per_round], two_rounds.states[-1].ring.rows)
     mean, log_std = teacher.networks.actor(teacher.params, rows.observation, rows.goal)
-    np.testing.assert_allclose(rows.mean, mean, atol=1e-5)
-    np.testing.assert_allclose(rows.log_std, log_std, atol=1e-5)
+    np.testing.assert_allclose(rows.mean, mean, atol=5e-5)
+    np.testing.assert_allclose(rows.log_std, log_std, atol=5e-5)
     phi = teacher.networks.phi(teacher.params, rows.observation, rows.action)
-    np.testing.assert_allclose(rows.phi, phi, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(rows.psi, teacher.networks.psi(teacher.params, rows.goal), atol=1e-5)
+    np.testing.assert_allclose(rows.phi, phi, atol=5e-5)
+    np.testing.assert_allclose(rows.psi, teacher.networks.psi(teacher.params, rows.goal), atol=5e-5)
     assert len(np.unique(np.asarray(rows.observation), axis=0)) == 2 * config.states_per_round
     # Each state has a row for each of its goals.
     for number, visited in enumerate(two_rounds.visited):

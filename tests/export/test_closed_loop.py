@@ -82,7 +82,7 @@ def test_judge_with_reference_compares_distances_where_goals_are_hardly_reached(
     verdict = judge_with_reference(np.zeros(256), reference, factor * distance, distance)
     assert verdict.ok == ok
     assert verdict.text.startswith(
-        "in MJX it reaches its goal in 1.2% of episodes; time at goal tells nothing; "
+        "in JAX it reaches its goal in 1.2% of episodes; time at goal tells nothing; "
     )
     assert "nearness to the goals" in verdict.text
     assert "inf" not in verdict.text

@@ -1,13 +1,16 @@
 import json
 import shutil
+import warnings
 
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from metrics import drop_timings
 from tiny import TEACHER
 
 from teachers import InputError, load_teacher, teacher_config, train_teacher
+from teachers.resume import require_same_teacher
 from teachers.runs.checkpoint_files import checkpoint_steps, remove_training_state
 from teachers.runs.checkpoints import CheckpointWarning
 from teachers.runs.run_log import read_metrics
@@ -54,6 +57,16 @@ def test_resume_training_begins_without_checkpoint(teacher_run, tmp_path, killed
     ours, others = read_metrics(run), read_metrics(teacher_run)[:2]
     assert drop_timings(ours) == drop_timings(others)
     assert [entry.name for entry in (run / "checkpoints").iterdir()] == ["80"]
+
+
+def test_require_same_teacher_warns_of_another_engine(teacher_run) -> None:
+    assert load_teacher(teacher_run).metadata.config["rollout"]["physics"] == "c"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for physics in ("auto", "c"):
+            require_same_teacher(settings(**{"rollout.physics": physics}), epath.Path(teacher_run))
+    with pytest.warns(CheckpointWarning, match="'c' so far and is with 'jax' from now on"):
+        require_same_teacher(settings(**{"rollout.physics": "jax"}), epath.Path(teacher_run))
 
 
 @pytest.mark.usefixtures("frozen_heap")
