@@ -24,9 +24,6 @@ from teachers.tasks import Task
 from teachers.tasks.load import describe_origin
 from teachers.train import train_runs
 
-SELECTION = (
-    1_000_000  # added to the run's seed for the evaluations by which the best parameters are chosen
-)
 UNLIMITED = 2**31 - 1  # gradient steps
 
 
@@ -106,11 +103,6 @@ class ScratchRun(TrainingRun):
     def saved_config(self) -> ScratchConfig:
         """The configuration of the student and of its training."""
         return self.scratch
-
-    @property
-    def evaluation_seed(self) -> int:
-        """The seed of episodes on which no results are measured."""
-        return SELECTION + self.scratch.teacher.seed
 
     def describe(self, params: Params, metrics: dict[str, Any]) -> Metadata:
         """Returns the description of a student with these parameters and figures."""

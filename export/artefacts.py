@@ -1,6 +1,7 @@
 """Opens and describes the artefact at a path: a teacher, a student or an exported policy."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -32,14 +33,17 @@ class PolicyArtefact(NamedTuple):
         metadata: the description inside the artefact.
         task: the policy's task.
         act: maps batches of observations and goals to actions in [-1, 1], for `play_in_c`.
-        evaluate: maps a number of episodes, a seed and a progress function to outcomes, with the engine `auto` for a checkpoint and in
-            MuJoCo C for an ONNX file.
+        evaluate: maps a number of episodes, a seed and a progress function to outcomes, with the engine `auto` for a
+            checkpoint and in MuJoCo C for an ONNX file.
+        evaluate_sampled: the same for actions that are drawn from the policy, as in its training; it takes also how many
+            are drawn in each step, of which the critic chooses the best. None where no such policy was trained.
     """
 
     metadata: Metadata
     task: Task
     act: PolicyFunction
     evaluate: Callable[[int, int, Progress], Outcomes]
+    evaluate_sampled: Callable[[int, int, Progress, int], Outcomes] | None = None
 
 
 def open_policy(
@@ -65,7 +69,14 @@ def open_policy(
         agent.task,
         lambda observation, goal: np.asarray(compute_action(agent.params, observation, goal)),
         lambda *arguments: evaluate_agent(agent, *arguments),
+        partial(_evaluate_sampled, agent) if agent.metadata.kind == "teacher" else None,
     )
+
+
+def _evaluate_sampled(
+    agent: Agent, episodes: int, seed: int, progress: Progress, best_of: int
+) -> Outcomes:
+    return evaluate_agent(agent, episodes, seed, progress, is_sampled=True, best_of=best_of)
 
 
 def load_agent(

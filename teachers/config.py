@@ -69,6 +69,12 @@ class RolloutConfig(Config):
         le=10_000_000,
         description="newest control steps of each environment in the replay, rounded up to iterations",
     )
+    best_of: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="actions drawn from the policy in each step, of which the critic chooses the best",
+    )
     physics: EngineChoice = Field("auto", description=ENGINE_HELP)
 
 

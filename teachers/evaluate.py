@@ -1,4 +1,4 @@
-"""Evaluates teachers and students without exploration noise."""
+"""Evaluates teachers and students."""
 
 from teachers.agent import Agent
 from teachers.measures import Outcomes
@@ -14,8 +14,11 @@ def evaluate_agent(
     seed: int = 0,
     progress: Progress = ignore_progress,
     disturbances: Disturbances | None = None,
+    *,
+    is_sampled: bool = False,
+    best_of: int = 1,
 ) -> Outcomes:
-    """Plays the agent's policy with the engine `auto`, without exploration noise, for whole episodes of its task.
+    """Plays the agent's policy with the engine `auto` for whole episodes of its task.
 
     The compiled programs are kept by `agent.networks`, for later evaluations of any agent with the same networks.
 
@@ -25,8 +28,14 @@ def evaluate_agent(
         seed: of initial states and goals; the same seed gives any policy the same episodes.
         progress: called as the episodes advance.
         disturbances: what the same episodes are disturbed by.
+        is_sampled: whether actions are drawn from the policy, as in a teacher's training, instead of being deterministic.
+        best_of: actions that are then drawn in each step, of which the critic chooses the best.
 
     Returns:
         The outcomes of the episodes; see `teachers.measures.summary`.
     """
-    return agent.networks.evaluator.evaluate(agent.params, episodes, seed, progress, disturbances)
+    networks = agent.networks
+    evaluator = networks.evaluator if best_of == 1 else networks.make_evaluator(best_of)
+    return evaluator.evaluate(
+        agent.params, episodes, seed, progress, disturbances, is_sampled=is_sampled
+    )

@@ -29,6 +29,8 @@ class Outcomes(NamedTuple):
     time_at_goal: Float[np.ndarray, "episodes"]  # fraction of the steps within the radius
     # 1 if within the task's hard radius at the last step; None where it has none
     success_hard: Float[np.ndarray, "episodes"] | None
+    # Distance to the goal, in its unit, after the last step that terminated no episode; NaN where the first one did
+    distance_at_end: Float[np.ndarray, "episodes"]
 
 
 def measure_outcomes(task: Task, distance: Float[np.ndarray, "time env"]) -> Outcomes:
@@ -44,14 +46,24 @@ def measure_outcomes(task: Task, distance: Float[np.ndarray, "time env"]) -> Out
         success_any=within.any(axis=0).astype(float),
         time_at_goal=within.mean(axis=0),
         success_hard=None if hard is None else (distance[-1] < hard).astype(float),
+        distance_at_end=_last_finite(distance),
     )
 
 
+def _last_finite(values: Float[np.ndarray, "time env"]) -> Float[np.ndarray, "env"]:
+    """Returns the last value of each column that is finite; NaN where none is."""
+    finite = np.isfinite(values)
+    last = len(values) - 1 - finite[::-1].argmax(axis=0)
+    return np.where(finite.any(axis=0), values[last, np.arange(values.shape[1])], np.nan)
+
+
 def summary(outcomes: Outcomes) -> dict[str, Any]:
-    """Returns the mean of each outcome and its 95% interval, under `NAME` and `NAME_ci95`."""
+    """Returns the mean of each outcome and its 95% interval, under `NAME` and `NAME_ci95`, where it is known."""
     figures: dict[str, Any] = {}
     for name, values in outcomes._asdict().items():
-        if values is None:
+        if values is not None:
+            values = values[np.isfinite(values)]
+        if values is None or not len(values):
             continue
         figures[name] = float(values.mean())
         figures[f"{name}_ci95"] = mean_interval(values)

@@ -21,6 +21,7 @@ from distill.cli.json_parts import (
     METADATA,
     OUTCOMES,
     RUN,
+    SAMPLED,
     TASK,
     TRAINING,
     below,
@@ -43,7 +44,7 @@ class Output(NamedTuple):
     optional: frozenset[str] = frozenset()
 
 
-_HARD = frozenset({"success_hard"})
+_HARD = frozenset({"success_hard", "sampled_success_hard"})
 
 OUTPUTS: tuple[Output, ...] = (
     Output("tasks", "a list, an object for each task", TASK, frozenset({"image", "renderer"})),
@@ -167,8 +168,8 @@ OUTPUTS: tuple[Output, ...] = (
     Output(
         "evaluate",
         "an object",
-        {**EVALUATION, "physics": "engine that simulated: `c` or `jax`"},
-        _HARD,
+        {**EVALUATION, **SAMPLED, "physics": "engine that simulated: `c` or `jax`"},
+        _HARD | set(SAMPLED),
     ),
     Output(
         "play",

@@ -7,6 +7,12 @@ OUTCOMES: Mapping[str, str] = {
     "success_any": "share of the episodes that are within the success radius at any step",
     "time_at_goal": "mean share of an episode's steps that are within the success radius",
     "success_hard": "as `success_at_end`, within the task's `hard_radius`; only of tasks that have one",
+    "distance_at_end": "mean distance to the goal at the end, or before a fall, in the goal's unit",
+}
+
+SAMPLED: Mapping[str, str] = {
+    f"sampled_{name}": f"{meaning}; of actions drawn from the policy"
+    for name, meaning in OUTCOMES.items()
 }
 
 COST: Mapping[str, str] = {
@@ -55,6 +61,7 @@ TRAINING: Mapping[str, str] = {
     "broken_environments": "environments that restarted because their state was not finite",
     "seconds": "seconds since the run began, over all its resumptions",
     **OUTCOMES,
+    **SAMPLED,
     "phi_rank": "effective rank of the embeddings of states and actions; of evaluations",
     "psi_rank": "effective rank of the embeddings of goals; of evaluations",
     **_BLOCKS,

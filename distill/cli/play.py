@@ -30,9 +30,19 @@ def evaluate_command(
     seed: Seed = 0,
     task: TaskOption = None,
     checkpoint: Checkpoint = "newest",
+    best_of: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Actions drawn in each step of a teacher's sampled episodes, of which its critic chooses the best.",
+        ),
+    ] = 1,
     as_json: Json = False,
 ) -> None:
-    """Measures success and time at goal, with 95% intervals.
+    """Measures success, time at goal and the distance left at the end, with 95% intervals.
+
+    Actions are deterministic. A teacher's policy is measured once more with actions drawn from it, as in its training.
 
     Everything plays in MuJoCo C; on an accelerator, teachers and students play in MJX. The same seed gives the same
     episodes.
@@ -43,12 +53,17 @@ def evaluate_command(
     """
     prepare_process()
     from export.artefacts import open_policy
+    from teachers.measures import summary
     from teachers.tasks.engines import choose_engine
 
     policy = open_policy(path, parse_task(task), parse_checkpoint(checkpoint))
     with show_progress("evaluate") as report:
         outcomes = policy.evaluate(episodes, seed, report)
     figures = _summarise(policy.metadata, seed, outcomes)
+    if policy.evaluate_sampled:
+        with show_progress("evaluate sampled actions") as report:
+            sampled = summary(policy.evaluate_sampled(episodes, seed, report, best_of))
+        figures |= {f"sampled_{name}": value for name, value in sampled.items()}
     figures["physics"] = "c" if policy.metadata.kind == "onnx" else choose_engine("auto")
     print_result(figures, as_json, lambda: figures_table(path, figures))
 

@@ -52,10 +52,14 @@ def estimate(config: TeacherConfig) -> dict[str, Any]:
     if sum(memory.values()) <= available:
         networks = teacher_networks(config, task, training=True, remat=remat)
         steps, environments = config.rollout.steps, config.rollout.environments
-        rollout_seconds, memory["simulation"] = _time_rollout(networks, environments, steps)
+        rollout_seconds, memory["simulation"] = _time_rollout(
+            networks, environments, steps, config.rollout.best_of
+        )
         update_seconds = _time_updates(networks, config)
         evaluations = -(-config.iterations // config.logging.evaluate_every)
-        evaluation_rollout_seconds, _ = _time_rollout(networks, config.logging.episodes, steps)
+        evaluation_rollout_seconds, _ = _time_rollout(
+            networks, 2 * config.logging.episodes, steps, config.rollout.best_of
+        )
         evaluation_seconds = evaluation_rollout_seconds * task.episode_steps / steps
         iteration_seconds = rollout_seconds + config.learning.gradient_steps * update_seconds
         result["seconds"] = {
@@ -73,14 +77,16 @@ def estimate(config: TeacherConfig) -> dict[str, Any]:
     }
 
 
-def _time_rollout(networks: Networks, environments: int, steps: int) -> tuple[float, int]:
+def _time_rollout(
+    networks: Networks, environments: int, steps: int, best_of: int
+) -> tuple[float, int]:
     """Returns the seconds that a rollout of `steps` control steps takes, and the bytes that its simulation needs."""
     task: Task = networks.task
     length = min(TIMED_STEPS, steps)
 
     def play(params: Params, states: State, key: Array) -> Any:
         def act(keys: Array, observation: Array, goal: Array) -> Array:
-            return networks.explore(params, keys, observation, goal)
+            return networks.explore(params, keys, observation, goal, best_of=best_of)
 
         return rollout(task, act, states, key, length, "train")
 

@@ -1,7 +1,7 @@
-"""Plays whole episodes of a policy, and measures their outcomes."""
+"""Plays whole episodes of a policy, deterministic or sampled, and measures their outcomes."""
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -20,12 +20,13 @@ from teachers.tasks import Disturbances, State, Task
 
 MAX_SEGMENT_STEPS = 50
 
-# (params, observation [env, obs], goal [env, goal]) -> action [env, act] in [-1, 1]
-Policy = Callable[[Params, Array, Array], Array]
+# (params, keys [env], observation [env, obs], goal [env, goal], is deterministic [env]) -> action [env, act] in [-1, 1];
+# see `Networks.explore`
+Policy = Callable[[Params, Array, Array, Array, Array], Array]
 
 
 class Evaluator:
-    """Plays whole episodes of a policy, without exploration noise.
+    """Plays whole episodes of a policy.
 
     It holds the compiled programs: one for undisturbed and one for disturbed episodes, each compiled at its first use
     and used again for other parameters, seeds and disturbances.
@@ -55,10 +56,14 @@ class Evaluator:
         seed: int,
         progress: Progress = ignore_progress,
         disturbances: Disturbances | None = None,
+        *,
+        is_sampled: bool = False,
     ) -> Outcomes:
         """Plays episodes and returns their outcomes; see `record_distances`."""
-        distance = self.record_distances(params, episodes, seed, progress, disturbances)
-        return self.measure([distance])
+        distance = self.record_distances(
+            params, episodes, seed, progress, disturbances, is_sampled=is_sampled
+        )
+        return measure_outcomes(self.task, distance)
 
     @in_32_bits
     def record_distances(
@@ -68,6 +73,8 @@ class Evaluator:
         seed: int,
         progress: Progress = ignore_progress,
         disturbances: Disturbances | None = None,
+        *,
+        is_sampled: bool = False,
     ) -> Float[np.ndarray, "time env"]:
         """Plays episodes and returns the distance to the goal after each step, as `play` yields it.
 
@@ -77,20 +84,26 @@ class Evaluator:
             seed: of initial states and goals; the same seed gives any policy the same episodes.
             progress: called after each segment of the episodes.
             disturbances: what the same episodes are disturbed by.
+            is_sampled: whether actions are drawn from the policy, instead of being deterministic.
 
         Raises:
             InputError: the episodes are disturbed, and Warp simulates the task.
         """
         starts = evaluation_starts(self.task, episodes, seed, disturbances)
+        is_deterministic = np.full(episodes, not is_sampled)
         segments: list[np.ndarray] = []
-        for segment in self.play(params, starts, seed):
+        for segment in self.play(params, starts, is_deterministic, seed):
             segments.append(np.asarray(segment))
             done = sum(map(len, segments))
             progress(done * episodes, self.task.episode_steps * episodes, {})
         return np.concatenate(segments)
 
     def play(
-        self, params: Params, starts: State, seed: int = 0
+        self,
+        params: Params,
+        starts: State,
+        is_deterministic: Bool[np.ndarray, "env"],
+        seed: int = 0,
     ) -> Iterator[Float[Array, "time env"]]:
         """Plays one episode from each of the initial states.
 
@@ -99,7 +112,8 @@ class Evaluator:
         Args:
             params: the policy's parameters.
             starts: initial states and goals, disturbed or not; see `evaluation_starts`.
-            seed: of sensor noise.
+            is_deterministic: in which episodes actions are deterministic; in the others they are drawn from the policy.
+            seed: of sensor noise and of drawn actions.
 
         Yields:
             For each segment of the episodes, the distance to the goal after each step in the goal's unit; infinite from
@@ -114,12 +128,8 @@ class Evaluator:
         noise_key = jax.random.fold_in(jax.random.key(seed), NOISE)
         for segment in range(self.task.episode_steps // self._segment_steps):
             key = jax.random.fold_in(noise_key, segment)
-            states, alive, distance = program(params, states, alive, key)
+            states, alive, distance = program(params, states, alive, is_deterministic, key)
             yield distance
-
-    def measure(self, segments: list[np.ndarray]) -> Outcomes:
-        """Returns the outcomes of episodes from what `play` yielded of them."""
-        return measure_outcomes(self.task, np.concatenate(segments))
 
     @cached_property
     def _program(self) -> Callable[..., tuple[State, Array, Array]]:
@@ -133,13 +143,21 @@ class Evaluator:
 
     def _compile(self, task: Task) -> Callable[..., tuple[State, Array, Array]]:
         def play_segment(
-            params: Params, states: State, alive: Bool[Array, "env"], key: Key[Array, ""]
+            params: Params,
+            states: State,
+            alive: Bool[Array, "env"],
+            is_deterministic: Bool[Array, "env"],
+            key: Key[Array, ""],
         ) -> tuple[State, Bool[Array, "env"], Float[Array, "time env"]]:
-            def act(_: Key[Array, "env"], observation: Array, goal: Array) -> Array:
-                return self._policy(params, observation, goal)
-
+            act = partial(self._policy, params)
             states, trajectory = rollout(
-                task, act, states, key, self._segment_steps, task.evaluation_goals
+                task,
+                act,
+                states,
+                key,
+                self._segment_steps,
+                task.evaluation_goals,
+                is_deterministic,
             )
             running = is_running(trajectory.terminated, alive)
             return states, running[-1], jnp.where(running, trajectory.distance, jnp.inf)

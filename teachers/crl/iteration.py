@@ -108,7 +108,9 @@ def make_iteration(
         key, rollout_key, sample_key, action_key = jax.random.split(state.key, 4)
 
         def act(keys: Array, observation: Array, goal: Array) -> Array:
-            return networks.explore(state.learner.params, keys, observation, goal)
+            return networks.explore(
+                state.learner.params, keys, observation, goal, best_of=config.rollout.best_of
+            )
 
         environments, trajectory = rollout(
             task, act, state.environments, rollout_key, config.rollout.steps, "train"
@@ -153,6 +155,6 @@ def configure_physics(task: Task, config: TeacherConfig, seeds: int = 1) -> Task
     require_divisible(
         rollout__environments=config.rollout.environments, learning__batch=config.learning.batch
     )
-    # An evaluation simulates all of its episodes at once.
-    environments = max(seeds * config.rollout.environments, config.logging.episodes)
+    # An evaluation simulates all of its episodes at once, deterministic and sampled ones.
+    environments = max(seeds * config.rollout.environments, 2 * config.logging.episodes)
     return task.simulated_by(choose_engine(config.rollout.physics), environments)

@@ -3,12 +3,12 @@
 Teachers follow Wang et al., "1000 Layer Networks for Self-Supervised RL" (arXiv 2503.14858), section 3.
 """
 
-from functools import cached_property
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from teachers.config import NetworkConfig, TeacherConfig
 from teachers.crl.evaluator import Evaluator
@@ -113,7 +113,16 @@ class Networks:
     @cached_property
     def evaluator(self) -> Evaluator:
         """Evaluates the policy; the networks keep it, so that all agents with these networks share its programs."""
-        return Evaluator(self.task.simulated_by(choose_engine("auto"), 0), self.policy)
+        return self.make_evaluator()
+
+    def make_evaluator(self, best_of: int = 1) -> Evaluator:
+        """Returns what evaluates the policy with the engine `auto`.
+
+        Args:
+            best_of: see `explore`; for sampled actions.
+        """
+        task = self.task.simulated_by(choose_engine("auto"), 0)
+        return Evaluator(task, partial(self.explore, best_of=best_of))
 
     @property
     def has_residual_blocks(self) -> bool:
@@ -164,9 +173,36 @@ class Networks:
         keys: Key[Array, "batch"],
         observation: Float[Array, "batch obs"],
         goal: Float[Array, "batch goal"],
+        is_deterministic: Bool[Array, "batch"] | None = None,
+        *,
+        best_of: int = 1,
     ) -> Float[Array, "batch act"]:
-        """Draws an action in [-1, 1] from the policy, for each row with its own key."""
-        return jax.vmap(sample_action)(keys, *self.actor(params, observation, goal))[0]
+        """Draws an action in [-1, 1] from the policy, for each row with its own key.
+
+        Args:
+            params: of the networks.
+            keys: random keys.
+            observation: of each row.
+            goal: of each row.
+            is_deterministic: in which rows the action is that of `policy`; by default in none.
+            best_of: actions that are drawn for each row, of which the critic chooses the best.
+        """
+        mean, log_std = self.actor(params, observation, goal)
+        if is_deterministic is not None:
+            log_std = jnp.where(is_deterministic[:, None], -jnp.inf, log_std)
+        if best_of == 1:
+            return jax.vmap(sample_action)(keys, mean, log_std)[0]
+
+        def draw(key: Array, mean: Array, log_std: Array) -> Array:
+            several = jax.random.split(key, best_of)
+            return jax.vmap(sample_action, (0, None, None))(several, mean, log_std)[0]
+
+        actions = jax.vmap(draw)(keys, mean, log_std)
+        phi = self.phi(params, jnp.repeat(observation[:, None], best_of, axis=1), actions)
+        psi = jnp.broadcast_to(self.psi(params, goal)[:, None], phi.shape)
+        values = similarity(phi, psi)
+        best = values.argmax(axis=1)
+        return jnp.take_along_axis(actions, best[:, None, None], axis=1)[:, 0]
 
     def critic(
         self,

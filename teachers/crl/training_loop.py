@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from teachers.crl.iteration import TrainingState
 from teachers.crl.learner import Metrics
@@ -28,6 +29,7 @@ from teachers.runs.progress import Progress
 from teachers.runs.run_log import RunLog
 from teachers.runs.stopping import catch_stop_requests
 from teachers.simulation.rollout import evaluation_starts
+from teachers.tasks import State
 
 Tree = TypeVar("Tree")
 
@@ -69,7 +71,9 @@ def run_training(
                 log = stack.enter_context(RunLog(run.folder, run.saved_config, resume_at))
             writer = stack.enter_context(_open_writer(run, len(runs)))
             recorders.append(
-                RunRecorder(run, record, programs.evaluator, log, writer, with_replay=with_replay)
+                RunRecorder(
+                    run, record, programs.networks.task, log, writer, with_replay=with_replay
+                )
             )
         loop = TrainingLoop(recorders, programs, state, stop_requested, progress)
         return loop.run(iterations_done)
@@ -83,6 +87,11 @@ def _open_writer(run: TrainingRun, runs: int) -> CheckpointWriter:
     keep = max(logging.keep_checkpoints, min(runs, 2))
     keep_best = logging.keep_best and run.result == "newest"
     return CheckpointWriter(run.folder, keep, keep_best=keep_best)
+
+
+def _twice(starts: State) -> State:
+    """Returns the environments, and once more the same ones."""
+    return jax.tree.map(lambda x: jnp.concatenate([x, x]), starts)
 
 
 def _decide_replay(run: TrainingRun, state: TrainingState) -> bool:
@@ -143,10 +152,11 @@ class TrainingLoop:
         self._stop_requested = stop_requested
         self._progress = progress
         self._config = recorders[0].run.config
+        episodes = self._config.logging.episodes
+        # The deterministic policy and the sampled one play the same episodes.
+        self._is_deterministic = np.repeat([True, False], episodes)
         self._starts = [
-            evaluation_starts(
-                programs.networks.task, self._config.logging.episodes, each.run.evaluation_seed
-            )
+            _twice(evaluation_starts(programs.networks.task, episodes, each.run.evaluation_seed))
             for each in recorders
         ]
 
@@ -192,7 +202,8 @@ class TrainingLoop:
 
     def _evaluate(self, index: int) -> Evaluation | None:
         params = self._select(self._state.learner.params, index)
-        segments = list(self._programs.evaluator.play(params, self._starts[index]))
+        play = self._programs.evaluator.play
+        segments = list(play(params, self._starts[index], self._is_deterministic))
         keeps_params = self._recorders[index].run.result == "best"
         # A copy, because the state is donated to the next iteration.
         return Evaluation(segments, jax.tree.map(jnp.copy, params) if keeps_params else None)

@@ -32,7 +32,7 @@ class TrainingPrograms:
     Attributes:
         networks: the networks that are trained, in the form in which the trained agents use them.
         seeds: number of runs that are trained at once, batched by `jax.vmap`.
-        evaluator: evaluates the policy of one run, with the physics of its training.
+        evaluator: evaluates the policy of one run, deterministic and as it explores, with the physics of its training.
     """
 
     def __init__(
@@ -57,9 +57,14 @@ class TrainingPrograms:
         self.networks = networks
         self.seeds = seeds
         task = configure_physics(networks.task, config)
-        # With the default engine, the trained agents can use the programs of the training's evaluations.
-        is_default = task.engine == networks.evaluator.task.engine
-        self.evaluator = networks.evaluator if is_default else Evaluator(task, networks.policy)
+        # By default, the trained agents can use the programs of the training's evaluations.
+        best_of = config.rollout.best_of
+        is_default = task.engine == networks.evaluator.task.engine and best_of == 1
+        self.evaluator = (
+            networks.evaluator
+            if is_default
+            else Evaluator(task, partial(networks.explore, best_of=best_of))
+        )
         self._config = _without_seed_and_length(config)
         self._training_networks = training_networks or networks
 

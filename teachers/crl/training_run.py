@@ -11,15 +11,17 @@ from etils import epath
 from jaxtyping import Array, Float
 
 from teachers.config import TeacherConfig
-from teachers.crl.evaluator import Evaluator
 from teachers.crl.iteration import TrainingState
 from teachers.crl.parameters import Params
 from teachers.crl.state_checkpoint import checkpoint_items
-from teachers.measures import summary
+from teachers.measures import measure_outcomes, summary
 from teachers.runs.checkpoint_writer import CheckpointWriter
 from teachers.runs.configuration import Config
 from teachers.runs.metadata import Metadata
 from teachers.runs.run_log import RunLog
+from teachers.tasks import Task
+
+SELECTION = 1_000_000  # added to the run's seed for its evaluations
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,11 @@ class TrainingRun(ABC):
 
     @property
     def evaluation_seed(self) -> int:
-        """The seed of the episodes in which the run is evaluated."""
-        return self.config.seed
+        """The seed of the episodes in which the run is evaluated.
+
+        The best parameters are chosen on them, so that they differ from those of `evaluate`, on which results are measured.
+        """
+        return (SELECTION + self.config.seed) % 2**32
 
     @abstractmethod
     def describe(self, params: Params, metrics: dict[str, Any]) -> Metadata:
@@ -102,7 +107,8 @@ class TrainingResult(NamedTuple):
 class Evaluation(NamedTuple):
     """An evaluation of a run, which the devices may still be computing."""
 
-    segments: list[Float[Array, "time env"]]  # see `Evaluator.play`
+    # See `Evaluator.play`; of the deterministic policy, then of as many episodes of the sampled one.
+    segments: list[Float[Array, "time env"]]
     params: Params | None  # a copy of the evaluated parameters, of a run whose result is the best
 
 
@@ -113,7 +119,7 @@ class RunRecorder:
         self,
         run: TrainingRun,
         record: RunRecord,
-        evaluator: Evaluator,
+        task: Task,
         log: RunLog | None,
         writer: CheckpointWriter,
         *,
@@ -124,7 +130,7 @@ class RunRecorder:
         Args:
             run: the run.
             record: what it has measured so far.
-            evaluator: measures its evaluations.
+            task: its task.
             log: its log; None in a process that writes none.
             writer: writes its checkpoints.
             with_replay: whether checkpoints hold the replay.
@@ -133,7 +139,7 @@ class RunRecorder:
         self.metrics = record.metrics
         self.writer = writer
         self._best = record.best
-        self._evaluator = evaluator
+        self._task = task
         self._log = log
         self._with_replay = with_replay
         self._start_time = time.monotonic() - record.metrics.get("seconds", 0.0)
@@ -147,8 +153,7 @@ class RunRecorder:
             evaluation: of the parameters at this step, if there was one.
         """
         if evaluation:
-            segments = [np.asarray(segment) for segment in evaluation.segments]
-            row = row | summary(self._evaluator.measure(segments))
+            row = row | self._summarise(evaluation)
             self.metrics["evaluated_at"] = step
             if self.run.result == "best":
                 self._update_best(Candidate(evaluation.params, {**row, "steps": step}))
@@ -156,6 +161,14 @@ class RunRecorder:
         if self._log:
             self._log.write(step, row)
         self.metrics |= row
+
+    def _summarise(self, evaluation: Evaluation) -> dict[str, Any]:
+        """Returns the figures of an evaluation; those of sampled actions are called `sampled_NAME`."""
+        distance = np.concatenate([np.asarray(segment) for segment in evaluation.segments])
+        deterministic, sampled = (
+            summary(measure_outcomes(self._task, part)) for part in np.split(distance, 2, axis=1)
+        )
+        return deterministic | {f"sampled_{name}": value for name, value in sampled.items()}
 
     def save(self, step: int, state: TrainingState, *, finished: bool) -> None:
         """Starts writing a checkpoint.

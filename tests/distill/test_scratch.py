@@ -7,10 +7,11 @@ from etils import epath
 from metrics import drop_timings
 from tiny import TEACHER
 
-from distill.scratch import SELECTION, ScratchConfig, scratch_programs, train_from_scratch
+from distill.scratch import ScratchConfig, scratch_programs, train_from_scratch
 from students import MLPConfig, StudentConfig, load_student
 from students.artefact import load_finished_student
 from teachers import InputError, evaluate_agent, teacher_config
+from teachers.crl.training_run import SELECTION
 from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.runs.run_log import read_metrics
 from teachers.tasks.registry import get_task
@@ -47,8 +48,9 @@ def test_train_from_scratch_keeps_the_best_evaluation(trained, programs) -> None
     assert opened.metadata.networks["actor"]["width"] == 8
     best = max(rows, key=lambda row: (row["time_at_goal"], row["step"]))
     assert best["step"] < 160
+    evaluation_seed = SELECTION + SEED
     assert opened.metadata.metrics["steps"] == best["step"]
-    assert evaluate_agent(made, 8, SELECTION + SEED).time_at_goal.mean() == best["time_at_goal"]
+    assert evaluate_agent(made, 8, evaluation_seed).time_at_goal.mean() == best["time_at_goal"]
     assert opened.metadata.metrics["trained_steps"] == 160
     assert checkpoint_steps(run) == [160]
     # All of it was trained, and it can be played.

@@ -31,13 +31,29 @@ def test_measure_outcomes_of_distances() -> None:
     np.testing.assert_array_equal(measure_outcomes(arm, distance[:2]).success_hard, [1, 1, 0])
 
 
+def test_distance_at_end_is_that_before_a_termination() -> None:
+    inf = np.inf
+    distance = np.array([[3.0, 3.0, inf], [2.0, 4.0, inf], [1.0, inf, inf]])
+    found = measure_outcomes(get_task("reacher"), distance)
+    np.testing.assert_array_equal(found.distance_at_end, [1.0, 4.0, np.nan])
+    assert summary(found)["distance_at_end"] == 2.5
+    # Nothing is known where every episode ended with its first step.
+    assert "distance_at_end" not in summary(measure_outcomes(get_task("reacher"), distance[:, 2:]))
+
+
 def test_summary_names_figures_and_intervals() -> None:
     figures = summary(
         measure_outcomes(get_task("arm_reach"), np.random.default_rng(0).random((10, 64)) / 5)
     )
     assert set(figures) == {
         f"{name}{suffix}"
-        for name in ("success_at_end", "success_any", "time_at_goal", "success_hard")
+        for name in (
+            "success_at_end",
+            "success_any",
+            "time_at_goal",
+            "success_hard",
+            "distance_at_end",
+        )
         for suffix in ("", "_ci95")
     }
     low, high = figures["time_at_goal_ci95"]

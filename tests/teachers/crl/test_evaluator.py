@@ -28,15 +28,17 @@ def test_evaluate_counts_terminated_episodes_as_away_from_the_goal_in_either_eng
     assert (in_mjx.time_at_goal[~fallen] == 1).all()
     assert (in_mjx.time_at_goal[fallen] < 1).all()
     for one, other in zip(in_mjx, in_c, strict=True):
-        np.testing.assert_allclose(one, other)
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
 def play(teacher):
     """The distances of episodes of the teacher, as a function of their starts and the seed of noise."""
 
-    def play(starts, seed=0):
-        return np.concatenate(list(teacher.networks.evaluator.play(teacher.params, starts, seed)))
+    def play(starts, seed=0, is_sampled=False):
+        is_deterministic = np.full(len(starts.steps), not is_sampled)
+        segments = teacher.networks.evaluator.play(teacher.params, starts, is_deterministic, seed)
+        return np.concatenate(list(segments))
 
     return play
 
@@ -50,13 +52,15 @@ def test_play_shares_one_program_among_disturbances(teacher, play, monkeypatch) 
         return observe(self, data)
 
     plain = evaluation_starts(teacher.task, 8, 0)
-    evaluator = Evaluator(teacher.task, teacher.networks.policy)  # has compiled nothing yet
+    evaluator = Evaluator(teacher.task, teacher.networks.explore)  # has compiled nothing yet
     monkeypatch.setattr(Reacher, "observe", record_trace)
     distances = {}
     for name, disturbances in CONDITIONS.items():
         starts = evaluation_starts(teacher.task, 8, 0, disturbances)
         jax.tree.map(np.testing.assert_array_equal, plain, starts._replace(disturbed=()))
-        distances[name] = np.concatenate(list(evaluator.play(teacher.params, starts)))
+        distances[name] = np.concatenate(
+            list(evaluator.play(teacher.params, starts, np.full(8, True)))
+        )
         if name == "clean":
             compiled = len(traced)
     assert compiled > 0
@@ -71,3 +75,15 @@ def test_play_draws_noise_from_the_seed(teacher, play) -> None:
     starts = evaluation_starts(teacher.task, 8, 0, Disturbances(noise=0.1))
     one, other = (play(starts, seed) for seed in (0, 1))
     assert np.abs(one - other).max() > 1e-3
+
+
+def test_play_draws_actions_in_some_episodes_alone(teacher, play) -> None:
+    starts = evaluation_starts(teacher.task, 8, 0)
+    deterministic, sampled = play(starts), play(starts, is_sampled=True)
+    is_deterministic = np.arange(8) % 2 == 0
+    segments = teacher.networks.evaluator.play(teacher.params, starts, is_deterministic)
+    mixed = np.concatenate(list(segments))
+    np.testing.assert_array_equal(mixed[:, ::2], deterministic[:, ::2])
+    np.testing.assert_array_equal(mixed[:, 1::2], sampled[:, 1::2])
+    assert np.abs(sampled - deterministic).max(axis=0).min() > 1e-3
+    assert np.abs(play(starts, 1, is_sampled=True) - sampled).max(axis=0).min() > 1e-3

@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from tiny import TEACHER
 
+from teachers import teacher_config
 from teachers.crl.networks import (
     LOG_STD_MAX,
     LOG_STD_MIN,
@@ -11,6 +13,7 @@ from teachers.crl.networks import (
     pairwise_logits,
     sample_action,
     similarity,
+    teacher_networks,
 )
 
 
@@ -45,3 +48,33 @@ def test_similarity_is_the_negative_distance_and_the_diagonal_of_pairwise_logits
 def test_similarity_has_a_finite_gradient_where_embeddings_coincide() -> None:
     gradient = jax.grad(lambda phi: similarity(phi, jnp.ones(3)))(jnp.ones(3))
     np.testing.assert_array_equal(gradient, np.zeros(3))
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Networks with parameters, and rows to act on: keys, observations and goals."""
+    networks = teacher_networks(teacher_config("reacher", overrides=TEACHER))
+    keys = jax.random.split(jax.random.key(1), 64)
+    observation = jax.random.normal(jax.random.key(2), (64, networks.task.observation_size))
+    goal = jax.random.normal(jax.random.key(3), (64, networks.task.goal_size))
+    return networks, networks.init(jax.random.key(0)), keys, observation, goal
+
+
+def test_explore_is_deterministic_where_it_is_told(drawn) -> None:
+    networks, *arguments = drawn
+    is_deterministic = jnp.arange(64) % 2 == 0
+    found = networks.explore(*arguments, is_deterministic)
+    params, _, observation, goal = arguments
+    np.testing.assert_array_equal(found[::2], networks.policy(params, observation, goal)[::2])
+    np.testing.assert_array_equal(found[1::2], networks.explore(*arguments)[1::2])
+
+
+def test_explore_takes_the_best_action_of_several(drawn) -> None:
+    networks, params, keys, observation, goal = drawn
+    several = jax.vmap(lambda key: jax.random.split(key, 8))(keys).T
+    each = jnp.stack([networks.explore(params, keys, observation, goal) for keys in several])
+    values = jnp.stack([networks.critic(params, observation, goal, action) for action in each])
+    best = each[values.argmax(axis=0), jnp.arange(64)]
+    found = networks.explore(params, keys, observation, goal, best_of=8)
+    np.testing.assert_allclose(found, best, atol=1e-5)
+    assert (values.argmax(axis=0) != 0).any()

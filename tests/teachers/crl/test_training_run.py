@@ -6,7 +6,6 @@ import pytest
 from etils import epath
 
 from teachers import teacher_config
-from teachers.crl.evaluator import Evaluator
 from teachers.crl.training_run import (
     Evaluation,
     RunRecord,
@@ -39,18 +38,38 @@ def start_recorder(tmp_path):
 
         def start_recorder(kind, record=None):
             run = kind(epath.Path(tmp_path), teacher_config("reacher"))
-            evaluator = Evaluator(get_task("reacher"), lambda *_: None)  # measures without playing
             record = record or RunRecord({})
-            return RunRecorder(run, record, evaluator, None, writer, with_replay=True)
+            return RunRecorder(run, record, get_task("reacher"), None, writer, with_replay=True)
 
         yield start_recorder
 
 
-def log(recorder, step, steps_at_goal):
+def log(recorder, step, steps_at_goal, sampled_steps_at_goal=0):
     """Logs an evaluation of one episode of ten steps, some of them at the goal; the parameters are the step."""
-    distance = np.where(np.arange(10) < steps_at_goal, 0.0, 1.0)[:, None]
+    at_goal = np.array([steps_at_goal, sampled_steps_at_goal])
+    distance = np.where(np.arange(10)[:, None] < at_goal, 0.0, 1.0)
     evaluation = Evaluation([distance], jnp.full((), step))
     recorder.log(step, {"critic_loss": float(step)}, evaluation)
+
+
+def test_log_writes_deterministic_and_sampled_figures(start_recorder) -> None:
+    recorder = start_recorder(NewestRun)
+    log(recorder, 40, steps_at_goal=5, sampled_steps_at_goal=10)
+    found = {name: recorder.metrics[name] for name in recorder.metrics if "ci95" not in name}
+    assert found["time_at_goal"] == 0.5
+    assert found["success_at_end"] == 0.0
+    assert found["distance_at_end"] == 1.0
+    assert found["sampled_time_at_goal"] == found["sampled_success_at_end"] == 1.0
+    assert found["sampled_distance_at_end"] == 0.0
+
+
+def test_evaluation_seed_is_not_that_of_evaluate(tmp_path) -> None:
+    seeds = {}
+    for seed in (0, 7, 2**32 - 1):
+        config = teacher_config("reacher", overrides={"seed": seed})
+        seeds[seed] = NewestRun(epath.Path(tmp_path), config).evaluation_seed
+        assert 0 <= seeds[seed] < 2**32
+    assert len({*seeds, *seeds.values()}) == 6
 
 
 def test_make_result_is_of_the_newest_parameters(start_recorder) -> None:
