@@ -18,7 +18,7 @@ from teachers.runs.checkpoints import json_digest, read_metadata
 from teachers.runs.errors import RESUME_ADVICE, SaveError
 from teachers.runs.fingerprint import fingerprint
 from teachers.runs.layout import checkpoints_folder
-from teachers.runs.lock import require_lock
+from teachers.runs.lock import lock_is_lost, require_lock
 from teachers.runs.metadata import Metadata
 
 DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -133,8 +133,9 @@ def _translate_write_errors(run: epath.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each kind of storage raises errors of its own
-        with suppress(Exception):  # the storage may be out of reach
-            remove_unfinished_checkpoints(run)
+        if not lock_is_lost(run):  # else they are another process's
+            with suppress(Exception):  # the storage may be out of reach
+                remove_unfinished_checkpoints(run)
         reason = (
             "the disk is full" if means_full_disk(error) else str(error).strip().partition("\n")[0]
         )

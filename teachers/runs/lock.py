@@ -24,9 +24,9 @@ from etils import epath
 from teachers.runs.devices import all_processes_agree, on_main_process
 from teachers.runs.errors import InputError, SaveError
 from teachers.runs.layout import LOCK
-from teachers.runs.outputs import create_folder
 from teachers.runs.paths import (
     absolute_path,
+    create_folder,
     is_local,
     require_reachable,
     require_utf8,
@@ -129,14 +129,14 @@ class _Lock:
         self._write()
         if not kernel_decides:
             time.sleep(SETTLE)
-            if self._read().get("token") != self._token:
+            if not self._is_own_content():
                 raise self._in_use_error()
         return True
 
     def release(self) -> None:
         """Removes the lock file if it is that of this process."""
         with suppress(Exception):  # the storage may be out of reach
-            if self._read().get("token") == self._token:
+            if self._is_own_content():
                 self._file.unlink(missing_ok=True)
         self._close()
 
@@ -155,7 +155,9 @@ class _Lock:
         while not self._stop.wait(BEAT):
             with suppress(Exception):  # the network may come back
                 found = self._read()
-                if found and found.get("token") != self._token:
+                # Without a file, another process has taken the lock and has ended. What cannot be understood is a part of
+                # a write.
+                if found is None or (found and found.get("token") != self._token):
                     _lost.add(self._folder)
                     return
                 self._write()
@@ -188,12 +190,18 @@ class _Lock:
         except FileNotFoundError:
             return False
 
-    def _read(self) -> dict[str, Any]:
-        """Returns what the owner wrote last; an empty dictionary if nothing."""
-        with suppress(FileNotFoundError, ValueError):
+    def _is_own_content(self) -> bool:
+        return (self._read() or {}).get("token") == self._token
+
+    def _read(self) -> dict[str, Any] | None:
+        """Returns what the owner wrote last; empty if that cannot be understood, and None if there is no file."""
+        try:
             content = json.loads(self._file.read_bytes())
-            return content if isinstance(content, dict) else {}
-        return {}
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return {}
+        return content if isinstance(content, dict) else {}
 
     def _write(self) -> None:
         self._count += 1
@@ -223,9 +231,9 @@ class _Lock:
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             time.sleep(min(1.0, PATIENCE / 10))
-            if not self._file.exists():  # the owner has ended
-                return
             newest = self._read()
+            if newest is None:  # the owner has ended
+                return
             if newest and newest != found:
                 raise self._in_use_error()
 
@@ -240,7 +248,7 @@ class _Lock:
             self._descriptor = None
 
 
-def _describe_owner(content: dict[str, Any]) -> str:
+def _describe_owner(content: dict[str, Any] | None) -> str:
     if not content:
         return "another process"
     return f"process {content.get('process')} on {content.get('host')}"

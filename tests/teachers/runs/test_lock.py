@@ -135,12 +135,29 @@ def test_require_lock_notices_that_another_process_took_the_folder(tmp_path: Pat
         text = (tmp_path / LOCK).read_text(encoding="utf-8")
         content = {**json.loads(text), "token": "of another", "process": 7}
         deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and not lock._lost:
+        while time.monotonic() < deadline and not lock.lock_is_lost(tmp_path):
             (tmp_path / LOCK).write_text(json.dumps(content).ljust(len(text)), encoding="utf-8")
             time.sleep(0.01)
         with pytest.raises(SaveError, match="was taken over by another process"):
             require_lock(tmp_path / "unfinished")
     assert (tmp_path / LOCK).exists()  # it is the other's
+
+
+@pytest.mark.usefixtures("short_times")
+@pytest.mark.parametrize("has_kernel_locks", [True, False])
+def test_require_lock_notices_that_another_process_took_the_folder_and_ended(
+    tmp_path, has_kernel_locks, request
+) -> None:
+    if not has_kernel_locks:
+        request.getfixturevalue("no_kernel_locks")
+    with lock_folder(tmp_path):
+        (tmp_path / LOCK).unlink()
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not lock.lock_is_lost(tmp_path):
+            time.sleep(0.01)
+        with pytest.raises(SaveError, match="was taken over by another process"):
+            require_lock(tmp_path)
+    assert not (tmp_path / LOCK).exists()
 
 
 RACE = """
