@@ -24,6 +24,7 @@ from teachers.runs.layout import UNFINISHED
 from teachers.runs.metadata import FORMAT_VERSION, Metadata, library_versions
 from teachers.runs.outputs import free_bytes
 from teachers.runs.resume import find_resume_point, prepare_folders
+from teachers.tasks.registry import require_same_task_file
 
 ITEM = "distillation"
 
@@ -163,10 +164,7 @@ def _read(
         raise InputError(
             f"{run} was begun by an older crl-distill, and cannot be resumed; choose another --out"
         )
-    if metadata.task_digest != teacher.metadata.task_digest:
-        raise InputError(
-            f"the file of task {metadata.task!r} has changed since {run} was begun; choose another --out"
-        )
+    require_same_task_file(metadata, teacher.task, run)
     saved = stored_config(DistillConfig, metadata.config, str(run))
     settings = {name: getattr(config, name) for name in ("checkpoint_every", "episodes")}
     if saved.model_copy(update=settings) != config:

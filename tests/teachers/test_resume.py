@@ -4,6 +4,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from edited import copy_with_metadata
 from metrics import drop_timings
 from tiny import TEACHER
 
@@ -119,6 +120,13 @@ def test_resume_training_refuses_run_with_all_checkpoints_damaged(teacher_run, t
 def test_resume_training_refuses_another_configuration(teacher_run) -> None:
     with pytest.raises(InputError, match="trained with another configuration"):
         train_teacher(settings(**{"learning.batch": 16}), teacher_run, resume=True)
+
+
+def test_resume_training_refuses_another_file_of_the_task(teacher_run, tmp_path) -> None:
+    run = copy_with_metadata(teacher_run, tmp_path / "run", task_digest="0" * 64)
+    with pytest.raises(InputError, match="made with another file of task 'reacher'"):
+        train_teacher(settings(steps=200), run, resume=True)
+    assert checkpoint_steps(run) == [80, 160]
 
 
 def test_resume_training_refuses_finished_run(teacher_run) -> None:
