@@ -15,14 +15,20 @@ from distill.programs import DistillPrograms
 from distill.state import DistillState
 from teachers.agent import Teacher, describe_teacher
 from teachers.crl.memory import total_bytes
+from teachers.runs.checkpoint_choice import read_newest_sound
 from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.runs.checkpoint_writer import CheckpointWriter
-from teachers.runs.checkpoints import read_items, read_metadata, warn_on_main_process
+from teachers.runs.checkpoints import (
+    read_items,
+    read_metadata,
+    require_kind,
+    warn_on_main_process,
+)
 from teachers.runs.configuration import stored_config
 from teachers.runs.errors import InputError
 from teachers.runs.layout import UNFINISHED
 from teachers.runs.metadata import FORMAT_VERSION, Metadata, library_versions
-from teachers.runs.outputs import free_bytes
+from teachers.runs.outputs import free_bytes, remove_progress
 from teachers.runs.resume import find_resume_point, prepare_folders
 from teachers.tasks.registry import require_same_task_file
 
@@ -128,9 +134,10 @@ def resume_distillation(
         None if there is no checkpoint, because the distillation ended before its first.
 
     Raises:
-        InputError: the run is finished, of another configuration or teacher, or all checkpoints are damaged.
+        InputError: the run is finished, a teacher's, or of another configuration or teacher; or all checkpoints are damaged.
     """
     if checkpoint_steps(run):
+        read_newest_sound(run, lambda step: require_kind(run, "student", step), "newest")
         remove_progress(run)  # of a call that was killed at its end
         raise InputError(f"{run} is finished: load its student, or choose another --out")
     folder = run / UNFINISHED
@@ -144,11 +151,6 @@ def resume_distillation(
 def is_resumable(run: epath.Path) -> bool:
     """Returns whether a folder holds a checkpoint of an unfinished distillation."""
     return bool(checkpoint_steps(run / UNFINISHED))
-
-
-def remove_progress(run: epath.Path) -> None:
-    """Removes the checkpoints of a distillation that is finished."""
-    (run / UNFINISHED).rmtree(missing_ok=True)
 
 
 def _read(

@@ -18,7 +18,7 @@ from teachers.runs.configuration import Config, resolve_config, stored_config
 from teachers.runs.errors import InputError
 from teachers.runs.layout import CONFIG, UNFINISHED
 from teachers.runs.lock import lock_folder
-from teachers.runs.outputs import remove_unfinished_run
+from teachers.runs.outputs import remove_progress, remove_unfinished_run
 from teachers.runs.paths import translate_storage_errors
 from teachers.tasks import Task
 from teachers.tasks.registry import open_task, require_same_task_file
@@ -116,7 +116,7 @@ def _remove_leftovers(run: epath.Path) -> None:
     for folder in (run, run / UNFINISHED):
         remove_unfinished_checkpoints(folder)
     if checkpoint_steps(run):
-        (run / UNFINISHED).rmtree(missing_ok=True)
+        remove_progress(run)
     elif not checkpoint_steps(run / UNFINISHED):
         remove_unfinished_run(run)
 

@@ -155,6 +155,7 @@ def remove_unfinished_run(run: epath.PathLike) -> None:
     for checkpoints in _checkpoint_folders(run):
         if checkpoints.is_dir():
             others += checkpoints.iterdir()
+    others += [entry for entry in list_folder(run / UNFINISHED) if entry.name != CHECKPOINTS]
     if others:
         raise _unexpected_file(run, others[0].name, "an unfinished run")
     for file in files:
@@ -162,6 +163,15 @@ def remove_unfinished_run(run: epath.PathLike) -> None:
     for folder in folders:
         if folder.is_dir():
             folder.rmtree()
+
+
+def remove_progress(run: epath.PathLike) -> None:
+    """Removes the checkpoints of a distillation that is finished; what else lies in their folder stays."""
+    folder = epath.Path(run) / UNFINISHED
+    (folder / CHECKPOINTS).rmtree(missing_ok=True)
+    if is_local(folder):
+        with suppress(OSError):  # it is missing, or holds something else
+            Path(folder).rmdir()
 
 
 def _log_files(run: epath.Path) -> list[epath.Path]:

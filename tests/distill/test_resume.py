@@ -146,8 +146,25 @@ def test_distill_teacher_refuses_to_resume_with_another_teacher(copied, teacher,
 
 def test_distill_teacher_refuses_to_resume_finished_run(student_run, distill, tmp_path) -> None:
     run = shutil.copytree(student_run, tmp_path / "run")
+    (run / UNFINISHED / "checkpoints" / "2").mkdir(parents=True)  # of a call that was killed
     with pytest.raises(InputError, match="is finished: load its student"):
         distill(run, resume=True)
+    assert not (run / UNFINISHED).exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("student", "is finished"), ("teacher", "holds a teacher, not a student")]
+)
+def test_distill_teacher_leaves_files_beside_checkpoints(
+    kind, message, request, distill, tmp_path
+) -> None:
+    run = shutil.copytree(request.getfixturevalue(f"{kind}_run"), tmp_path / "run")
+    notes = run / UNFINISHED / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("precious")
+    with pytest.raises(InputError, match=message):
+        distill(run, resume=True)
+    assert notes.read_text() == "precious"
 
 
 def test_load_finished_student_leaves_state_to_resume_from(copied) -> None:

@@ -134,7 +134,10 @@ def test_resume_training_refuses_finished_run(teacher_run) -> None:
         train_teacher(settings(), teacher_run, resume=True)
 
 
-@pytest.mark.parametrize("name", ["thesis.tex", "checkpoints/epoch1.pt", "checkpoints/80.damaged"])
+@pytest.mark.parametrize(
+    "name",
+    ["thesis.tex", "checkpoints/epoch1.pt", "checkpoints/80.damaged", "unfinished/notes.txt"],
+)
 def test_resume_training_refuses_folder_of_other_files(tmp_path, name) -> None:
     other = tmp_path / name
     other.parent.mkdir(exist_ok=True)
