@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -109,9 +110,37 @@ def test_lock_folder_takes_lock_that_no_machine_writes(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("short_times")
 def test_lock_folder_takes_damaged_lock(tmp_path: Path) -> None:
-    (tmp_path / LOCK).write_bytes(b"\xff{")
+    (tmp_path / LOCK).write_bytes(b"\xff{".ljust(lock.LOCK_BYTES))
     with lock_folder(tmp_path):
         assert json.loads((tmp_path / LOCK).read_text(encoding="utf-8"))["process"] == os.getpid()
+
+
+@pytest.mark.parametrize("content", [b"\xff{", b'{"name": "of another tool"}', b"x" * 600])
+def test_lock_folder_leaves_files_that_are_no_locks(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / LOCK).write_bytes(content)
+    with pytest.raises(InputError, match=r"is not a lock of crl-distill"), lock_folder(tmp_path):
+        pass
+    assert (tmp_path / LOCK).read_bytes() == content
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_lock_folder_does_not_follow_links(tmp_path: Path, is_there: bool) -> None:
+    target, folder = tmp_path / "target", tmp_path / "run"
+    folder.mkdir()
+    if is_there:
+        target.write_text("precious", encoding="utf-8")
+    (folder / LOCK).symlink_to(target)
+    with pytest.raises(InputError, match=r"is not a lock of crl-distill"), lock_folder(folder):
+        pass
+    assert target.read_text(encoding="utf-8") if is_there else not target.exists()
+    assert (folder / LOCK).is_symlink()
+
+
+@pytest.mark.parametrize("create", [os.mkdir, os.mkfifo])
+def test_lock_folder_refuses_what_is_no_file(tmp_path: Path, create: Callable) -> None:
+    create(tmp_path / LOCK)
+    with pytest.raises(InputError, match=r"is not a lock of crl-distill"), lock_folder(tmp_path):
+        pass
 
 
 @pytest.mark.usefixtures("short_times", "no_kernel_locks")
@@ -126,6 +155,17 @@ def test_lock_folder_has_one_owner_without_locks_of_the_kernel(tmp_path: Path) -
 
     with ThreadPoolExecutor() as threads:
         assert sum(threads.map(hold, range(4))) == 1
+
+
+@pytest.mark.usefixtures("short_times")
+def test_lock_folder_flushes_beats_where_the_kernel_does_not_decide(tmp_path, monkeypatch) -> None:
+    flushed: list[int] = []
+    monkeypatch.setattr(lock.os, "fsync", flushed.append)
+    for is_shared in (False, True):
+        monkeypatch.setattr(lock, "_is_shared", lambda _, value=is_shared: value)
+        with lock_folder(tmp_path):
+            pass
+        assert bool(flushed) == is_shared
 
 
 @pytest.mark.usefixtures("short_times")
