@@ -18,6 +18,7 @@ from teachers.crl.memory import (
 )
 from teachers.crl.training_programs import TrainingPrograms, teacher_programs
 from teachers.measures import summarise_seeds
+from teachers.process import in_32_bits
 from teachers.runs.checkpoint_choice import read_newest_sound
 from teachers.runs.checkpoint_files import checkpoint_steps, remove_training_state
 from teachers.runs.checkpoints import read_metadata
@@ -43,6 +44,7 @@ SCORED_EVALUATIONS = (
 )
 
 
+@in_32_bits
 def run_sweep(
     spec: SweepSpec, out: epath.PathLike, *, progress: Progress = ignore_progress
 ) -> list[dict[str, Any]]:
