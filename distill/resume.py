@@ -83,9 +83,13 @@ class PositionWriter:
             SaveError: this checkpoint, or the one before it, cannot be written.
         """
         free = free_bytes(self._run)
-        if free is not None and 2 * total_bytes(position.state) > free:
+        # The checkpoint before may still be being written, and then its bytes are not yet taken.
+        checkpoints = 2 if self._writer.is_saving() else 1
+        if free is not None and checkpoints * total_bytes(position.state) > free:
+            saved = checkpoint_steps(self._run / UNFINISHED)
+            then = f"goes on from round {saved[-1]:,}" if saved else "begins again"
             warn_on_main_process(
-                f"{self._run} has too little room for a checkpoint: if it is interrupted, the distillation begins again"
+                f"{self._run} has too little room for a checkpoint: if it is interrupted, the distillation {then}"
             )
             return False
         metadata = Metadata(

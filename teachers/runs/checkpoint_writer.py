@@ -78,6 +78,10 @@ class CheckpointWriter:
         with _delay_interrupts(), _translate_write_errors(self._run):
             self._manager.save(step, args=ocp.args.Composite(**args))
 
+    def is_saving(self) -> bool:
+        """Returns whether a save is still running in the background."""
+        return bool(self._manager.is_saving_in_progress())
+
     def check_for_errors(self) -> None:
         """Raises the error of a save that has failed in the background.
 
@@ -85,7 +89,7 @@ class CheckpointWriter:
             SaveError: the checkpoint could not be written.
         """
         # While a save is running, asking for errors would hide them from the thread that removes old checkpoints next.
-        if not self._manager.is_saving_in_progress():
+        if not self.is_saving():
             with _translate_write_errors(self._run):
                 self._manager.wait_until_finished()
 
