@@ -1,7 +1,8 @@
 """Everything about writing: which paths are free, how folders are created, and files that are complete or absent.
 
 A command writes in three steps: it raises an error if its output path is taken (`require_...`), creates the folder
-(`new_run_folder`, or `create_marked_folder` for a folder that a later call may continue), and writes files that never appear half-written (`write_atomically`, `create_atomically`).
+(`new_run_folder`, or `create_marked_folder` for a folder that a later call may continue), and writes files that never
+appear half-written (`write_atomically`, `create_atomically`).
 """
 
 import os
