@@ -14,6 +14,7 @@ from teachers.crl.networks import Networks, pairwise_logits
 from teachers.crl.parameters import Params
 from teachers.crl.replay import geometric_offsets
 from teachers.measures import auroc, label_reached_within, spearman
+from teachers.process import in_32_bits
 from teachers.simulation.rollout import evaluation_starts, rollout
 from teachers.simulation.trajectory import Trajectory, episode_lengths
 from teachers.tasks import State
@@ -178,6 +179,7 @@ class CriticComparison:
         )
 
 
+@in_32_bits
 def measure_critic(student: Student, teacher: Teacher, episodes: int, seed: int) -> dict[str, Any]:
     """Measures a student's critic on episodes that the student's policy plays, as on a robot.
 

@@ -15,15 +15,22 @@ from distill.programs import DistillPrograms
 from distill.state import DistillState
 from teachers.agent import Teacher, describe_teacher
 from teachers.crl.memory import total_bytes
+from teachers.runs.checkpoint_choice import read_newest_sound
 from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.runs.checkpoint_writer import CheckpointWriter
-from teachers.runs.checkpoints import read_items, read_metadata, warn_on_main_process
+from teachers.runs.checkpoints import (
+    read_items,
+    read_metadata,
+    require_kind,
+    warn_on_main_process,
+)
 from teachers.runs.configuration import stored_config
 from teachers.runs.errors import InputError
 from teachers.runs.layout import UNFINISHED
 from teachers.runs.metadata import FORMAT_VERSION, Metadata, library_versions
-from teachers.runs.outputs import free_bytes
+from teachers.runs.outputs import free_bytes, remove_progress
 from teachers.runs.resume import find_resume_point, prepare_folders
+from teachers.tasks.registry import require_same_task_file
 
 ITEM = "distillation"
 
@@ -76,9 +83,13 @@ class PositionWriter:
             SaveError: this checkpoint, or the one before it, cannot be written.
         """
         free = free_bytes(self._run)
-        if free is not None and 2 * total_bytes(position.state) > free:
+        # The checkpoint before may still be being written, and then its bytes are not yet taken.
+        checkpoints = 2 if self._writer.is_saving() else 1
+        if free is not None and checkpoints * total_bytes(position.state) > free:
+            saved = checkpoint_steps(self._run / UNFINISHED)
+            then = f"goes on from round {saved[-1]:,}" if saved else "begins again"
             warn_on_main_process(
-                f"{self._run} has too little room for a checkpoint: if it is interrupted, the distillation begins again"
+                f"{self._run} has too little room for a checkpoint: if it is interrupted, the distillation {then}"
             )
             return False
         metadata = Metadata(
@@ -127,9 +138,10 @@ def resume_distillation(
         None if there is no checkpoint, because the distillation ended before its first.
 
     Raises:
-        InputError: the run is finished, of another configuration or teacher, or all checkpoints are damaged.
+        InputError: the run is finished, a teacher's, or of another configuration or teacher; or all checkpoints are damaged.
     """
     if checkpoint_steps(run):
+        read_newest_sound(run, lambda step: require_kind(run, "student", step), "newest")
         remove_progress(run)  # of a call that was killed at its end
         raise InputError(f"{run} is finished: load its student, or choose another --out")
     folder = run / UNFINISHED
@@ -145,11 +157,6 @@ def is_resumable(run: epath.Path) -> bool:
     return bool(checkpoint_steps(run / UNFINISHED))
 
 
-def remove_progress(run: epath.Path) -> None:
-    """Removes the checkpoints of a distillation that is finished."""
-    (run / UNFINISHED).rmtree(missing_ok=True)
-
-
 def _read(
     run: epath.Path,
     config: DistillConfig,
@@ -163,10 +170,7 @@ def _read(
         raise InputError(
             f"{run} was begun by an older crl-distill, and cannot be resumed; choose another --out"
         )
-    if metadata.task_digest != teacher.metadata.task_digest:
-        raise InputError(
-            f"the file of task {metadata.task!r} has changed since {run} was begun; choose another --out"
-        )
+    require_same_task_file(metadata, teacher.task, run)
     saved = stored_config(DistillConfig, metadata.config, str(run))
     settings = {name: getattr(config, name) for name in ("checkpoint_every", "episodes")}
     if saved.model_copy(update=settings) != config:

@@ -11,7 +11,7 @@ from etils import epath
 from distill.config import DistillConfig
 from distill.loop import Clock, DistillationLoop
 from distill.programs import DistillPrograms
-from distill.resume import Position, remove_progress, resume_distillation
+from distill.resume import Position, resume_distillation
 from distill.retention import measure_retention
 from distill.ring import LabelledStates
 from distill.state import DistillState
@@ -31,7 +31,12 @@ from teachers.runs.errors import InputError
 from teachers.runs.layout import UNFINISHED
 from teachers.runs.lock import lock_folder
 from teachers.runs.metadata import Metadata, as_number, library_versions, replace_non_finite
-from teachers.runs.outputs import new_run_folder, remove_unfinished_run, require_unused
+from teachers.runs.outputs import (
+    new_run_folder,
+    remove_progress,
+    remove_unfinished_run,
+    require_unused,
+)
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.runs.run_log import RunLog
 

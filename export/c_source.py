@@ -16,7 +16,8 @@ from students.networks import ENCODER, layer_shapes
 from teachers.crl.parameters import Params
 from teachers.process import in_32_bits
 from teachers.runs.errors import InputError
-from teachers.runs.outputs import create_folder, require_unused, write_atomically
+from teachers.runs.outputs import require_unused, write_atomically
+from teachers.runs.paths import create_folder
 from teachers.tasks import Field
 from teachers.tasks.declaration import slices
 

@@ -93,6 +93,8 @@ def needed_episodes(
         limit: the interval that any number of episodes would leave, which is none by default.
     """
     is_above = ratio >= MIN_RETENTION
+    if not is_above and interval[1] is None and limit:  # the stated figure may be 0
+        return None
 
     def length_towards(ends: Interval) -> float:
         low, high = ends
@@ -103,8 +105,12 @@ def needed_episodes(
     if distance > shortest:  # the differences of the squares, which could overflow
         factor = (length - shortest) / (distance - shortest) * (length + shortest)
         factor /= distance + shortest
+    # Where there is no upper end, that many show too little of the reference for a length.
+    factor = max(factor, 2.0) if not is_above and interval[1] is None else factor
     needed = max(MIN_EPISODES, MORE_EPISODES * episodes * factor)
-    return math.ceil(needed / MIN_EPISODES) * MIN_EPISODES if needed <= MAX_EPISODES else None
+    if not episodes < needed <= MAX_EPISODES:
+        return None
+    return math.ceil(needed / MIN_EPISODES) * MIN_EPISODES
 
 
 def judge_with_reference(

@@ -18,6 +18,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -201,10 +202,14 @@ class Policy(_Network):
         """
         if on_fault not in ("raise", "hold"):
             raise ValueError(f'on_fault is {on_fault!r}; give "raise" or "hold"')
-        if max_held not in (None, math.inf) and not (max_held >= 1 and max_held % 1 == 0):
-            raise ValueError(f"max_held is {max_held}; give a whole number from 1 on, or math.inf")
-        if margin is not None and not margin >= 0:
-            raise ValueError(f"margin is {margin}; give at least 0, or None for no limit")
+        if max_held not in (None, math.inf) and not (
+            _is_number(max_held) and max_held >= 1 and max_held % 1 == 0
+        ):
+            raise ValueError(
+                f"max_held is {max_held!r}; give a whole number from 1 on, or math.inf"
+            )
+        if margin is not None and not (_is_number(margin) and margin >= 0):
+            raise ValueError(f"margin is {margin!r}; give at least 0, or None for no limit")
         super().__init__(path, margin=margin, threads=threads, spin=spin, warm_up=warm_up)
         period = self.metadata.get("control_period")
         if not (isinstance(period, (int, float)) and period > 0):
@@ -524,10 +529,10 @@ class ControlLoop:
         """
         if period is None:
             period = policy.metadata["control_period"] if isinstance(policy, Policy) else 0.0
-        if not period > 0:
-            raise ValueError(f"the control period is {period} s; give a positive one")
-        if history < 1:
-            raise ValueError(f"the history is {history} steps long; give at least one")
+        if not (_is_number(period) and period > 0):
+            raise ValueError(f"the control period is {period!r} s; give a positive one")
+        if not (_is_number(history) and history >= 1):
+            raise ValueError(f"the history is {history!r} steps long; give at least one")
         self.period = period
         self._policy, self._sense, self._act = policy, sense, act
         self._clock, self._sleep = clock, sleep
@@ -537,9 +542,9 @@ class ControlLoop:
     def run(self, steps: int) -> LoopReport:
         """Runs the loop; the first step begins at once.
 
-        A step at which the policy raises `FaultError` sends the fallback, and the loop goes on. Any other exception
-        ends the loop, and so does this one where there is no fallback: the fallback is sent once, whether `sense`, the
-        policy or `act` raised, or Ctrl-C was pressed, and the exception is passed on.
+        A step at which the policy raises `FaultError` sends the fallback, and the loop goes on. Without a fallback,
+        `FaultError` ends the loop and nothing is sent. Any other exception ends the loop; if there is a fallback it is
+        sent once. The exception is passed on.
 
         Args:
             steps: number of control steps.
@@ -597,6 +602,10 @@ class ControlLoop:
             self._sleep(remaining - SPIN)
         while self._clock() < due:
             pass
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real)
 
 
 def read_metadata(properties: dict[str, str], source: str) -> dict[str, Any]:

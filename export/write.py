@@ -33,7 +33,8 @@ from teachers.agent import Agent
 from teachers.measures import format_interval, spearman
 from teachers.process import in_32_bits
 from teachers.runs.errors import InputError
-from teachers.runs.outputs import create_folder, require_unused, write_atomically
+from teachers.runs.outputs import require_unused, write_atomically
+from teachers.runs.paths import create_folder
 from teachers.runs.progress import Progress, ignore_progress
 
 CARD = "README.md"

@@ -13,15 +13,15 @@ from teachers.runs.checkpoint_files import (
     remove_unfinished_checkpoints,
 )
 from teachers.runs.checkpoint_writer import CheckpointWriter
-from teachers.runs.checkpoints import read_params, require_kind
+from teachers.runs.checkpoints import read_metadata, read_params, require_kind
 from teachers.runs.configuration import Config, resolve_config, stored_config
 from teachers.runs.errors import InputError
 from teachers.runs.layout import CONFIG, UNFINISHED
 from teachers.runs.lock import lock_folder
-from teachers.runs.outputs import remove_unfinished_run
+from teachers.runs.outputs import remove_progress, remove_unfinished_run
 from teachers.runs.paths import translate_storage_errors
 from teachers.tasks import Task
-from teachers.tasks.registry import open_task
+from teachers.tasks.registry import open_task, require_same_task_file
 
 Student = Agent[SavedStudentConfig]
 
@@ -89,10 +89,12 @@ def load_finished_student(
         None if there is no student, or one whose training is not finished.
 
     Raises:
-        InputError: the student there was trained with another configuration, or another process writes the run.
+        InputError: the student there was trained with another configuration or another file of the task, or another process writes the run.
     """
 
     def read(step: int) -> tuple[Student, bool]:
+        if task is not None:
+            require_same_task_file(read_metadata(run, step), task, run)
         # Only unfinished training leaves a state to resume from.
         return load_student(run, task, step), not has_item(run, step, "training")
 
@@ -114,7 +116,7 @@ def _remove_leftovers(run: epath.Path) -> None:
     for folder in (run, run / UNFINISHED):
         remove_unfinished_checkpoints(folder)
     if checkpoint_steps(run):
-        (run / UNFINISHED).rmtree(missing_ok=True)
+        remove_progress(run)
     elif not checkpoint_steps(run / UNFINISHED):
         remove_unfinished_run(run)
 

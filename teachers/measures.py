@@ -122,11 +122,9 @@ def ratio_of_means(
     return float(ratio(values, reference)), (low, high if np.isfinite(high) else None)
 
 
-def format_interval(interval: Sequence[float | None]) -> str:
+def format_interval(interval: Interval) -> str:
     """Returns an interval as text: `[0.969, 0.984]`, or `[at least 0.969]` where it has no upper end."""
     low, high = interval
-    if low is None:
-        return "[-]"
     return f"[at least {low:.3f}]" if high is None else f"[{low:.3f}, {high:.3f}]"
 
 

@@ -1,14 +1,15 @@
 """Settings that change libraries for the whole process; no other module changes such state.
 
 Importing this module sets the flags of XLA, imports MJX without its message on stdout, mends `epath.Path.glob`, prints
-MuJoCo's warnings without its log file, and switches off ONNX Runtime's telemetry and fsspec's cache of listings. `in_32_bits`
-marks the functions that JAX_ENABLE_X64 must not change. The compilation cache is switched on by the commands, with
-`use_compilation_cache`.
+MuJoCo's warnings without its log file, and switches off ONNX Runtime's telemetry and fsspec's cache of listings. Where there
+is no home directory, it sets HOME to `os.devnull`, which subprocesses inherit. `in_32_bits` marks the functions that
+JAX_ENABLE_X64 must not change. The compilation cache is switched on by the commands, with `use_compilation_cache`.
 """
 
 import contextlib
 import errno
 import glob
+import inspect
 import io
 import os
 import sys
@@ -100,7 +101,12 @@ def in_32_bits(function: Callable[Arguments, Result]) -> Callable[Arguments, Res
     """Returns the same function, which computes with 32-bit numbers also where JAX_ENABLE_X64 is set.
 
     With 64-bit numbers, random numbers and physics would be others, and checkpoints would not fit.
+
+    Raises:
+        TypeError: the function is a generator, whose code would run after this one has returned.
     """
+    if inspect.isgeneratorfunction(function):
+        raise TypeError(f"{function.__qualname__} is a generator; mark the functions that it calls")
 
     @wraps(function)
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:

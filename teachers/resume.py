@@ -21,7 +21,7 @@ from teachers.runs.metadata import FORMAT_VERSION
 from teachers.runs.paths import require_reachable
 from teachers.runs.resume import find_resume_point, prepare_folders
 from teachers.tasks.engines import choose_engine
-from teachers.tasks.registry import get_task, open_task
+from teachers.tasks.registry import get_task, open_task, require_same_task_file
 
 
 def resume_training(
@@ -77,14 +77,16 @@ def require_same_teacher(config: TeacherConfig, run: epath.Path) -> None:
     """Raises an error if training with `config` cannot be resumed from the checkpoints of a run.
 
     Raises:
-        InputError: they belong to another configuration or an older format, or hold no state to resume from.
+        InputError: they belong to another configuration, another file of the task or an older format, or hold no state to resume from.
     """
     metadata = read_newest_sound(run, lambda step: require_kind(run, "teacher", step), "newest")
     if metadata.format_version < FORMAT_VERSION:
         raise InputError(
             f"{run} was made by an older crl-distill: it can be used, but not resumed; choose another --out"
         )
-    open_task(metadata, get_task(config.task), str(run))
+    task = get_task(config.task)
+    open_task(metadata, task, str(run))
+    require_same_task_file(metadata, task, run)
     saved = stored_config(TeacherConfig, metadata.config, str(run))
     if _with_changeable_settings(saved, config) != config:
         raise InputError(

@@ -94,7 +94,8 @@ def train_seeds(
         programs = teacher_programs(config, len(runs))
     elif not programs.can_train(config, len(runs)):
         raise ValueError("the programs were made for another configuration or number of seeds")
-    require_same_settings(f"{config.to_toml()} {[str(out) for out in runs.values()]}")
+    digest = get_task(config.task).source_digest  # the file may be another one on another machine
+    require_same_settings(f"{config.to_toml()} {digest} {[str(out) for out in runs.values()]}")
     require_fitting(config, len(runs))
     teacher_runs = [
         TeacherRun(epath.Path(out), config.model_copy(update={"seed": seed}))

@@ -14,7 +14,10 @@ def start_python(code: str, *arguments: object) -> subprocess.Popen[bytes]:
 
 
 def kill_again_and_again(
-    start: Callable[[], subprocess.Popen[bytes]], seconds: Sequence[float], signal_number: int
+    start: Callable[[], subprocess.Popen[bytes]],
+    seconds: Sequence[float],
+    signal_number: int,
+    has_progress: Callable[[], bool],
 ) -> int:
     """Starts a process again and again, sends it a signal after so many seconds, and lets the last one end.
 
@@ -22,17 +25,19 @@ def kill_again_and_again(
         start: starts the process.
         seconds: until the signal, of each process but the last.
         signal_number: the signal.
+        has_progress: returns whether the next process goes on from a checkpoint.
 
     Returns:
-        How many of the processes were still running when they got the signal.
+        How many of the processes were still running when they got the signal, and left a checkpoint to go on from.
     """
     killed = 0
     for delay in seconds:
         process = start()
         time.sleep(delay)
-        killed += process.poll() is None
+        was_running = process.poll() is None
         process.send_signal(signal_number)
         _, error = process.communicate(timeout=600)
+        killed += was_running and has_progress()
         assert b"Traceback" not in error, error.decode()
         if process.returncode == 0:  # it was faster
             return killed

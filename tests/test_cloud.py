@@ -315,6 +315,18 @@ def test_lock_folder_takes_lock_of_killed_process_in_cloud(restored_cloud) -> No
         pass
 
 
+@pytest.mark.usefixtures("short_lock_times")
+def test_lock_is_lost_where_another_process_took_it_in_cloud_and_ended(restored_cloud) -> None:
+    folder = f"{RUNS}/taken"
+    with lock_folder(folder):
+        (epath.Path(folder) / lock.LOCK).unlink()
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not lock.lock_is_lost(folder):
+            time.sleep(0.01)
+        assert lock.lock_is_lost(folder)
+    assert restored_cloud.names("my runs/ü/taken") == []
+
+
 @pytest.mark.parametrize("name", ["lr[0.1]", "exp?", "a*"])
 def test_require_reachable_refuses_patterns_in_cloud(name, restored_cloud) -> None:
     with pytest.raises(InputError, match="which its file systems take for a pattern"):

@@ -22,6 +22,7 @@ from export.share.manifest import (
     require_safe_paths,
 )
 from teachers.runs.checkpoint_choice import CheckpointChoice, read_newest_sound
+from teachers.runs.checkpoint_readable import UnreadableError
 from teachers.runs.checkpoints import DamagedError, read_metadata
 from teachers.runs.errors import InputError
 from teachers.runs.layout import CHECKPOINTS, CONFIG, LOCK, UNFINISHED
@@ -109,11 +110,12 @@ def _read_intact(run: epath.Path, step: int) -> tuple[int, Metadata]:
 
     Raises:
         DamagedError: the checkpoint is not as it was saved.
+        UnreadableError: it cannot be read.
     """
     metadata = read_metadata(run, step)
     try:
         load_agent(run, None, step)
-    except DamagedError:
+    except (DamagedError, UnreadableError):
         raise
     except InputError:
         pass  # This machine may lack a task that the user wrote. Sharing does not need it.
@@ -125,9 +127,13 @@ def _warn_of_task_folders(run: epath.Path, paths: Iterable[str]) -> None:
     steps = {int(path.split("/")[1]) for path in paths if path.startswith(f"{CHECKPOINTS}/")}
     references = []
     for step in steps:
-        with suppress(InputError):  # a damaged checkpoint
+        try:
             metadata = read_metadata(run, step)
-            references += [metadata.task_source, metadata.config.get("task")]
+        except UnreadableError:
+            raise
+        except InputError:  # a damaged checkpoint
+            continue
+        references += [metadata.task_source, metadata.config.get("task")]
     with suppress(OSError, ValueError):
         references.append(tomllib.loads((run / CONFIG).read_text(encoding="utf-8")).get("task"))
     names = {name for name in references if isinstance(name, str)}

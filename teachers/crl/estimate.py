@@ -16,6 +16,7 @@ from teachers.crl.memory import decide_remat, device_memory, parameter_counts, t
 from teachers.crl.networks import Networks, teacher_networks
 from teachers.crl.parameters import Params
 from teachers.crl.replay import Batch
+from teachers.process import in_32_bits
 from teachers.runs.devices import replicated, shard_batch, sharded_if_divisible
 from teachers.simulation.rollout import reset, rollout
 from teachers.tasks import State, Task
@@ -26,6 +27,7 @@ TIMED_UPDATES = 4
 REPEATS = 3
 
 
+@in_32_bits
 def estimate(config: TeacherConfig) -> dict[str, Any]:
     """Returns parameters, memory and duration of a run. A few control steps and gradient steps are timed for this.
 

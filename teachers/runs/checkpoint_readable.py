@@ -22,7 +22,7 @@ _MISSING = (FileNotFoundError, NotADirectoryError)
 
 
 class UnreadableError(InputError):
-    """A checkpoint cannot be read now, and need not be damaged."""
+    """A checkpoint cannot be read now or by this version, and need not be damaged."""
 
 
 def require_readable(

@@ -18,7 +18,7 @@ from teachers.runs.checkpoints import json_digest, read_metadata
 from teachers.runs.errors import RESUME_ADVICE, SaveError
 from teachers.runs.fingerprint import fingerprint
 from teachers.runs.layout import checkpoints_folder
-from teachers.runs.lock import require_lock
+from teachers.runs.lock import lock_is_lost, require_lock
 from teachers.runs.metadata import Metadata
 
 DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -78,6 +78,10 @@ class CheckpointWriter:
         with _delay_interrupts(), _translate_write_errors(self._run):
             self._manager.save(step, args=ocp.args.Composite(**args))
 
+    def is_saving(self) -> bool:
+        """Returns whether a save is still running in the background."""
+        return bool(self._manager.is_saving_in_progress())
+
     def check_for_errors(self) -> None:
         """Raises the error of a save that has failed in the background.
 
@@ -85,7 +89,7 @@ class CheckpointWriter:
             SaveError: the checkpoint could not be written.
         """
         # While a save is running, asking for errors would hide them from the thread that removes old checkpoints next.
-        if not self._manager.is_saving_in_progress():
+        if not self.is_saving():
             with _translate_write_errors(self._run):
                 self._manager.wait_until_finished()
 
@@ -133,8 +137,9 @@ def _translate_write_errors(run: epath.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each kind of storage raises errors of its own
-        with suppress(Exception):  # the storage may be out of reach
-            remove_unfinished_checkpoints(run)
+        if not lock_is_lost(run):  # else they are another process's
+            with suppress(Exception):  # the storage may be out of reach
+                remove_unfinished_checkpoints(run)
         reason = (
             "the disk is full" if means_full_disk(error) else str(error).strip().partition("\n")[0]
         )

@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from teachers.runs.checkpoint_files import has_item, require_checkpoints
-from teachers.runs.checkpoint_readable import require_readable
+from teachers.runs.checkpoint_readable import UnreadableError, require_readable
 from teachers.runs.devices import replicated, require_backend
 from teachers.runs.errors import InputError
 from teachers.runs.fingerprint import fingerprint
@@ -98,6 +98,7 @@ def read_items(
 
     Raises:
         DamagedError: the checkpoint lacks an item, or an item differs from what was saved.
+        UnreadableError: it cannot be read now, or holds 64-bit numbers.
     """
     args = {name: ocp.args.StandardRestore(_with_sharding(tree)) for name, tree in like.items()}
     items = _restore_items(run, step, args)
@@ -155,7 +156,7 @@ def _require_32_bits(run: epath.PathLike, step: int, item: str) -> None:
     """Raises an error if the arrays of an item were saved with 64 bits, which reading them with 32 bits changes.
 
     Raises:
-        InputError: they were.
+        UnreadableError: they were.
     """
     types: set[str] = set()
     # What is damaged may have no readable types.
@@ -163,7 +164,7 @@ def _require_32_bits(run: epath.PathLike, step: int, item: str) -> None:
         stored = checkpointer.metadata(checkpoints_folder(run) / str(step) / item)
         types = {str(leaf.dtype) for leaf in jax.tree.leaves(stored.item_metadata.tree)}
     if types & {"float64", "int64", "uint64"}:
-        raise InputError(
+        raise UnreadableError(
             f"checkpoint {step} in {run} holds 64-bit numbers: it was made under JAX_ENABLE_X64 by an older crl-distill, which "
             "alone can read it; train it again"
         )

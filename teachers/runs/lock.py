@@ -6,11 +6,13 @@ a cloud has none: there, a process that finds the file waits. If the file change
 owner is dead. Clocks of different machines are never compared.
 """
 
+import errno
 import fcntl
 import json
 import os
 import secrets
 import socket
+import stat
 import threading
 import time
 import warnings
@@ -24,9 +26,9 @@ from etils import epath
 from teachers.runs.devices import all_processes_agree, on_main_process
 from teachers.runs.errors import InputError, SaveError
 from teachers.runs.layout import LOCK
-from teachers.runs.outputs import create_folder
 from teachers.runs.paths import (
     absolute_path,
+    create_folder,
     is_local,
     require_reachable,
     require_utf8,
@@ -37,6 +39,7 @@ BEAT = 5.0  # seconds after which an owner writes its lock anew
 PATIENCE = 30.0  # seconds without a change after which an owner counts as dead
 SETTLE = 2.0  # seconds after which a lock that two processes wrote together has its last content
 LOCK_BYTES = 512  # every write has this size, so that no reader finds a part of one
+NO_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO)  # a link, a folder, a socket
 # Types of file systems, or their beginnings, that several machines can mount at once.
 SHARED_FILE_SYSTEMS = (
     *("nfs", "cifs", "smb", "fuse", "lustre", "ceph", "gpfs", "beegfs", "9p", "virtiofs", "afs"),
@@ -111,32 +114,34 @@ class _Lock:
         self._token = secrets.token_hex(8)
         self._count = 0
         self._descriptor: int | None = None  # of a local file
+        self._kernel_decides = False  # whether a process that has no lock of the kernel is dead
         self._stop = threading.Event()
 
     def try_to_acquire(self) -> bool:
         """Takes the lock; returns False if its file was removed meanwhile, so that it has to be tried again.
 
         Raises:
-            InputError: another process holds the lock.
+            InputError: another process holds the lock, or the file is no lock.
         """
-        kernel_decides = is_local(self._file) and self._open()
+        self._kernel_decides = is_local(self._file) and self._open()
+        self._require_lock_file()
         found = self._read()
-        if found and not (kernel_decides and found.get("kernel") == _kernel()):
+        if found and not (self._kernel_decides and found.get("kernel") == _kernel()):
             self._wait_until_owner_is_dead(found)
         if self._descriptor is not None and not self._is_own_file():
             self._close()
             return False
         self._write()
-        if not kernel_decides:
+        if not self._kernel_decides:
             time.sleep(SETTLE)
-            if self._read().get("token") != self._token:
+            if not self._is_own_content():
                 raise self._in_use_error()
         return True
 
     def release(self) -> None:
         """Removes the lock file if it is that of this process."""
         with suppress(Exception):  # the storage may be out of reach
-            if self._read().get("token") == self._token:
+            if self._count and self._is_own_content():
                 self._file.unlink(missing_ok=True)
         self._close()
 
@@ -155,7 +160,9 @@ class _Lock:
         while not self._stop.wait(BEAT):
             with suppress(Exception):  # the network may come back
                 found = self._read()
-                if found and found.get("token") != self._token:
+                # Without a file, another process has taken the lock and has ended. What cannot be understood is a part of
+                # a write.
+                if found is None or (found and found.get("token") != self._token):
                     _lost.add(self._folder)
                     return
                 self._write()
@@ -164,14 +171,21 @@ class _Lock:
         """Opens a local lock file and locks it, and returns whether that says that no other process holds it.
 
         Raises:
-            InputError: another process holds it, or it belongs to another user.
+            InputError: another process holds it, it belongs to another user, or it is a link or the like.
         """
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._descriptor = os.open(self._file, flags, 0o666)
         except PermissionError:
             raise InputError(
                 f"{self._file} is the lock of another user; if none of their processes writes there, remove it"
             ) from None
+        except OSError as error:
+            if error.errno in NO_FILE:
+                raise self._no_lock_error() from None
+            raise
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            raise self._no_lock_error()
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -179,6 +193,20 @@ class _Lock:
         except OSError:  # the file system has no such locks
             return False
         return not _is_shared(self._folder)
+
+    def _require_lock_file(self) -> None:
+        """Raises an error if the file holds something that no process has written as a lock.
+
+        Raises:
+            InputError: it does.
+        """
+        found = self._read()
+        if found is None or "token" in found:
+            return
+        with suppress(FileNotFoundError):  # another process has removed it
+            # What has the size of a lock is one that was written in part.
+            if self._file.stat().length not in (0, LOCK_BYTES):
+                raise self._no_lock_error()
 
     def _is_own_file(self) -> bool:
         """Returns whether the file that was opened is still the one of this name."""
@@ -188,12 +216,18 @@ class _Lock:
         except FileNotFoundError:
             return False
 
-    def _read(self) -> dict[str, Any]:
-        """Returns what the owner wrote last; an empty dictionary if nothing."""
-        with suppress(FileNotFoundError, ValueError):
+    def _is_own_content(self) -> bool:
+        return (self._read() or {}).get("token") == self._token
+
+    def _read(self) -> dict[str, Any] | None:
+        """Returns what the owner wrote last; empty if that cannot be understood, and None if there is no file."""
+        try:
             content = json.loads(self._file.read_bytes())
-            return content if isinstance(content, dict) else {}
-        return {}
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return {}
+        return content if isinstance(content, dict) else {}
 
     def _write(self) -> None:
         self._count += 1
@@ -209,6 +243,8 @@ class _Lock:
             self._file.write_bytes(written)
         else:  # in place, because the kernel's lock belongs to this very file
             os.pwrite(self._descriptor, written, 0)
+            if not self._kernel_decides:  # other machines have to see it
+                os.fsync(self._descriptor)
 
     def _wait_until_owner_is_dead(self, found: dict[str, Any]) -> None:
         """Waits for the next beat of an owner of whom the kernel knows nothing.
@@ -217,15 +253,16 @@ class _Lock:
             InputError: the beat came.
         """
         warnings.warn(
-            f"{self._folder} holds the lock of {_describe_owner(found)}; waiting up to {PATIENCE:.0f} s for a sign of life",
+            f"{self._folder} holds the lock of {_describe_owner(found)}; waiting up to {PATIENCE:.0f} s to see whether it "
+            "is still running",
             stacklevel=2,
         )
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             time.sleep(min(1.0, PATIENCE / 10))
-            if not self._file.exists():  # the owner has ended
-                return
             newest = self._read()
+            if newest is None:  # the owner has ended
+                return
             if newest and newest != found:
                 raise self._in_use_error()
 
@@ -234,13 +271,18 @@ class _Lock:
             f"{self._folder} is being written by {_describe_owner(self._read())}; wait until it ends, or choose another --out"
         )
 
+    def _no_lock_error(self) -> InputError:
+        return InputError(
+            f"{self._file} is not a lock of crl-distill; move it away, or choose another --out (nothing was overwritten)"
+        )
+
     def _close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
 
-def _describe_owner(content: dict[str, Any]) -> str:
+def _describe_owner(content: dict[str, Any] | None) -> str:
     if not content:
         return "another process"
     return f"process {content.get('process')} on {content.get('host')}"

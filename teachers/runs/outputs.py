@@ -1,8 +1,8 @@
 """Everything about writing: which paths are free, how folders are created, and files that are complete or absent.
 
 A command writes in three steps: it raises an error if its output path is taken (`require_...`), creates the folder
-(`create_folder`, `new_run_folder`, or `create_marked_folder` for a folder that a later call may continue), and writes
-files that never appear half-written (`write_atomically`, `create_atomically`).
+(`new_run_folder`, or `create_marked_folder` for a folder that a later call may continue), and writes files that never
+appear half-written (`write_atomically`, `create_atomically`).
 """
 
 import os
@@ -19,7 +19,9 @@ from etils import epath
 from teachers.runs.devices import on_main_process
 from teachers.runs.errors import InputError
 from teachers.runs.layout import CHECKPOINTS, CONFIG, EVENTS, LOCK, METRICS, UNFINISHED
+from teachers.runs.lock import lock_is_lost
 from teachers.runs.paths import (
+    create_folder,
     is_local,
     list_folder,
     require_reachable,
@@ -100,28 +102,11 @@ def require_space(path: epath.Path, size: int) -> None:
         )
 
 
-def create_folder(folder: epath.PathLike) -> None:
-    """Creates a folder and its parents; does nothing in a cloud, where folders exist only through their files.
-
-    Raises:
-        InputError: the folder cannot be created, written or reached.
-    """
-    if not is_local(folder):
-        require_reachable(folder)
-        return
-    try:
-        epath.Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot create {folder}: {error.strerror}; choose another --out"
-        ) from None
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"cannot write in {folder}; choose another --out")
-
-
 @contextmanager
 def new_run_folder(run: epath.PathLike) -> Iterator[None]:
     """Creates the folder of a new run, and empties it if Ctrl-C ends the block before the first checkpoint.
+
+    A folder that another process has taken over meanwhile is left as it is.
 
     Raises:
         InputError: the path is taken, or the folder cannot be created or written.
@@ -136,7 +121,8 @@ def new_run_folder(run: epath.PathLike) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if jax.process_index() == 0 and not _holds_checkpoint(run):
+        is_own = jax.process_index() == 0 and not lock_is_lost(run)
+        if is_own and not _holds_checkpoint(run):
             with suppress(OSError):  # another error must not take the place of Ctrl-C
                 for entry in list_folder(run):
                     if entry.name != LOCK:
@@ -170,6 +156,7 @@ def remove_unfinished_run(run: epath.PathLike) -> None:
     for checkpoints in _checkpoint_folders(run):
         if checkpoints.is_dir():
             others += checkpoints.iterdir()
+    others += [entry for entry in list_folder(run / UNFINISHED) if entry.name != CHECKPOINTS]
     if others:
         raise _unexpected_file(run, others[0].name, "an unfinished run")
     for file in files:
@@ -177,6 +164,15 @@ def remove_unfinished_run(run: epath.PathLike) -> None:
     for folder in folders:
         if folder.is_dir():
             folder.rmtree()
+
+
+def remove_progress(run: epath.PathLike) -> None:
+    """Removes the checkpoints of a distillation that is finished; what else lies in their folder stays."""
+    folder = epath.Path(run) / UNFINISHED
+    (folder / CHECKPOINTS).rmtree(missing_ok=True)
+    if is_local(folder):
+        with suppress(OSError):  # it is missing, or holds something else
+            Path(folder).rmdir()
 
 
 def _log_files(run: epath.Path) -> list[epath.Path]:

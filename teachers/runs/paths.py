@@ -1,4 +1,4 @@
-"""Paths of runs and results, on this machine, on mounted disks or in a cloud: reaching them and reading files."""
+"""Paths of runs and results, on this machine, on mounted disks or in a cloud: reaching them, creating folders, reading files."""
 
 import os
 import tempfile
@@ -75,6 +75,25 @@ def require_reachable(path: epath.PathLike) -> None:
 @lru_cache
 def _bucket_exists(bucket: str) -> bool:
     return bool(epath.Path(bucket).exists())
+
+
+def create_folder(folder: epath.PathLike) -> None:
+    """Creates a folder and its parents; does nothing in a cloud, where folders exist only through their files.
+
+    Raises:
+        InputError: the folder cannot be created, written or reached.
+    """
+    if not is_local(folder):
+        require_reachable(folder)
+        return
+    try:
+        epath.Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot create {folder}: {error.strerror}; choose another --out"
+        ) from None
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write in {folder}; choose another --out")
 
 
 def list_folder(folder: epath.Path) -> list[epath.Path]:

@@ -140,7 +140,7 @@ def expand_cells(spec: SweepSpec) -> list[Cell]:
     """Returns all cells of an experiment, those of the grid first.
 
     Raises:
-        InputError: a setting is unknown or out of its range, or two cells are the same.
+        InputError: a setting is unknown or out of its range, or two cells are the same or have the same name.
     """
     combinations: Iterable[dict[str, Value]] = (
         dict(zip(spec.grid, values, strict=True))
@@ -152,10 +152,14 @@ def expand_cells(spec: SweepSpec) -> list[Cell]:
     for varied in [*combinations, *spec.cells]:
         cell = _make_cell(spec, varied)
         for other in cells.values():
-            # The name has a task's file without its folder.
-            if other.config == cell.config or other.name == cell.name:
+            if other.config == cell.config:
                 raise InputError(
                     f"cells {other.name!r} and {cell.name!r} are the same; leave one out"
+                )
+            if other.name == cell.name:
+                raise InputError(
+                    f"two cells have the same name, {cell.name!r}, which is without a task's folder; rename one of the "
+                    "files, or leave one cell out"
                 )
         cells[cell.name] = cell
     return list(cells.values())

@@ -18,7 +18,10 @@ from teachers.crl.memory import (
 )
 from teachers.crl.training_programs import TrainingPrograms, teacher_programs
 from teachers.measures import summarise_seeds
+from teachers.process import in_32_bits
+from teachers.runs.checkpoint_choice import read_newest_sound
 from teachers.runs.checkpoint_files import checkpoint_steps, remove_training_state
+from teachers.runs.checkpoints import read_metadata
 from teachers.runs.configuration import resolve_config
 from teachers.runs.errors import DivergedError, InputError
 from teachers.runs.layout import CONFIG
@@ -29,7 +32,9 @@ from teachers.runs.progress import Progress, ignore_progress
 from teachers.runs.run_log import read_metrics
 from teachers.sweeps.figures import plot_sweep
 from teachers.sweeps.specification import Cell, SweepSpec, expand_cells
+from teachers.tasks import Task
 from teachers.tasks.load import portable_reference
+from teachers.tasks.registry import get_task, require_same_task_file
 from teachers.train import require_fitting, train_seeds
 
 RESULTS = "results.json"
@@ -39,6 +44,7 @@ SCORED_EVALUATIONS = (
 )
 
 
+@in_32_bits
 def run_sweep(
     spec: SweepSpec, out: epath.PathLike, *, progress: Progress = ignore_progress
 ) -> list[dict[str, Any]]:
@@ -218,7 +224,7 @@ def _read_log(run: epath.Path) -> list[dict[str, Any]]:
 
 
 def _require_same_settings(cell: Cell, out: epath.Path, seeds: int) -> None:
-    """Raises an error if a run of the cell was trained with other settings than the specification now says."""
+    """Raises an error if a run of the cell was trained with other settings, or another file of the task, than now."""
     for seed in range(seeds):
         file = _run_folder(cell, out, seed) / CONFIG
         if not file.exists():
@@ -233,6 +239,13 @@ def _require_same_settings(cell: Cell, out: epath.Path, seeds: int) -> None:
             raise InputError(
                 f"{file.parent} was trained with other settings; choose another --out, or remove it"
             )
+        _require_same_task_file(file.parent, get_task(cell.config.task))
+
+
+def _require_same_task_file(run: epath.Path, task: Task) -> None:
+    if task.source and checkpoint_steps(run):
+        metadata = read_newest_sound(run, lambda step: read_metadata(run, step), "newest")
+        require_same_task_file(metadata, task, run)
 
 
 def _run_steps(config: TeacherConfig) -> int:

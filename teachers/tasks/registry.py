@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from etils import epath
+
 from teachers.process import in_32_bits
 from teachers.runs.errors import InputError
 from teachers.runs.metadata import Metadata
@@ -179,6 +181,21 @@ def open_task(metadata: Metadata, task: Task | None, source: str) -> tuple[Task,
             f"{_format_sizes(task.sizes)}; give the file as it was with --task, or train again"
         )
     return task, metadata.model_copy(update=_updated_origin(metadata, task))
+
+
+def require_same_task_file(metadata: Metadata, task: Task, run: epath.PathLike) -> None:
+    """Raises an error if a run was made with another file of its task, or with other content of that file.
+
+    Early versions did not note the content, so that their runs pass.
+
+    Raises:
+        InputError: it was.
+    """
+    if metadata.task_digest not in ("", task.source_digest):
+        raise InputError(
+            f"{run} was made with another file of task {metadata.task!r}, or the file has changed since; give the file as "
+            "it was, or choose another --out"
+        )
 
 
 def _updated_origin(metadata: Metadata, task: Task) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from etils import epath
 from metrics import drop_timings
 from tiny import DISTILL
 
-from distill import distill_config, distill_teacher
+from distill import distill_config, distill_teacher, resume
 from students import load_student
 from students.artefact import load_finished_student
 from teachers import InputError
+from teachers.crl.memory import total_bytes
 from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.runs.errors import StoppedError
 from teachers.runs.layout import EVENTS, UNFINISHED
@@ -112,6 +113,35 @@ def test_distill_teacher_removes_folder_at_ctrl_c_only_without_checkpoint(
         assert run.exists() == kept
 
 
+def test_distill_teacher_says_where_it_goes_on_without_room(
+    copied, distill, student_run, monkeypatch
+) -> None:
+    monkeypatch.setattr(resume, "free_bytes", lambda _: 1_000)
+    with pytest.warns(
+        UserWarning, match=r"too little room .* the distillation goes on from round 2$"
+    ):
+        distill(copied, resume=True)
+    assert_same_student(copied, student_run)
+
+
+def test_position_writer_needs_room_for_one_checkpoint(
+    copied, tmp_path, teacher, tiny_distill_programs, monkeypatch
+) -> None:
+    config = distill_config(overrides=EVERY_ROUND).for_teacher(teacher.metadata.metrics["steps"])
+    position = resume.resume_distillation(
+        epath.Path(copied), config, teacher, tiny_distill_programs
+    )
+    assert position is not None
+    size = total_bytes(position.state)
+    with resume.PositionWriter(epath.Path(tmp_path / "new"), config, teacher) as writer:
+        monkeypatch.setattr(resume, "free_bytes", lambda _: size - 1)
+        with pytest.warns(UserWarning, match=r"the distillation begins again$"):
+            assert not writer.save(position)
+        monkeypatch.setattr(resume, "free_bytes", lambda _: size)
+        assert writer.save(position)
+    assert checkpoint_steps(tmp_path / "new" / UNFINISHED) == [2]
+
+
 def test_distill_teacher_passes_over_damaged_checkpoint(copied, distill, student_run) -> None:
     checkpoint = copied / UNFINISHED / "checkpoints" / "2"
     for file in (checkpoint / "distillation").rglob("*"):
@@ -146,8 +176,25 @@ def test_distill_teacher_refuses_to_resume_with_another_teacher(copied, teacher,
 
 def test_distill_teacher_refuses_to_resume_finished_run(student_run, distill, tmp_path) -> None:
     run = shutil.copytree(student_run, tmp_path / "run")
+    (run / UNFINISHED / "checkpoints" / "2").mkdir(parents=True)  # of a call that was killed
     with pytest.raises(InputError, match="is finished: load its student"):
         distill(run, resume=True)
+    assert not (run / UNFINISHED).exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("student", "is finished"), ("teacher", "holds a teacher, not a student")]
+)
+def test_distill_teacher_leaves_files_beside_checkpoints(
+    kind, message, request, distill, tmp_path
+) -> None:
+    run = shutil.copytree(request.getfixturevalue(f"{kind}_run"), tmp_path / "run")
+    notes = run / UNFINISHED / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("precious")
+    with pytest.raises(InputError, match=message):
+        distill(run, resume=True)
+    assert notes.read_text() == "precious"
 
 
 def test_load_finished_student_leaves_state_to_resume_from(copied) -> None:

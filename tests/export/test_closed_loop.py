@@ -159,6 +159,19 @@ def test_needed_episodes_are_enough_against_a_stated_figure() -> None:
     assert needed_episodes(0.98, (0.94, 1.02), 100, (0.949, 1.01)) is None
 
 
+def test_judge_with_contract_sends_a_policy_that_is_never_at_its_goal_to_its_checkpoint() -> None:
+    metrics = {"time_at_goal": 0.1, "time_at_goal_ci95": [0.0, 0.3], "success_any": 0.2}
+    verdict = judge_with_contract(np.zeros(256), np.ones((1, 256)), metrics)
+    assert not verdict.ok
+    assert verdict.text.startswith("256 episodes show 0.000 [at least 0.000] of")
+    assert verdict.text.endswith("only --against CHECKPOINT can")
+    certain = judge_with_contract(
+        np.zeros(256), np.ones((1, 256)), metrics | {"time_at_goal_ci95": [0.05, 0.3]}
+    )
+    assert "keeps 0.000 [0.000, 0.000]" in certain.text
+    assert needed_episodes(0.0, (0.0, None), 64) == 192  # more of the same episodes do tell
+
+
 NEARNESS = {"exported_closest_distance": 0.55, "exported_closest_distance_ci95": [0.54, 0.56]}
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hostile
+import jaxtyping
 import numpy as np
 import onnx
 import pytest
@@ -403,6 +404,12 @@ def test_policy_holds_once_where_a_control_step_lasts_longer_than_half_a_second(
         Policy(tmp_path / "policy.onnx")
 
 
+@pytest.fixture
+def unchecked_types(monkeypatch) -> None:
+    """Leaves out the tests' check of types, which a robot does not have."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
 def test_policy_holds_for_ever_only_where_it_is_told_to(export_folder) -> None:
     policy = Policy(export_folder / "policy.onnx", on_fault="hold", max_held=math.inf)
     policy(OBSERVATION, GOAL)
@@ -418,11 +425,15 @@ def test_policy_holds_for_ever_only_where_it_is_told_to(export_folder) -> None:
         ({"max_held": math.nan}, "max_held is nan; give a whole number"),
         ({"max_held": 2.5}, "max_held is 2.5; give a whole number"),
         ({"max_held": -math.inf}, "max_held is -inf; give a whole number"),
+        ({"max_held": "15"}, "max_held is '15'; give a whole number"),
+        ({"margin": "x"}, "margin is 'x'; give at least 0, or None"),
         ({"margin": -0.1}, "margin is -0.1; give at least 0, or None"),
         ({"margin": math.nan}, "margin is nan; give at least 0, or None"),
     ],
 )
-def test_policy_refuses_limits_that_guard_nothing(export_folder, options, message) -> None:
+def test_policy_refuses_limits_that_guard_nothing(
+    export_folder, options, message, unchecked_types
+) -> None:
     with pytest.raises(ValueError, match=message):
         Policy(export_folder / "policy.onnx", **options)
 
@@ -551,7 +562,9 @@ def test_control_loop_keeps_its_period_and_counts_missed_ticks() -> None:
     assert report.held == 0
 
 
-def test_control_loop_takes_the_policy_s_period_and_counts_held_actions(export_folder) -> None:
+def test_control_loop_takes_the_policy_s_period_and_counts_held_actions(
+    export_folder, unchecked_types
+) -> None:
     policy, clock = Policy(export_folder / "policy.onnx", on_fault="hold"), Clock()
     observations = iter([OBSERVATION, np.full(8, np.nan), OBSERVATION])
     acted = []
@@ -562,10 +575,12 @@ def test_control_loop_takes_the_policy_s_period_and_counts_held_actions(export_f
     report = loop.run(3)
     assert report.held == 1
     np.testing.assert_array_equal(acted[0], acted[1])
-    with pytest.raises(ValueError, match="give a positive one"):
-        ControlLoop(policy, lambda: (OBSERVATION, GOAL), acted.append, period=0.0)
-    with pytest.raises(ValueError, match="give at least one"):
-        ControlLoop(policy, lambda: (OBSERVATION, GOAL), acted.append, history=0)
+    for period in (0.0, "0.02"):
+        with pytest.raises(ValueError, match="give a positive one"):
+            ControlLoop(policy, lambda: (OBSERVATION, GOAL), acted.append, period=period)
+    for history in (0, "10"):
+        with pytest.raises(ValueError, match="give at least one"):
+            ControlLoop(policy, lambda: (OBSERVATION, GOAL), acted.append, history=history)
 
 
 def run_loop(policy, inputs, acted, **options) -> export.runtime.LoopReport:

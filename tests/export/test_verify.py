@@ -1,5 +1,8 @@
 import json
+import sys
 
+import jax
+import jax.numpy as jnp
 import onnx
 import pytest
 from commands import assert_refused, run, run_json
@@ -8,6 +11,9 @@ from onnx_edits import load_fixture
 from export import Form
 from export.closed_loop import MIN_EPISODES
 from export.verify import verify
+
+# The package's function has the name of its module.
+verify_module = sys.modules["export.verify"]
 
 
 def run_checks(path, *arguments, **options) -> dict:
@@ -30,6 +36,21 @@ def test_verify_passes_exported_files(export_folder, student) -> None:
     critic = run_checks(export_folder / "critic.onnx", student)
     assert "closed_loop" not in critic
     assert all(check.ok for check in critic.values())
+
+
+def test_verify_computes_with_32_bits_under_x64(export_folder, student, monkeypatch) -> None:
+    widths = []
+    record = verify_module.record_episodes
+
+    def note_width(*arguments):
+        widths.append(jnp.arange(1).dtype)
+        return record(*arguments)
+
+    monkeypatch.setattr(verify_module, "record_episodes", note_width)
+    with jax.enable_x64(True):
+        checks = run_checks(export_folder / "critic.onnx", student)
+    assert widths == [jnp.int32]
+    assert all(check.ok for check in checks.values()), checks
 
 
 @pytest.mark.slow

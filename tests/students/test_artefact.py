@@ -10,6 +10,7 @@ from students.artefact import load_finished_student
 from teachers import InputError, load_teacher
 from teachers.runs.configuration import Config
 from teachers.runs.metadata import parameter_digest
+from teachers.tasks import get_task
 
 
 def test_load_student_opens_a_run_and_names_its_teacher(student_run, teacher_run) -> None:
@@ -51,6 +52,13 @@ def test_load_finished_student_accepts_the_same_settings_alone(student_run, tmp_
     assert parameter_digest(found.params) == parameter_digest(load_student(student_run).params)
     with pytest.raises(InputError, match="other settings"):
         load_finished_student(run, Settings(seed=1))
+
+
+def test_load_finished_student_refuses_another_file_of_the_task(student_run, tmp_path) -> None:
+    run = epath.Path(copy_with_metadata(student_run, tmp_path / "run", task_digest="0" * 64))
+    (run / "config.toml").write_text(Settings().to_toml())
+    with pytest.raises(InputError, match="made with another file of task 'reacher'"):
+        load_finished_student(run, Settings(), get_task("reacher"))
 
 
 def test_load_finished_student_removes_an_interrupted_run(student_run, tmp_path) -> None:

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 
-from teachers.process import cache_folder, use_compilation_cache
+from teachers.process import cache_folder, in_32_bits, use_compilation_cache
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +73,17 @@ def test_process_gives_user_without_home_an_empty_one() -> None:
     )  # fmt: skip
     assert (done.stdout, done.stderr) == (f"{os.devnull}\n", "")
     assert Path(pwd.getpwuid(os.getuid()).pw_dir) != Path(os.devnull)
+
+
+def test_in_32_bits_guards_functions_and_refuses_generators() -> None:
+    def make() -> jax.Array:
+        return jnp.arange(3)
+
+    def generate():
+        yield jnp.arange(3)
+
+    with jax.enable_x64(True):
+        assert make().dtype == jnp.int64
+        assert in_32_bits(make)().dtype == jnp.int32
+    with pytest.raises(TypeError, match="generate is a generator"):
+        in_32_bits(generate)

@@ -5,6 +5,7 @@ import warnings
 import jax
 import numpy as np
 import pytest
+from edited import copy_with_metadata
 from etils import epath
 from metrics import drop_timings
 from tiny import TEACHER
@@ -134,12 +135,22 @@ def test_resume_training_refuses_another_configuration(teacher_run) -> None:
         train_teacher(settings(**{"learning.batch": 16}), teacher_run, resume=True)
 
 
+def test_resume_training_refuses_another_file_of_the_task(teacher_run, tmp_path) -> None:
+    run = copy_with_metadata(teacher_run, tmp_path / "run", task_digest="0" * 64)
+    with pytest.raises(InputError, match="made with another file of task 'reacher'"):
+        train_teacher(settings(steps=200), run, resume=True)
+    assert checkpoint_steps(run) == [80, 160]
+
+
 def test_resume_training_refuses_finished_run(teacher_run) -> None:
     with pytest.raises(InputError, match="already has 160 steps; ask for more"):
         train_teacher(settings(), teacher_run, resume=True)
 
 
-@pytest.mark.parametrize("name", ["thesis.tex", "checkpoints/epoch1.pt", "checkpoints/80.damaged"])
+@pytest.mark.parametrize(
+    "name",
+    ["thesis.tex", "checkpoints/epoch1.pt", "checkpoints/80.damaged", "unfinished/notes.txt"],
+)
 def test_resume_training_refuses_folder_of_other_files(tmp_path, name) -> None:
     other = tmp_path / name
     other.parent.mkdir(exist_ok=True)

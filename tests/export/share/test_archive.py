@@ -22,7 +22,13 @@ from export.artefacts import load_agent
 from export.share.manifest import CARD, MANIFEST, Manifest
 from teachers import InputError, load_teacher, teacher_config, train_teacher
 from teachers.runs import outputs
-from teachers.runs.checkpoints import CheckpointWarning, json_digest, read_metadata
+from teachers.runs.checkpoint_readable import UnreadableError
+from teachers.runs.checkpoints import (
+    CheckpointWarning,
+    DamagedError,
+    json_digest,
+    read_metadata,
+)
 from teachers.runs.metadata import parameter_digest
 
 Members = list[tuple[zipfile.ZipInfo, bytes]]
@@ -76,6 +82,38 @@ def test_pack_passes_over_a_damaged_checkpoint(teacher_run, tmp_path) -> None:
     with pytest.warns(CheckpointWarning, match="checkpoint 160 .* using 80"):
         assert pack(run, tmp_path / "run.zip")["step"] == 80
     assert pack(teacher_run, tmp_path / "older.zip", checkpoint=80)["step"] == 80
+
+
+@pytest.mark.parametrize(
+    "error",
+    [UnreadableError("cannot be read now"), DamagedError("is damaged"), InputError("no task")],
+)
+def test_pack_shares_without_check_only_where_the_task_is_missing(
+    error, teacher_run, tmp_path, monkeypatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("export.share.bundle.load_agent", fail)
+    if type(error) is InputError:
+        assert pack(teacher_run, tmp_path / "run.zip")["step"] == 160
+        return
+    with pytest.raises(type(error), match=str(error)):
+        pack(teacher_run, tmp_path / "run.zip", checkpoint=160)
+    assert not (tmp_path / "run.zip").exists()
+
+
+def test_pack_says_which_other_checkpoint_cannot_be_read(
+    teacher_run, tmp_path, monkeypatch
+) -> None:
+    def read(run, step):
+        if step == 80:
+            raise UnreadableError("cannot read checkpoint 80")
+        return read_metadata(run, step)
+
+    monkeypatch.setattr("export.share.bundle.read_metadata", read)
+    with pytest.raises(UnreadableError, match="cannot read checkpoint 80"):
+        pack(teacher_run, tmp_path / "run.zip", full=True)
 
 
 # test_fixtures.py resumes a stored archive, and the test above compares every file.

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -109,9 +110,37 @@ def test_lock_folder_takes_lock_that_no_machine_writes(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("short_times")
 def test_lock_folder_takes_damaged_lock(tmp_path: Path) -> None:
-    (tmp_path / LOCK).write_bytes(b"\xff{")
+    (tmp_path / LOCK).write_bytes(b"\xff{".ljust(lock.LOCK_BYTES))
     with lock_folder(tmp_path):
         assert json.loads((tmp_path / LOCK).read_text(encoding="utf-8"))["process"] == os.getpid()
+
+
+@pytest.mark.parametrize("content", [b"\xff{", b'{"name": "of another tool"}', b"x" * 600])
+def test_lock_folder_leaves_files_that_are_no_locks(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / LOCK).write_bytes(content)
+    with pytest.raises(InputError, match=r"is not a lock of crl-distill"), lock_folder(tmp_path):
+        pass
+    assert (tmp_path / LOCK).read_bytes() == content
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_lock_folder_does_not_follow_links(tmp_path: Path, is_there: bool) -> None:
+    target, folder = tmp_path / "target", tmp_path / "run"
+    folder.mkdir()
+    if is_there:
+        target.write_text("precious", encoding="utf-8")
+    (folder / LOCK).symlink_to(target)
+    with pytest.raises(InputError, match=r"is not a lock of crl-distill"), lock_folder(folder):
+        pass
+    assert target.read_text(encoding="utf-8") if is_there else not target.exists()
+    assert (folder / LOCK).is_symlink()
+
+
+@pytest.mark.parametrize("create", [os.mkdir, os.mkfifo])
+def test_lock_folder_refuses_what_is_no_file(tmp_path: Path, create: Callable) -> None:
+    create(tmp_path / LOCK)
+    with pytest.raises(InputError, match=r"is not a lock of crl-distill"), lock_folder(tmp_path):
+        pass
 
 
 @pytest.mark.usefixtures("short_times", "no_kernel_locks")
@@ -129,18 +158,46 @@ def test_lock_folder_has_one_owner_without_locks_of_the_kernel(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("short_times")
+def test_lock_folder_flushes_beats_where_the_kernel_does_not_decide(tmp_path, monkeypatch) -> None:
+    flushed: list[int] = []
+    monkeypatch.setattr(lock.os, "fsync", flushed.append)
+    for is_shared in (False, True):
+        monkeypatch.setattr(lock, "_is_shared", lambda _, value=is_shared: value)
+        with lock_folder(tmp_path):
+            pass
+        assert bool(flushed) == is_shared
+
+
+@pytest.mark.usefixtures("short_times")
 def test_require_lock_notices_that_another_process_took_the_folder(tmp_path: Path) -> None:
     with lock_folder(tmp_path):
         require_lock(tmp_path)
         text = (tmp_path / LOCK).read_text(encoding="utf-8")
         content = {**json.loads(text), "token": "of another", "process": 7}
         deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and not lock._lost:
+        while time.monotonic() < deadline and not lock.lock_is_lost(tmp_path):
             (tmp_path / LOCK).write_text(json.dumps(content).ljust(len(text)), encoding="utf-8")
             time.sleep(0.01)
         with pytest.raises(SaveError, match="was taken over by another process"):
             require_lock(tmp_path / "unfinished")
     assert (tmp_path / LOCK).exists()  # it is the other's
+
+
+@pytest.mark.usefixtures("short_times")
+@pytest.mark.parametrize("has_kernel_locks", [True, False])
+def test_require_lock_notices_that_another_process_took_the_folder_and_ended(
+    tmp_path, has_kernel_locks, request
+) -> None:
+    if not has_kernel_locks:
+        request.getfixturevalue("no_kernel_locks")
+    with lock_folder(tmp_path):
+        (tmp_path / LOCK).unlink()
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not lock.lock_is_lost(tmp_path):
+            time.sleep(0.01)
+        with pytest.raises(SaveError, match="was taken over by another process"):
+            require_lock(tmp_path)
+    assert not (tmp_path / LOCK).exists()
 
 
 RACE = """

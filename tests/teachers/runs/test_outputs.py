@@ -6,11 +6,10 @@ import pytest
 from etils import epath
 
 from teachers import InputError
-from teachers.runs import outputs
+from teachers.runs import lock, outputs
 from teachers.runs.layout import LOCK
 from teachers.runs.outputs import (
     create_atomically,
-    create_folder,
     create_marked_folder,
     empty_marked_folder,
     new_run_folder,
@@ -53,12 +52,6 @@ def test_require_space_compares_with_free_bytes(tmp_path, monkeypatch) -> None:
         require_space(epath.Path(tmp_path / "missing" / "run"), 1_001)
 
 
-def test_create_folder_names_path_that_cannot_be_created(tmp_path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot create .*choose another --out"):
-        create_folder(tmp_path / "file" / "run")
-
-
 @pytest.mark.parametrize(("checkpoint", "is_kept"), [(None, False), ("80", True)])
 def test_new_run_folder_is_emptied_after_interrupt_without_checkpoint(
     tmp_path, checkpoint, is_kept
@@ -72,6 +65,15 @@ def test_new_run_folder_is_emptied_after_interrupt_without_checkpoint(
         raise KeyboardInterrupt
     kept = {"metrics.jsonl", "checkpoints", LOCK} if is_kept else {LOCK}
     assert set(os.listdir(run)) == kept
+
+
+def test_new_run_folder_is_left_to_the_process_that_took_it(tmp_path, monkeypatch) -> None:
+    run = tmp_path / "run"
+    monkeypatch.setattr(lock, "_lost", {epath.Path(run)})
+    with suppress(KeyboardInterrupt), new_run_folder(run):
+        (run / "metrics.jsonl").write_text("of the other process")
+        raise KeyboardInterrupt
+    assert os.listdir(run) == ["metrics.jsonl"]
 
 
 def test_remove_unfinished_run_removes_files_of_runs_only(tmp_path) -> None:

@@ -7,10 +7,10 @@ from commands import assert_refused, run
 from tiny import TEACHER
 
 from export import pack, unpack
-from teachers import load_teacher, teacher_config, train_teacher
+from teachers import InputError, load_teacher, teacher_config, train_teacher
 from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.runs.outputs import local_draft
-from teachers.runs.paths import absolute_path, is_local
+from teachers.runs.paths import absolute_path, create_folder, is_local
 
 CONFIG = teacher_config("reacher", overrides={**TEACHER, "steps": 80})
 LONGER = teacher_config("reacher", overrides=TEACHER)
@@ -53,6 +53,12 @@ def test_create_folder_refuses_read_only_folder(command, tmp_path, monkeypatch) 
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert_refused(run(*command, "--out", tmp_path), f"cannot write in {tmp_path}", "another --out")
     assert not os.listdir(tmp_path)
+
+
+def test_create_folder_names_path_that_cannot_be_created(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot create .*choose another --out"):
+        create_folder(tmp_path / "file" / "run")
 
 
 def test_absolute_path_keeps_cloud_paths() -> None:

@@ -91,5 +91,5 @@ def test_expand_cells_names_files_of_tasks_without_their_folder(
     assert [cell.config.task for cell in cells] == [tasks[0], tasks[1], tasks[0]]
     assert cells[1].varied == {"task": "c.py:Mine"}
     assert str(tmp_path) not in spec.model_dump_json()
-    with pytest.raises(InputError, match=r"cells 'task=b.py:Mine' and .* are the same"):
+    with pytest.raises(InputError, match=r"two cells have the same name, 'task=b.py:Mine'"):
         expand_cells(make_spec(grid={"task": [tasks[0], tasks[2]]}))

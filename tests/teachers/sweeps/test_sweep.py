@@ -1,15 +1,17 @@
 import json
+from hashlib import sha256
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+from edited import copy_with_metadata
 from tiny import TEACHER
 
 from teachers import InputError, load_teacher
 from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.runs.errors import DivergedError
 from teachers.sweeps import sweep
-from teachers.sweeps.specification import SweepSpec
+from teachers.sweeps.specification import SweepSpec, expand_cells
 from teachers.sweeps.sweep import run_sweep
 
 # Cells of depth 8 share the compiled programs of other tests' trainings.
@@ -100,6 +102,29 @@ def test_run_sweep_refuses_runs_of_other_settings(finished_sweep) -> None:
     with pytest.raises(InputError, match="trained with other settings; choose another --out"):
         run_sweep(other, out)
     assert modification_times(out) == before
+
+
+@pytest.mark.usefixtures("no_known_task_files")
+def test_run_sweep_refuses_runs_of_another_file_of_the_task(
+    teacher_run, tmp_path, monkeypatch
+) -> None:
+    text = (
+        "from teachers.tasks.reacher import Reacher\n\nclass Mine(Reacher):\n    name = 'robot'\n"
+    )
+    files = [tmp_path / folder / "robot.py" for folder in "abc"]
+    for file, end in zip(files, ("", "    substeps = 1\n", ""), strict=True):
+        file.parent.mkdir()
+        file.write_text(text + end)
+    specs = [make_spec(task=f"{file}:Mine", seeds=1) for file in files]
+    out, digest = tmp_path / "out", sha256(files[0].read_bytes()).hexdigest()
+    run = copy_with_metadata(teacher_run, out / "only" / "seed-0", task="robot", task_digest=digest)
+    (run / "config.toml").write_text(expand_cells(specs[0])[0].config.to_toml())
+    (out / "sweep.json").write_text("")
+    monkeypatch.setattr(sweep, "train_seeds", lambda *_, **__: 1 / 0)
+    for same in (specs[0], specs[2]):  # the folder does not matter
+        assert run_sweep(same, out)[0]["task"] == "robot.py:Mine"
+    with pytest.raises(InputError, match="seed-0 was made with another file of task 'robot'"):
+        run_sweep(specs[1], out)
 
 
 def test_run_sweep_records_divergence_as_a_result(tmp_path, monkeypatch) -> None:
