@@ -19,7 +19,7 @@ from flax import linen as nn
 from teachers.config import LAYERS_PER_BLOCK
 from teachers.crl.losses import info_nce
 from teachers.crl.networks import pairwise_logits
-from teachers.crl.residual_mlp import ResidualMLP
+from teachers.crl.residual_mlp import PUBLISHED_KERNELS, ResidualMLP
 
 OBSERVATION, ACTION, GOAL, EMBEDDING = 29, 8, 2, 64  # sizes of the ant's arrays
 MEASURE_SECONDS = 20.0  # of timed gradient steps at each depth
@@ -36,14 +36,13 @@ class UnrolledMLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the network's outputs, `[batch, outputs]`."""
-        uniform = nn.initializers.lecun_uniform()
-        x = nn.swish(nn.LayerNorm()(nn.Dense(self.width, kernel_init=uniform)(x)))
+        x = nn.swish(nn.LayerNorm()(nn.Dense(self.width, kernel_init=PUBLISHED_KERNELS)(x)))
         for _block in range(self.depth // LAYERS_PER_BLOCK):
             y = x
             for _layer in range(LAYERS_PER_BLOCK):
-                y = nn.swish(nn.LayerNorm()(nn.Dense(self.width, kernel_init=uniform)(y)))
+                y = nn.swish(nn.LayerNorm()(nn.Dense(self.width, kernel_init=PUBLISHED_KERNELS)(y)))
             x = x + y
-        return nn.Dense(self.outputs, kernel_init=uniform)(x)
+        return nn.Dense(self.outputs, kernel_init=PUBLISHED_KERNELS)(x)
 
 
 FORMS: dict[str, Callable[[int, int, int], nn.Module]] = {

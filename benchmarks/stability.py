@@ -24,6 +24,7 @@ from teachers import Task, get_task, teacher_config
 from teachers.config import LAYERS_PER_BLOCK, LearningConfig
 from teachers.crl import learner
 from teachers.crl.networks import Networks
+from teachers.crl.residual_mlp import kernel_init
 from teachers.crl.training_programs import TrainingPrograms
 
 EPISODES = 256
@@ -50,7 +51,8 @@ class VariantMLP(nn.Module):
         scale: factor of each residual branch.
         head_norm: whether a LayerNorm stands before the head.
         pre_norm: whether each layer is (LayerNorm, swish, Dense) instead of (Dense, LayerNorm, swish).
-        zero: whether branches start at zero, by the scale of the last LayerNorm, or with `pre_norm` by the last Dense.
+        zero: whether branches start at zero, by the scale of the last LayerNorm, or with `pre_norm` by the last Dense. All Dense layers
+            of the other networks start as published.
     """
 
     depth: int
@@ -64,7 +66,7 @@ class VariantMLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the network's outputs, `[batch, outputs]`."""
-        uniform = nn.initializers.lecun_uniform()
+        uniform = kernel_init(self.zero)
         x = nn.swish(nn.LayerNorm()(nn.Dense(self.width, kernel_init=uniform)(x)))
         layers = []
         for i in range(LAYERS_PER_BLOCK):

@@ -35,7 +35,7 @@ class NetworkConfig(Config):
     width: int = Field(64, ge=1, le=16384, description="units of each layer")
     residual: Residual = Field(
         "auto",
-        description="initialisation of the residual branches, see `ResidualMLP`; auto: zero for depths over 4",
+        description="how residual branches and weights start, see `ResidualMLP`; auto: zero for depths over 4",
     )
 
     @property

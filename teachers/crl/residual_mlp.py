@@ -15,7 +15,9 @@ from teachers.crl.parameters import Params, apply_module
 
 MATRIX_PRODUCT = "matrix product"  # names what is saved of each layer for the gradient
 
-_lecun_uniform = nn.initializers.lecun_uniform()
+# The published initialisation of all Dense layers: uniform, with a variance of 1/3 over the number of inputs.
+PUBLISHED_KERNELS = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+_LECUN_KERNELS = nn.initializers.lecun_uniform()  # three times this variance
 
 
 class ResidualBranch(nn.Module):
@@ -34,8 +36,9 @@ class ResidualBranch(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
         """Applies the layers."""
+        kernels = kernel_init(self.starts_at_zero)
         for layer in range(LAYERS_PER_BLOCK):
-            product = nn.Dense(self.width, dtype=self.dtype, kernel_init=_lecun_uniform)(x)
+            product = nn.Dense(self.width, dtype=self.dtype, kernel_init=kernels)(x)
             product = checkpoint_name(product.astype(residual_dtype(self.dtype)), MATRIX_PRODUCT)
             is_zero = self.starts_at_zero and layer == LAYERS_PER_BLOCK - 1
             scale = nn.initializers.zeros if is_zero else nn.initializers.ones
@@ -59,7 +62,8 @@ class ResidualMLP(nn.Module):
         outputs: size of the head.
         zero_branches: whether each block's branch starts at zero, so that a new network computes the same as a shallow one
             (Goyal et al., arXiv 1706.02677, section 5.1). In the published network all branches start at random, and
-            the deeper it is, the later it learns: see benchmarks/stability.py.
+            the deeper it is, the later it learns: see benchmarks/stability.py. It also says how all Dense layers
+            start: see `kernel_init`.
         remat: whether only the inputs of the blocks are saved for the gradient and the matrix products are recomputed
             too.
         dtype: type in which the trunk's matrix products are computed.
@@ -79,7 +83,8 @@ class ResidualMLP(nn.Module):
         If the collection `intermediates` is mutable, `branch_share` `[blocks]` is written into it: for each block, the
         norm of what the block adds over the norm of the sum.
         """
-        x = nn.Dense(self.width, kernel_init=_lecun_uniform, name="input")(x)
+        kernels = kernel_init(self.zero_branches)
+        x = nn.Dense(self.width, kernel_init=kernels, name="input")(x)
         x = nn.swish(nn.LayerNorm(name="input_norm")(x))
         branch = ResidualBranch(self.width, self.zero_branches, self.dtype, parent=None)
         blocks = self.param("blocks", self._init_blocks, branch, x)
@@ -96,12 +101,22 @@ class ResidualMLP(nn.Module):
         x, shares = jax.lax.scan(jax.checkpoint(block, policy=policy, prevent_cse=False), x, blocks)
         if records_shares:
             self.sow("intermediates", "branch_share", shares)
-        return nn.Dense(self.outputs, kernel_init=_lecun_uniform, name="head")(x)
+        return nn.Dense(self.outputs, kernel_init=kernels, name="head")(x)
 
     def _init_blocks(self, key: Key[Array, ""], branch: ResidualBranch, x: Array) -> Params:
         keys = jax.random.split(key, self.depth // LAYERS_PER_BLOCK)
         # The blocks are initialised one after the other, so that the random numbers of each fit into the processor's cache.
         return jax.lax.map(lambda key: branch.init(key, x), keys)
+
+
+def kernel_init(zero_branches: bool) -> nn.initializers.Initializer:
+    """Returns the initialisation of the weights of all Dense layers: input layer, branches and head.
+
+    Args:
+        zero_branches: whether the network's branches start at zero. These networks start from LeCun's uniform distribution,
+            the others as in the published code.
+    """
+    return _LECUN_KERNELS if zero_branches else PUBLISHED_KERNELS
 
 
 def residual_dtype(dtype: DTypeLike) -> DTypeLike:

@@ -55,6 +55,24 @@ def test_residual_mlp_initialises_every_block_differently(scanned) -> None:
     assert not np.allclose(kernels[0], kernels[1])
 
 
+@pytest.mark.parametrize(("zero_branches", "variance"), [(False, 1 / 3), (True, 1.0)])
+def test_residual_mlp_starts_every_layer_with_the_stated_variance(zero_branches, variance) -> None:
+    width, x = 64, jnp.ones((1, 48))
+    network = ResidualMLP(DEPTH, width, 64, zero_branches=zero_branches)
+    params = network.init(jax.random.key(0), x)["params"]
+    branches = params["blocks"]["params"]
+    kernels = {
+        name: layer["kernel"] for name, layer in {**params, **branches}.items() if "kernel" in layer
+    }
+    assert set(kernels) == {"input", "head", *(f"Dense_{i}" for i in range(4))}
+    for name, kernel in kernels.items():
+        fan_in = kernel.shape[-2]
+        # The variance of a uniform distribution of this range, which the largest of thousands of weights nearly reaches.
+        limit = np.sqrt(3 * variance / fan_in)
+        assert np.var(kernel) * fan_in == pytest.approx(variance, rel=0.1), name
+        assert 0.99 * limit < np.abs(kernel).max() <= limit, name
+
+
 def test_residual_mlp_with_remat_has_the_same_gradients() -> None:
     x = jax.random.normal(jax.random.key(1), (5, 6))
     saving, recomputing = (ResidualMLP(DEPTH, WIDTH, 3, remat=remat) for remat in (False, True))
