@@ -243,8 +243,8 @@ def _draw_pairs(
     """Returns observations, actions, and later observations of the same episodes, drawn as a critic is trained on them."""
     step, environment = index
     key = jax.random.key(random.integers(2**32, dtype=np.uint32))
-    offset = np.asarray(geometric_offsets(key, len(step), discount))
-    later = np.minimum(step + offset, lengths[environment] - 1)
+    remaining = jnp.asarray(lengths[environment] - 1 - step, jnp.int32)
+    later = step + np.asarray(geometric_offsets(key, remaining, discount))
     future = trajectory.observation[later, environment]
     return trajectory.observation[index], trajectory.action[index], future
 

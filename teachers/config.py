@@ -94,7 +94,7 @@ class LearningConfig(Config):
         0.95,
         gt=0,
         lt=1,
-        description="gamma: hindsight goals lie 1 / (1 - gamma) control steps ahead on average",
+        description="gamma: hindsight goals lie 1 / (1 - gamma) control steps ahead on average, less near an episode's end",
     )
     logsumexp_penalty: float = Field(
         0.1, ge=0, description="weight of the squared log-sum-exp of the logits"

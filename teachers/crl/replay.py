@@ -13,7 +13,6 @@ from jaxtyping import Array, Float, Int, Key
 
 from teachers.simulation.trajectory import Trajectory
 
-MAX_OFFSET = 2.0**30
 BROKEN_STEP = (
     -2
 )  # index of a step that broke the simulation: no step follows it and it follows none
@@ -108,9 +107,8 @@ def sample_pairs(
 ) -> Batch:
     """Draws steps uniformly, each with a later observation of its own episode for the hindsight goal.
 
-    The offset to the later observation is geometric, P(k) = (1 - discount) discount^(k-1) for k = 1, 2, ...
-    (Eysenbach et al., arXiv 2206.07568, eq. 1), clipped to the episode's last stored step. That step has no later one,
-    and gets its own observation.
+    The offset to the later observation is geometric (Eysenbach et al., arXiv 2206.07568, eq. 1), cut off at the
+    episode's last stored step: see `geometric_offsets`. That step has no later one, and gets its own observation.
 
     Args:
         replay: the buffer, with at least one rollout in it.
@@ -125,9 +123,8 @@ def sample_pairs(
     drawn = jax.random.randint(step_key, (batch,), 0, jnp.maximum(index.drawable[-1], 1))
     row = jnp.searchsorted(index.drawable, drawn, side="right")
     age, env = row // environments, row % environments
-    offset = geometric_offsets(offset_key, batch, discount)
-    future_age = jnp.minimum(age + offset, index.ends[age, env])
-    slot, future_slot = (age + oldest) % slots, (future_age + oldest) % slots
+    offset = geometric_offsets(offset_key, index.ends[age, env] - age, discount)
+    slot, future_slot = (age + oldest) % slots, (age + offset + oldest) % slots
     return Batch(
         observation=replay.observation[slot, env],
         action=replay.action[slot, env],
@@ -135,13 +132,26 @@ def sample_pairs(
     )
 
 
-def geometric_offsets(key: Key[Array, ""], batch: int, discount: float) -> Int[Array, "batch"]:
-    """Draws offsets k >= 1 with P(k) = (1 - discount) discount^(k-1), by inverting the cumulative distribution."""
-    uniform = jax.random.uniform(key, (batch,), minval=jnp.finfo(jnp.float32).tiny)
-    # The logarithm is computed in double precision, because float32 rounds a discount near 1 to 1. The bound prevents
-    # an overflow of int32.
-    offsets = jnp.log(uniform) / math.log(discount)
-    return 1 + jnp.floor(jnp.minimum(offsets, MAX_OFFSET)).astype(jnp.int32)
+def geometric_offsets(
+    key: Key[Array, ""], remaining: Int[Array, "batch"], discount: float
+) -> Int[Array, "batch"]:
+    """Draws offsets from geometric distributions that are cut off and renormalised.
+
+    With n steps left, P(k) = (1 - discount) discount^(k-1) / (1 - discount^n) for k = 1, ..., n. The cumulative
+    distribution (1 - discount^k) / (1 - discount^n) is inverted.
+
+    Args:
+        key: random key.
+        remaining: n, the number of steps that follow in the episode; where it is 0, so is the offset.
+        discount: gamma, in (0, 1).
+    """
+    uniform = jax.random.uniform(key, remaining.shape)  # in [0, 1)
+    # The logarithm is computed in double precision, because float32 rounds a discount near 1 to 1. Near 1, both
+    # 1 - discount^n and what is added to 1 before the logarithm are tiny: expm1 and log1p keep all their digits.
+    log_discount = math.log(discount)
+    total = -jnp.expm1(remaining * log_discount)  # 1 - discount^n
+    offsets = 1 + jnp.floor(jnp.log1p(-uniform * total) / log_discount).astype(jnp.int32)
+    return jnp.minimum(offsets, remaining)  # rounding may give n + 1
 
 
 def _size_and_oldest(replay: Replay) -> tuple[Int[Array, ""], Int[Array, ""]]:

@@ -19,6 +19,7 @@ SLOTS, ENVS, LENGTH, BATCH = 12, 3, 4, 64
 
 insert = jax.jit(insert_rollout)
 index = jax.jit(index_episodes)
+offsets_of = jax.jit(geometric_offsets, static_argnames="discount")
 sample = jax.jit(sample_pairs, static_argnames=("batch", "discount"))
 
 
@@ -109,30 +110,73 @@ def test_sample_pairs_draws_every_stored_step() -> None:
     assert len(drawn) == SLOTS * ENVS
 
 
-def test_geometric_offsets_follow_their_distribution() -> None:
-    discount, count = 0.9, 200_000
-    offsets = np.asarray(geometric_offsets(jax.random.key(0), count, discount))
-    assert offsets.min() == 1
-    for k in (1, 2, 5, 10, 20):
-        expected = (1 - discount) * discount ** (k - 1)
-        sigma = np.sqrt(expected * (1 - expected) / count)
-        assert abs(np.mean(offsets == k) - expected) < 5 * sigma
-    assert offsets.mean() == pytest.approx(1 / (1 - discount), rel=0.02)
+def probabilities(remaining: int, discount: float) -> np.ndarray:
+    """Returns the probability of each offset from 1 to `remaining`, in double precision."""
+    log_weights = np.arange(remaining) * np.log(discount)
+    return np.exp(log_weights) / np.exp(log_weights).sum()
 
 
-@pytest.mark.parametrize("discount", [0.9999, 0.99999999])
-def test_geometric_offsets_stay_positive_as_the_discount_nears_one(discount) -> None:
-    offsets = np.asarray(geometric_offsets(jax.random.key(0), 10_000, discount))
-    assert offsets.min() >= 1
-    assert np.median(offsets) == pytest.approx(np.log(2) / (1 - discount), rel=0.1)
+@pytest.mark.parametrize("remaining", [1, 2, 7, 40, 1000])
+@pytest.mark.parametrize("discount", [0.01, 0.9, 0.99, 0.999999])
+def test_geometric_offsets_follow_the_renormalised_distribution(remaining, discount) -> None:
+    count = 200_000
+    offsets = np.asarray(offsets_of(jax.random.key(0), jnp.full(count, remaining), discount))
+    assert 1 <= offsets.min() <= offsets.max() <= remaining
+    expected = count * probabilities(remaining, discount)
+    # Offsets that are expected less than ten times count as one.
+    classes = max(int((expected >= 10).sum()), 1)
+    found = np.bincount(np.minimum(offsets, classes), minlength=classes + 1)[1:]
+    expected[classes - 1] = expected[classes - 1 :].sum()
+    chi_square = np.sum((found - expected[:classes]) ** 2 / expected[:classes])
+    assert chi_square < stats.chi2.ppf(0.999, max(classes - 1, 1))
 
 
-def test_sample_pairs_clips_offsets_to_the_last_stored_step() -> None:
-    replay = empty_replay(SLOTS, 1, 3, 1)
+@pytest.mark.parametrize("discount", [0.99, 0.99999, 0.99999999, 1 - 1e-15])
+def test_geometric_offsets_of_a_million_steps_follow_the_cumulative_distribution(discount) -> None:
+    remaining, count = 1_000_000, 200_000
+    offsets = np.asarray(offsets_of(jax.random.key(0), jnp.full(count, remaining), discount))
+    assert 1 <= offsets.min() <= offsets.max() <= remaining
+    cumulative = np.append(0.0, np.cumsum(probabilities(remaining, discount)))
+    # The largest deviation of the two cumulative distributions; 1.95 / sqrt(count) is exceeded once in a thousand times.
+    order = np.sort(offsets)
+    deviation = np.abs(
+        np.searchsorted(order, np.arange(remaining + 1), "right") / count - cumulative
+    )
+    assert deviation.max() < 1.95 / np.sqrt(count)
+
+
+@pytest.mark.parametrize("discount", [1e-30, 0.5, 0.99999999, 1 - 1e-15])
+def test_geometric_offsets_keep_to_the_steps_that_are_left(discount) -> None:
+    remaining = jnp.array([0, 1, 2, 3, 1_000_000] * 2000)
+    offsets = np.asarray(offsets_of(jax.random.key(1), remaining, discount))
+    assert (offsets[remaining == 0] == 0).all()
+    assert (offsets[remaining == 1] == 1).all()
+    assert (offsets[remaining > 0] >= 1).all()
+    assert (offsets <= remaining).all()
+
+
+def test_geometric_offsets_do_not_pass_the_end_where_the_random_number_is_largest(
+    monkeypatch,
+) -> None:
+    largest = np.float32(1 - 2.0**-23)
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape: jnp.full(shape, largest))
+    remaining = jnp.array([0, 1, 2, 3, 10, 100, 1000, 10_000, 100_000, 1_000_000])
+    for discount in (0.9999, 0.999999, 0.99999999, 1 - 1e-15):
+        offsets = np.asarray(geometric_offsets(jax.random.key(0), remaining, discount))
+        assert (offsets <= remaining).all()
+        assert (offsets >= 0.99 * remaining)[:-2].all()
+
+
+@pytest.mark.parametrize("discount", [0.5, 0.9, 0.999])
+def test_sample_pairs_draws_the_last_step_as_often_as_the_formula_says(discount) -> None:
+    replay, count = empty_replay(SLOTS, 1, 3, 1), 50_000
     for part in make_rollouts([[40]], 3):
         replay = insert(replay, part)
-    batch = sample(replay, index(replay), jax.random.key(0), batch=512, discount=0.999)
-    assert np.mean(np.asarray(batch.future)[:, 2] == SLOTS - 1) > 0.9
+    batch = sample(replay, index(replay), jax.random.key(0), batch=count, discount=discount)
+    share = np.mean(np.asarray(batch.future)[:, 2] == SLOTS - 1)
+    # The last step is its own goal; it is that of the step n before it with the probability of the offset n.
+    last = [1.0, *(probabilities(n, discount)[-1] for n in range(1, SLOTS))]
+    assert share == pytest.approx(np.mean(last), abs=4 * np.sqrt(0.25 / count))
 
 
 def test_insert_rollout_bounds_its_counter_and_keeps_the_position() -> None:
