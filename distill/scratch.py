@@ -22,7 +22,7 @@ from teachers.runs.metadata import Metadata, library_versions
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.tasks import Task
 from teachers.tasks.load import describe_origin
-from teachers.train import train_runs
+from teachers.train import require_learning, train_runs
 
 UNLIMITED = 2**31 - 1  # gradient steps
 
@@ -84,8 +84,9 @@ def scratch_programs(task: Task, config: ScratchConfig) -> TrainingPrograms:
     """Returns the compiled functions of `train_from_scratch`, to be shared by several calls.
 
     Raises:
-        InputError: see `TrainingPrograms`.
+        InputError: see `require_learning` and `TrainingPrograms`.
     """
+    require_learning(config.teacher)
     networks = student_networks(task, config.student, config.teacher.embedding)
     return TrainingPrograms(config.teacher, networks)
 

@@ -75,6 +75,12 @@ class RolloutConfig(Config):
         le=1000,
         description="actions drawn from the policy in each step, of which the critic chooses the best",
     )
+    prefill_steps: int = Field(
+        0,
+        ge=0,
+        le=10_000_000,
+        description="control steps of each environment before the first gradient step, rounded up to iterations",
+    )
     physics: EngineChoice = Field("auto", description=ENGINE_HELP)
 
 
@@ -184,6 +190,11 @@ class TeacherConfig(Config):
     def iterations(self) -> int:
         """Iterations of the complete training."""
         return -(-self.steps // self.steps_per_iteration)
+
+    @property
+    def prefill_iterations(self) -> int:
+        """Iterations at the start of the training that collect experience and take no gradient step."""
+        return -(-self.rollout.prefill_steps // self.rollout.steps)
 
     @property
     def replay_slots(self) -> int:

@@ -16,6 +16,7 @@ _PAPER: Mapping[str, Any] = {
     "rollout.environments": 512,
     "rollout.steps": 62,
     "rollout.replay_steps": 10_000,
+    "rollout.prefill_steps": 1000,
     "learning.gradient_steps": 800,
     "learning.batch": 512,
     "learning.learning_rate": 3e-4,

@@ -21,6 +21,7 @@ from teachers.resume import require_same_teacher, resume_training
 from teachers.runs.checkpoint_files import remove_unfinished_checkpoints
 from teachers.runs.checkpoints import warn_on_main_process
 from teachers.runs.devices import on_main_process, require_same_settings
+from teachers.runs.errors import InputError
 from teachers.runs.lock import lock_folder
 from teachers.runs.metadata import Metadata, library_versions
 from teachers.runs.outputs import new_run_folder, remove_unfinished_run, require_unused
@@ -128,9 +129,10 @@ def train_runs(
         The result of each run.
 
     Raises:
-        InputError: a folder is taken, or holds a run that cannot be resumed.
+        InputError: a folder is taken, or holds a run that cannot be resumed, or no gradient step would be taken.
         DivergedError, StoppedError, SaveError: see `run_training`.
     """
+    require_learning(runs[0].config)
     if not resume:
         for run in runs:
             on_main_process(partial(require_unused, run.folder))
@@ -147,6 +149,20 @@ def train_runs(
         seeds = np.array([run.config.seed for run in runs], np.uint32)
         state = programs.init(seeds if len(runs) > 1 else seeds[0])
         return run_training(runs, programs, state, [RunRecord({}) for _ in runs], progress)
+
+
+def require_learning(config: TeacherConfig) -> None:
+    """Raises an error if a run would end before its first gradient step.
+
+    Raises:
+        InputError: it would.
+    """
+    first = config.prefill_iterations * config.steps_per_iteration
+    if config.iterations <= config.prefill_iterations:
+        raise InputError(
+            f"the run has {config.steps:,} steps, and rollout.prefill_steps = {config.rollout.prefill_steps:,} lets the first "
+            f"{first:,} pass without a gradient step; raise steps, or lower rollout.prefill_steps"
+        )
 
 
 def require_fitting(config: TeacherConfig, seeds: int) -> None:

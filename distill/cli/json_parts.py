@@ -46,7 +46,7 @@ _BLOCKS: Mapping[str, str] = {
 }
 
 TRAINING: Mapping[str, str] = {
-    "actor_loss": "loss of the actor",
+    "actor_loss": "loss of the actor; null, as are all figures of gradient steps, while the replay is filled",
     "critic_loss": "loss of the critic, InfoNCE with its penalty",
     "contrastive_accuracy": "share of the batch's pairs whose own goal has the largest logit",
     "positive_logits": "mean logit of a pair and its own goal",

@@ -63,13 +63,15 @@ def estimate(config: TeacherConfig) -> dict[str, Any]:
             networks, 2 * config.logging.episodes, steps, config.rollout.best_of
         )
         evaluation_seconds = evaluation_rollout_seconds * task.episode_steps / steps
-        iteration_seconds = rollout_seconds + config.learning.gradient_steps * update_seconds
+        learning_seconds = config.learning.gradient_steps * update_seconds
         result["seconds"] = {
             "rollout": rollout_seconds,
             "update": update_seconds,
-            "iteration": iteration_seconds,
+            "iteration": rollout_seconds + learning_seconds,
             "evaluation": evaluation_seconds,
-            "run": config.iterations * iteration_seconds + evaluations * evaluation_seconds,
+            "run": config.iterations * rollout_seconds
+            + max(config.iterations - config.prefill_iterations, 0) * learning_seconds
+            + evaluations * evaluation_seconds,
         }
     total = sum(memory.values())
     return result | {

@@ -89,7 +89,8 @@ def make_iteration(
 ) -> Callable[[TrainingState], tuple[TrainingState, Metrics]]:
     """Returns the pure function `state -> (state, metrics)`; `TrainingPrograms` jits it with a donated state.
 
-    Metrics are means over the gradient steps that were applied. `skipped_updates` is the number of gradient steps of the
+    In the first iterations, as many as `rollout.prefill_steps` say, no gradient step is taken, and the metrics of gradient
+    steps are NaN. In the others they are means over the gradient steps that were applied. `skipped_updates` is the number of gradient steps of the
     whole run that were not applied, `broken_environments` the number of environments that broke in the iteration.
 
     Args:
@@ -123,12 +124,15 @@ def make_iteration(
             batch = sample_pairs(replay, index, sample_key, learning.batch, learning.discount)
             return update(learner, shard_batch(batch), action_key)
 
-        keys = (
-            jax.random.split(sample_key, learning.gradient_steps),
-            jax.random.split(action_key, learning.gradient_steps),
-        )
-        learner, by_update = jax.lax.scan(learn, state.learner, keys)
-        metrics = {name: jnp.nanmean(values) for name, values in by_update.items()}
+        def take_steps(learner: Learner) -> tuple[Learner, Metrics]:
+            keys = (
+                jax.random.split(sample_key, learning.gradient_steps),
+                jax.random.split(action_key, learning.gradient_steps),
+            )
+            learner, by_update = jax.lax.scan(learn, learner, keys)
+            return learner, {name: jnp.nanmean(values) for name, values in by_update.items()}
+
+        learner, metrics = _unless_prefilling(config, take_steps, state)
         metrics |= {
             "skipped_updates": learner.skipped,
             "broken_environments": jnp.sum(trajectory.broken),
@@ -138,6 +142,26 @@ def make_iteration(
         return TrainingState(learner, environments, replay, key, state.iteration + 1), metrics
 
     return iteration
+
+
+def _unless_prefilling(
+    config: TeacherConfig,
+    take_steps: Callable[[Learner], tuple[Learner, Metrics]],
+    state: TrainingState,
+) -> tuple[Learner, Metrics]:
+    """Returns what `take_steps` does; in the iterations that fill the replay, the same learner and metrics that are NaN.
+
+    Nothing else is computed then. Where several runs are batched by `jax.vmap`, JAX computes both and selects.
+    """
+    if not config.prefill_iterations:
+        return take_steps(state.learner)
+    _, shapes = jax.eval_shape(take_steps, state.learner)
+
+    def take_none(learner: Learner) -> tuple[Learner, Metrics]:
+        return learner, {name: jnp.full(x.shape, jnp.nan, x.dtype) for name, x in shapes.items()}
+
+    is_filled = state.iteration >= config.prefill_iterations
+    return jax.lax.cond(is_filled, take_steps, take_none, state.learner)
 
 
 def configure_physics(task: Task, config: TeacherConfig, seeds: int = 1) -> Task:

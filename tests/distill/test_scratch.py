@@ -58,6 +58,15 @@ def test_train_from_scratch_keeps_the_best_evaluation(trained, programs) -> None
     assert jax.tree.structure(first) == jax.tree.structure(opened.params)
 
 
+def test_scratch_programs_refuses_a_run_without_gradient_steps() -> None:
+    rollout = CONFIG.teacher.rollout.model_copy(update={"prefill_steps": 31})
+    config = CONFIG.model_copy(
+        update={"teacher": CONFIG.teacher.model_copy(update={"rollout": rollout})}
+    )
+    with pytest.raises(InputError, match=r"has 160 steps.* first 160 pass without a gradient step"):
+        scratch_programs(get_task("reacher"), config)
+
+
 def test_train_from_scratch_refuses_used_folder(trained, programs) -> None:
     with pytest.raises(InputError, match="already holds files"):
         train_from_scratch(get_task("reacher"), CONFIG, trained[0], programs=programs)

@@ -7,6 +7,8 @@ def test_preset_settings_of_paper_are_the_published_ones() -> None:
     config = teacher_config("ant_u4_maze", preset="paper")
     assert (config.actor.depth, config.phi.width, config.embedding) == (64, 256, 64)
     assert (config.rollout.environments, config.rollout.steps) == (512, 62)
+    assert config.rollout.prefill_steps == 1000
+    assert config.prefill_iterations == 17
     assert (config.learning.batch, config.learning.gradient_steps) == (512, 800)
     assert (config.learning.discount, config.learning.learning_rate) == (0.99, 3e-4)
     changed = teacher_config("ant", overrides={"learning.batch": 256}, preset="paper")

@@ -2,11 +2,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from metrics import drop_timings
 from tensorboardX.proto.event_pb2 import Event
 from tiny import TEACHER
 
 from teachers import InputError, load_teacher, teacher_config, train_teacher
 from teachers.runs.checkpoint_files import checkpoint_steps
+from teachers.runs.learning_curve import plot_learning_curve
 from teachers.runs.run_log import read_metrics
 from teachers.train import train_seeds
 
@@ -57,6 +59,50 @@ def test_train_teacher_in_bfloat16_keeps_float32_parameters(teacher_run, tmp_pat
     loss, float32 = (read_metrics(run)[0]["critic_loss"] for run in (tmp_path / "run", teacher_run))
     assert loss != float32
     assert loss == pytest.approx(float32, rel=0.05)
+
+
+PREFILL = {"rollout.prefill_steps": 25}  # three iterations
+
+
+def test_train_teacher_fills_the_replay_first_and_resumes_there(tmp_path) -> None:
+    def interrupt(done, total, figures):
+        if done == 120:
+            raise KeyboardInterrupt
+
+    train_teacher(settings(**PREFILL), tmp_path / "whole")
+    rows = read_metrics(tmp_path / "whole")
+    for name in ("critic_loss", "actor_loss", "entropy", "temperature", "contrastive_accuracy"):
+        assert [row[name] is None for row in rows] == [True, True, True, False], name
+    assert all(row["skipped_updates"] == 0 for row in rows)
+    assert all(row["rollout_time_at_goal"] is not None for row in rows)
+    assert rows[1]["time_at_goal"] >= 0  # evaluated and diagnosed while it fills the replay
+    assert rows[1]["phi_block_gradient_median"] > 0
+    plot_learning_curve(tmp_path / "whole", tmp_path / "curve.png")
+    with pytest.raises(KeyboardInterrupt):
+        train_teacher(settings(**PREFILL), tmp_path / "run", progress=interrupt)
+    assert checkpoint_steps(tmp_path / "run") == [80]
+    train_teacher(settings(**PREFILL), tmp_path / "run", resume=True)
+    assert drop_timings(read_metrics(tmp_path / "run")) == drop_timings(rows)
+
+
+@pytest.mark.slow
+def test_train_seeds_fills_the_replays_of_all_seeds_first(tmp_path) -> None:
+    runs = {seed: tmp_path / f"seed-{seed}" for seed in (0, 1)}
+    train_seeds(settings(**PREFILL), runs)
+    train_teacher(settings(seed=1, **PREFILL), tmp_path / "single")
+    rows, single = read_metrics(runs[1]), read_metrics(tmp_path / "single")
+    for row, other in zip(rows, single, strict=True):
+        assert (row["critic_loss"] is None) == (other["critic_loss"] is None) == (row["step"] < 160)
+    for name in ("critic_loss", "actor_loss", "entropy"):
+        assert rows[-1][name] == pytest.approx(single[-1][name], rel=1e-3, abs=1e-4)
+
+
+def test_train_teacher_refuses_a_run_without_gradient_steps(tmp_path) -> None:
+    with pytest.raises(
+        InputError, match=r"has 160 steps.* first 160 pass .* raise steps, or lower"
+    ):
+        train_teacher(settings(**{"rollout.prefill_steps": 31}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_train_teacher_refuses_programs_of_another_training(tmp_path, tiny_programs) -> None:

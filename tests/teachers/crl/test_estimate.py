@@ -20,6 +20,24 @@ def test_estimate_adds_up() -> None:
     assert seconds["run"] == pytest.approx(4 * iteration + 2 * seconds["evaluation"])
 
 
+def test_estimate_counts_no_gradient_steps_while_the_replay_is_filled(monkeypatch) -> None:
+    monkeypatch.setattr(
+        "teachers.crl.estimate._time_rollout", lambda networks, environments, steps: (2.0, 0)
+    )
+    monkeypatch.setattr("teachers.crl.estimate._time_updates", lambda networks, config: 0.5)
+    seconds = {
+        prefill: estimate(
+            teacher_config("reacher", overrides={**TEACHER, "rollout.prefill_steps": prefill})
+        )["seconds"]
+        for prefill in (0, 25, 1000)
+    }
+    assert all(each["iteration"] == 2.0 + 3 * 0.5 for each in seconds.values())
+    rest = 4 * 2.0 + 2 * 20.0  # four rollouts and two evaluations of ten
+    assert seconds[0]["run"] == rest + 4 * 1.5
+    assert seconds[25]["run"] == rest + 1.5
+    assert seconds[1000]["run"] == rest
+
+
 def test_estimate_times_nothing_that_does_not_fit(monkeypatch) -> None:
     config = teacher_config("reacher", overrides=TEACHER)
     for module in ("estimate", "memory"):

@@ -4,6 +4,8 @@ import numpy as np
 from tiny import TEACHER
 
 from teachers import teacher_config
+from teachers.crl import iteration
+from teachers.crl.networks import teacher_networks
 
 CONFIG = teacher_config("reacher", overrides=TEACHER)
 
@@ -29,3 +31,38 @@ def test_make_iteration_trains_every_network(tiny_programs) -> None:
         assert all(moved), name
     assert after.learner.log_temperature != state.learner.log_temperature
     assert int(after.replay.inserted) == CONFIG.rollout.steps
+
+
+def test_make_iteration_computes_no_gradient_step_while_it_fills_the_replay(
+    tiny_programs, monkeypatch
+) -> None:
+    batches = []
+
+    def count_batches(*args):
+        jax.debug.callback(lambda: batches.append(1))
+        return sample_pairs(*args)
+
+    sample_pairs = iteration.sample_pairs
+    monkeypatch.setattr(iteration, "sample_pairs", count_batches)
+    # 11 steps are two iterations of 10.
+    config = teacher_config("reacher", overrides={**TEACHER, "rollout.prefill_steps": 11})
+    iterate = jax.jit(iteration.make_iteration(config, teacher_networks(config, training=True)))
+    start = state = tiny_programs.init(jnp.uint32(0))
+    for number in (1, 2):
+        state, metrics = iterate(state)
+        assert int(state.replay.inserted) == number * CONFIG.rollout.steps
+        assert metrics["skipped_updates"] == 0
+        assert 0 <= metrics["saturated_actions"] <= 1
+        assert all(jnp.isnan(metrics[name]) for name in ("critic_loss", "actor_loss", "entropy"))
+    jax.effects_barrier()
+    assert not batches
+    jax.tree.map(np.testing.assert_array_equal, state.learner, start.learner)
+    after, metrics = iterate(state)
+    jax.effects_barrier()
+    assert len(batches) == CONFIG.learning.gradient_steps
+    # The same as an iteration that never fills the replay.
+    expected, expected_metrics = tiny_programs.iterate(state)
+    for found, other in ((after.learner, expected.learner), (metrics, expected_metrics)):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), found, other
+        )
