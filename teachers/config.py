@@ -122,7 +122,7 @@ class LearningConfig(Config):
     max_skipped: int = Field(
         100,
         ge=0,
-        description="gradient steps that may be skipped, because they are not finite, before training ends",
+        description="gradient steps in a row that may be skipped, because they are not finite, before training ends",
     )
 
 

@@ -54,8 +54,8 @@ def train_teacher(
 
     Raises:
         InputError: `out` is taken, cannot be resumed with this configuration, or the run does not fit in memory.
-        DivergedError: more than `learning.max_skipped` gradient steps were not finite; the networks before them are
-            saved.
+        DivergedError: more than `learning.max_skipped` gradient steps in a row were not finite; the networks before
+            them are saved.
         StoppedError: SIGTERM was received; the state is saved.
         SaveError: a checkpoint could not be written, for example because the disk is full.
     """

@@ -15,6 +15,7 @@ from tiny import TEACHER
 from export import describe_artefact, runtime, unpack
 from students import load_student
 from teachers import InputError, evaluate_agent, load_teacher, teacher_config, train_teacher
+from teachers.runs.checkpoints import was_saved_with
 from teachers.runs.metadata import FORMAT_VERSION
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -85,8 +86,12 @@ def test_train_teacher_resumes_stored_runs_of_the_present_format(stored) -> None
         with pytest.raises(InputError, match="it can be used, but not resumed"):
             train_teacher(config, run, resume=True)
         return
+    # It was saved without the count of steps skipped in a row, which begins at 0.
+    assert not was_saved_with(run, TEACHER["steps"], "training", ("learner", "skipped_in_a_row"))
     resumed = train_teacher(config, run, resume=True)
     assert resumed.metadata.metrics["steps"] == config.steps
+    assert resumed.metadata.metrics["skipped_in_a_row"] == 0
+    assert was_saved_with(run, config.steps, "training", ("learner", "skipped_in_a_row"))
 
 
 OPEN = """

@@ -91,7 +91,7 @@ def make_iteration(
 
     In the first iterations, as many as `rollout.prefill_steps` say, no gradient step is taken, and the metrics of gradient
     steps are NaN. In the others they are means over the gradient steps that were applied. `skipped_updates` is the number of gradient steps of the
-    whole run that were not applied, `broken_environments` the number of environments that broke in the iteration.
+    whole run that were not applied, `skipped_in_a_row` of those since the last one that was, and `broken_environments` the number of environments that broke in the iteration.
 
     Args:
         config: the run's configuration.
@@ -135,6 +135,7 @@ def make_iteration(
         learner, metrics = _unless_prefilling(config, take_steps, state)
         metrics |= {
             "skipped_updates": learner.skipped,
+            "skipped_in_a_row": learner.skipped_in_a_row,
             "broken_environments": jnp.sum(trajectory.broken),
             "saturated_actions": jnp.mean(jnp.abs(trajectory.action) > SATURATION),
             "rollout_time_at_goal": jnp.mean(trajectory.distance < task.success_radius),

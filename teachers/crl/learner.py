@@ -24,6 +24,7 @@ class Learner(NamedTuple):
     log_temperature: Float[Array, ""]
     optimizers: Any  # optax states: {"actor": ..., "critic": ..., "temperature": ...}
     skipped: Int[Array, ""]  # number of gradient steps that were not applied
+    skipped_in_a_row: Int[Array, ""]  # those of them that came after the last one that was applied
 
 
 class Gradients(NamedTuple):
@@ -53,6 +54,7 @@ def init_learner(networks: Networks, learning: LearningConfig, key: Key[Array, "
             "temperature": optimizer.init(log_temperature),
         },
         skipped=jnp.zeros((), jnp.int32),
+        skipped_in_a_row=jnp.zeros((), jnp.int32),
     )
 
 
@@ -197,6 +199,7 @@ def make_update(
                 "temperature": temperature_state,
             },
             skipped=learner.skipped + skipped,
+            skipped_in_a_row=jnp.where(is_finite, 0, learner.skipped_in_a_row + 1),
         ), metrics | {"skipped_updates": skipped}
 
     return update

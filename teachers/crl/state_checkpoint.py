@@ -3,14 +3,21 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 from jaxtyping import Array
 
 from teachers.crl.iteration import TrainingState, state_shardings
+from teachers.crl.learner import Learner
 from teachers.crl.parameters import Params
 from teachers.crl.replay import empty_replay
 from teachers.crl.training_programs import TrainingPrograms
-from teachers.runs.checkpoints import read_items, saved_item_names, warn_on_main_process
+from teachers.runs.checkpoints import (
+    read_items,
+    saved_item_names,
+    warn_on_main_process,
+    was_saved_with,
+)
 from teachers.runs.metadata import Metadata
 from teachers.tasks import Physics, State
 
@@ -23,6 +30,15 @@ class _UndisturbedState(NamedTuple):
     goal: Array
     steps: Array
     terminated: Array
+
+
+class _EarlierLearner(NamedTuple):
+    """`Learner` as checkpoints of early versions hold it: without the count of steps skipped in a row."""
+
+    params: Params
+    log_temperature: Array
+    optimizers: Any
+    skipped: Array
 
 
 def checkpoint_items(
@@ -53,7 +69,8 @@ def restore_state(
 ) -> tuple[TrainingState, Params]:
     """Reads the training state in a checkpoint onto the devices of this process.
 
-    If the checkpoint holds no replay, the state gets an empty one, with a warning.
+    If the checkpoint holds no replay, the state gets an empty one, with a warning. If it is of an early version and does
+    not say how many gradient steps were skipped in a row, the count begins at 0.
 
     Args:
         programs: the programs that trained the run.
@@ -81,9 +98,16 @@ def restore_state(
             "uninterrupted run"
         )
     wanted = {"params": like.learner.params, **_state_items(like, with_replay, keeps_best)}
+    counts_in_a_row = was_saved_with(run, step, "training", ("learner", "skipped_in_a_row"))
+    if not counts_in_a_row:
+        earlier: Any = _EarlierLearner(*wanted["training"].learner[:-1])
+        wanted["training"] = wanted["training"]._replace(learner=earlier)
     items = read_items(run, step, wanted, metadata)
     training: TrainingState = items["training"]
     learner = training.learner
+    if not counts_in_a_row:
+        zero = jax.device_put(jnp.zeros_like(learner.skipped), learner.skipped.sharding)
+        learner = Learner(**{**learner._asdict(), "skipped_in_a_row": zero})
     if not keeps_best:
         learner = learner._replace(params=items["params"])
     state = training._replace(

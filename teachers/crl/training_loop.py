@@ -54,7 +54,7 @@ def run_training(
         The result of each run.
 
     Raises:
-        DivergedError: in every run, too many gradient steps were not finite.
+        DivergedError: in every run, too many gradient steps in a row were not finite.
         StoppedError: SIGTERM was received; the state was saved.
         SaveError: a checkpoint could not be written.
     """
@@ -175,7 +175,8 @@ class TrainingLoop:
             stopped = self._stop_requested()
             checkpoint_due = number % self._config.logging.checkpoint_every == 0
             if diverged or stopped or is_last or checkpoint_due:
-                diverged = self._log_iteration(iteration) or diverged
+                # The newest iteration decides: it may have taken steps again after the one before it.
+                diverged = self._log_iteration(iteration)
                 unlogged = None
                 self._save(number, finished=is_last)
             for recorder in self._recorders:
@@ -217,7 +218,7 @@ class TrainingLoop:
             recorder.log(step, row, iteration.evaluations[index])
         self._progress(step, self._steps(self._config.iterations), self._recorders[0].metrics)
         max_skipped = self._config.learning.max_skipped
-        return all(each.metrics["skipped_updates"] > max_skipped for each in self._recorders)
+        return all(each.metrics["skipped_in_a_row"] > max_skipped for each in self._recorders)
 
     def _save(self, number: int, *, finished: bool) -> None:
         for index, recorder in enumerate(self._recorders):
@@ -235,12 +236,12 @@ class TrainingLoop:
 
     def _diverged_error(self, number: int) -> DivergedError:
         config = self._config
-        skipped = int(min(each.metrics["skipped_updates"] for each in self._recorders))
+        skipped = int(min(each.metrics["skipped_in_a_row"] for each in self._recorders))
         zero = all(network.zero_branches for network in (config.actor, config.phi, config.psi))
         residual = "" if zero else "set actor.residual, phi.residual and psi.residual to zero, "
         return DivergedError(
-            f"training diverged: {skipped:,} gradient steps were not finite by step {self._steps(number):,} and were not "
-            f"applied; the networks before them are saved; {residual}lower learning.learning_rate, or raise "
+            f"training diverged: {skipped:,} gradient steps in a row were not finite by step {self._steps(number):,} and were "
+            f"not applied; the networks before them are saved; {residual}lower learning.learning_rate, or raise "
             "learning.max_skipped"
         )
 

@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -136,6 +136,36 @@ def saved_item_names(run: epath.PathLike, step: int) -> set[str]:
     return set(_read_checksums(run, step))
 
 
+def was_saved_with(run: epath.PathLike, step: int, item: str, path: Sequence[str]) -> bool:
+    """Returns whether an item of a checkpoint was saved with a part that checkpoints of early versions lack.
+
+    Args:
+        run: the run's folder.
+        step: control step of the checkpoint.
+        item: the item's name.
+        path: the names that lead to the part in the item's pytree.
+
+    Returns:
+        True also where the item is damaged and cannot say what it holds; reading it then tells so.
+
+    Raises:
+        UnreadableError: the item cannot be read now, and need not be damaged.
+    """
+    handled = sys.exc_info()[1]
+    try:
+        node = _read_structure(run, step, item)
+    except Exception as error:  # Orbax raises errors of many types
+        require_readable(run, step, [item], error, handled)
+        return True
+    for name in path:
+        if not isinstance(node, Mapping):
+            return True
+        if name not in node:
+            return False
+        node = node[name]
+    return True
+
+
 def json_digest(value: Any) -> str:
     """Returns sixteen hexadecimal digits of the SHA-256 of a JSON value, such as metadata."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
@@ -160,14 +190,19 @@ def _require_32_bits(run: epath.PathLike, step: int, item: str) -> None:
     """
     types: set[str] = set()
     # What is damaged may have no readable types.
-    with suppress(Exception), ocp.StandardCheckpointer() as checkpointer:
-        stored = checkpointer.metadata(checkpoints_folder(run) / str(step) / item)
-        types = {str(leaf.dtype) for leaf in jax.tree.leaves(stored.item_metadata.tree)}
+    with suppress(Exception):
+        types = {str(leaf.dtype) for leaf in jax.tree.leaves(_read_structure(run, step, item))}
     if types & {"float64", "int64", "uint64"}:
         raise UnreadableError(
             f"checkpoint {step} in {run} holds 64-bit numbers: it was made under JAX_ENABLE_X64 by an older crl-distill, which "
             "alone can read it; train it again"
         )
+
+
+def _read_structure(run: epath.PathLike, step: int, item: str) -> Any:
+    """Returns the pytree of an item, with the shape and type of each array in its place."""
+    folder = checkpoints_folder(run) / str(step) / item
+    return ocp.StandardCheckpointHandler().metadata(folder).tree
 
 
 def _restore_items(run: epath.PathLike, step: int, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from teachers.runs.configuration import Config
 from teachers.runs.errors import InputError
 
 # Format 1 lacks `task_source` and `sizes`, format 2 the count of skipped updates, format 3 checksums. Since format 4 the
-# replay is an item of its own.
+# replay is an item of its own. Early checkpoints of format 4 lack the count of gradient steps skipped in a row.
 FORMAT_VERSION = 4
 VERSION_PATTERN = re.compile(r"[0-9][0-9A-Za-z.+-]{0,39}")
 

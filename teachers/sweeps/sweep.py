@@ -213,7 +213,10 @@ def _is_finished(run: epath.Path, cell: Cell) -> bool:
 
 
 def _has_diverged(log: Sequence[Mapping[str, Any]], config: TeacherConfig) -> bool:
-    return bool(log[-1]["skipped_updates"] > config.learning.max_skipped)
+    newest = log[-1]
+    # Runs of early versions ended by the number of all skipped steps.
+    skipped = newest.get("skipped_in_a_row", newest["skipped_updates"])
+    return bool(skipped > config.learning.max_skipped)
 
 
 def _read_log(run: epath.Path) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ def test_make_update_moves_every_parameter(parts) -> None:
     moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), learner.params, after.params)
     assert all(jax.tree.leaves(moved))
     assert after.log_temperature != learner.log_temperature
-    assert after.skipped == metrics["skipped_updates"] == 0
+    assert after.skipped == after.skipped_in_a_row == metrics["skipped_updates"] == 0
     assert all(np.isfinite(value) for value in metrics.values())
 
 
@@ -40,12 +40,14 @@ def test_make_update_skips_and_counts_steps_that_are_not_finite(parts) -> None:
     _, _, learner, batch, update = parts
     bad = batch._replace(observation=batch.observation.at[0, 0].set(jnp.nan))
     after, metrics = update(learner, bad, jax.random.key(3))
-    before = learner._replace(skipped=jnp.int32(1))
+    before = learner._replace(skipped=jnp.int32(1), skipped_in_a_row=jnp.int32(1))
     jax.tree.map(np.testing.assert_array_equal, after, before)
     assert metrics.pop("skipped_updates") == 1
     assert all(np.isnan(value) for value in metrics.values())
+    after, _ = update(after, bad, jax.random.key(3))
+    assert (after.skipped, after.skipped_in_a_row) == (2, 2)
     again, _ = update(after, batch, jax.random.key(3))
-    assert again.skipped == 1
+    assert (again.skipped, again.skipped_in_a_row) == (2, 0)
     assert not np.array_equal(again.log_temperature, after.log_temperature)
 
 

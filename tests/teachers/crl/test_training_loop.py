@@ -76,14 +76,14 @@ def test_run_training_keeps_checkpoints_on_full_disk(teacher_run, tmp_path, monk
 
 
 def make_diverge(programs, monkeypatch, skipped):
-    """Makes the programs count gradient steps as skipped: from the state after an iteration, their number."""
+    """Makes the programs count gradient steps as skipped in a row: from the state after an iteration, their number."""
     iterate = programs.iterate
 
     def diverge(state):
         after, metrics = iterate(state)
         count = skipped(after)
         loss = jnp.where(count > 0, jnp.nan, metrics["critic_loss"])
-        return after, metrics | {"critic_loss": loss, "skipped_updates": count}
+        return after, metrics | {"critic_loss": loss, "skipped_in_a_row": count}
 
     monkeypatch.setattr(programs, "iterate", diverge)
 
@@ -98,12 +98,25 @@ def test_run_training_stops_when_diverged_and_keeps_checkpoints(
     trained = train_teacher(tolerant, tmp_path / "tolerant")
     assert trained.metadata.metrics["steps"] == 160
     strict = settings(**{"learning.max_skipped": 6})
-    with pytest.raises(DivergedError, match=r"7 gradient steps .* by step 160.* lower learn"):
+    with pytest.raises(
+        DivergedError, match=r"7 gradient steps in a row .* by step 160.* lower learn"
+    ):
         train_teacher(strict, tmp_path / "run")
     # The iteration after the one that diverged had been started: the networks, which it did not change, are saved.
     assert load_teacher(tmp_path / "run").metadata.metrics["steps"] == 160
     # The metrics record the loss that was not finite.
     assert read_metrics(tmp_path / "run")[-1]["critic_loss"] is None
+
+
+def test_run_training_goes_on_where_steps_are_finite_again(
+    tmp_path, monkeypatch, tiny_programs
+) -> None:
+    # The first iteration is logged when the second has started, which takes its steps again.
+    make_diverge(
+        tiny_programs, monkeypatch, lambda state: jnp.where(state.iteration == 1, jnp.int32(7), 0)
+    )
+    train_teacher(settings(**{"learning.max_skipped": 6}), tmp_path / "run")
+    assert [row["skipped_in_a_row"] for row in read_metrics(tmp_path / "run")] == [7, 0, 0, 0]
 
 
 @pytest.mark.slow
@@ -113,4 +126,4 @@ def test_run_training_goes_on_when_one_of_several_runs_diverges(tmp_path, monkey
     runs = {seed: tmp_path / f"seed-{seed}" for seed in (0, 1)}
     train_seeds(settings(), runs, programs=programs)
     assert read_metrics(runs[0])[-1]["step"] == 160
-    assert [row["skipped_updates"] for row in read_metrics(runs[1])] == [101] * 4
+    assert [row["skipped_in_a_row"] for row in read_metrics(runs[1])] == [101] * 4

@@ -7,6 +7,7 @@ import pytest
 from edited import copy_with_metadata
 
 from teachers import InputError, load_teacher
+from teachers.runs.checkpoint_readable import UnreadableError
 from teachers.runs.checkpoint_writer import CheckpointWriter
 from teachers.runs.checkpoints import (
     CheckpointWarning,
@@ -14,6 +15,7 @@ from teachers.runs.checkpoints import (
     read_items,
     read_metadata,
     require_kind,
+    was_saved_with,
 )
 from teachers.runs.metadata import parameter_digest
 
@@ -103,3 +105,16 @@ def test_read_items_refuses_other_arrays(teacher_run, tmp_path) -> None:
     shutil.copytree(swapped / "checkpoints" / "1" / "params", run / "checkpoints" / "1" / "params")
     with pytest.raises(DamagedError, match="params are not those saved"):
         read_items(run, 1, like, teacher.metadata)
+
+
+def test_was_saved_with_looks_into_an_item(teacher_run, tmp_path) -> None:
+    assert was_saved_with(teacher_run, 160, "training", ("learner", "skipped"))
+    assert not was_saved_with(teacher_run, 160, "training", ("learner", "swapped"))
+    run = tmp_path / "run"
+    shutil.copytree(teacher_run, run)
+    (run / "checkpoints" / "160" / "training" / "_METADATA").write_text("{")
+    # Reading the item tells that it is damaged.
+    assert was_saved_with(run, 160, "training", ("learner", "swapped"))
+    shutil.rmtree(run / "checkpoints" / "160")
+    with pytest.raises(UnreadableError, match="removed while it was read"):
+        was_saved_with(run, 160, "training", ("learner", "skipped"))

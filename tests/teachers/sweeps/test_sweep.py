@@ -7,7 +7,7 @@ import pytest
 from edited import copy_with_metadata
 from tiny import TEACHER
 
-from teachers import InputError, load_teacher
+from teachers import InputError, load_teacher, teacher_config
 from teachers.runs.checkpoint_files import checkpoint_steps
 from teachers.runs.errors import DivergedError
 from teachers.sweeps import sweep
@@ -131,7 +131,7 @@ def test_run_sweep_records_divergence_as_a_result(tmp_path, monkeypatch) -> None
     def diverge(config, runs, **_):
         for run in runs.values():
             (run / "checkpoints" / "40").mkdir(parents=True)
-            row = {"step": 40, "seconds": 1.0, "skipped_updates": 101}
+            row = {"step": 40, "seconds": 1.0, "skipped_updates": 101, "skipped_in_a_row": 101}
             (run / "metrics.jsonl").write_text(json.dumps(row))
         raise DivergedError("diverged")
 
@@ -143,6 +143,19 @@ def test_run_sweep_records_divergence_as_a_result(tmp_path, monkeypatch) -> None
     assert (tmp_path / "out" / "curves.png").is_file()
     monkeypatch.setattr(sweep, "train_seeds", lambda *_, **__: 1 / 0)
     assert run_sweep(experiment, tmp_path / "out")[0]["diverged"] == 2  # and is not trained again
+
+
+@pytest.mark.parametrize(
+    ("figures", "diverged"),
+    [
+        ({"skipped_updates": 500, "skipped_in_a_row": 3}, False),
+        ({"skipped_updates": 500, "skipped_in_a_row": 101}, True),
+        ({"skipped_updates": 101}, True),  # of an early version
+        ({"skipped_updates": 100}, False),
+    ],
+)
+def test_has_diverged_counts_skipped_steps_in_a_row(figures, diverged) -> None:
+    assert sweep._has_diverged([figures], teacher_config("reacher")) == diverged
 
 
 @pytest.mark.slow
