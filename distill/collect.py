@@ -17,6 +17,7 @@ from distill.state import DistillState, Metrics, VisitedStates
 from teachers.crl.networks import Networks
 from teachers.crl.parameters import Params
 from teachers.runs.devices import shard_batch
+from teachers.runs.streams import Stream, stream_key
 from teachers.simulation.rollout import rollout
 from teachers.tasks import Disturbances, Task
 from teachers.tasks.engines import choose_engine
@@ -56,7 +57,10 @@ def make_collect_stage(
     def collect_states(
         state: DistillState, teacher_params: Params
     ) -> tuple[DistillState, VisitedStates, Metrics]:
-        key, teacher_key, goal_key, rollout_key = jax.random.split(state.key, 4)
+        teacher_key, goal_key, rollout_key = (
+            stream_key(state.key, stream)
+            for stream in (Stream.TEACHER_ACTS, Stream.HINDSIGHT_GOALS, Stream.ROLLOUT)
+        )
         beta = compute_beta(state.round, collect.schedule, collect.beta_decay * config.rounds)
         # In each environment one of the two acts for all steps of the round.
         by_teacher = jax.random.uniform(teacher_key, (collect.environments, 1)) < beta
@@ -83,6 +87,7 @@ def make_collect_stage(
             "teacher_share": beta,
             "rollout_time_at_goal": jnp.mean(trajectory.distance < task.success_radius),
         }
+        key = stream_key(state.key, Stream.NEXT)
         return state._replace(environments=environments, key=key), visited, metrics
 
     return collect_states

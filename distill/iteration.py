@@ -15,6 +15,7 @@ from distill.learn import LearnStage, init_optimizers, make_learn_stage, network
 from distill.ring import empty_ring
 from distill.state import DistillState, VisitedStates
 from teachers.crl.networks import Networks
+from teachers.runs.streams import Stream, stream_key
 from teachers.simulation.rollout import reset
 from teachers.tasks import Task
 
@@ -68,8 +69,8 @@ def make_init_stage(
     """
 
     def init(key: Key[Array, ""]) -> DistillState:
-        key, params_key, reset_key = jax.random.split(key, 3)
-        params = student.init(params_key)
+        key = stream_key(key, Stream.DISTILLATION)
+        params = student.init(stream_key(key, Stream.PARAMETERS))
         visited = VisitedStates(*(jnp.zeros((1, n)) for n in task.sizes.values()))
         label = partial(label_states, config=config.collect, teacher=teacher)
         rows = jax.eval_shape(label, teacher.shapes, visited, key)
@@ -77,7 +78,9 @@ def make_init_stage(
         return DistillState(
             params=params,
             optimizer_states=init_optimizers(config, params),
-            environments=reset(task, reset_key, config.collect.environments, "train"),
+            environments=reset(
+                task, stream_key(key, Stream.RESET), config.collect.environments, "train"
+            ),
             ring=empty_ring(config.buffer_rows, rows),
             basis=jnp.eye(rows.phi.shape[-1], embedding),
             key=key,

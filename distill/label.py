@@ -14,6 +14,7 @@ from distill.ring import LabelledStates, insert_rows
 from distill.state import DistillState, VisitedStates
 from teachers.crl.networks import Networks
 from teachers.crl.parameters import Params
+from teachers.runs.streams import Stream, stream_key
 
 LabelStage = Callable[[DistillState, Params, VisitedStates], DistillState]
 
@@ -32,7 +33,8 @@ def make_label_stage(config: DistillConfig, teacher: Networks) -> LabelStage:
     """
 
     def label(state: DistillState, teacher_params: Params, visited: VisitedStates) -> DistillState:
-        key, goal_key = jax.random.split(state.key)
+        key = stream_key(state.key, Stream.NEXT)
+        goal_key = stream_key(state.key, Stream.LABELLED_GOALS)
         rows = label_states(teacher_params, visited, goal_key, config.collect, teacher)
         basis = state.basis
         if basis.shape[1] < basis.shape[0]:

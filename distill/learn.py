@@ -18,6 +18,7 @@ from distill.state import DistillState, Metrics
 from students.networks import ENCODER
 from teachers.crl.networks import Networks, similarity
 from teachers.crl.parameters import Params
+from teachers.runs.streams import Stream, stream_key
 
 LearnStage = Callable[[DistillState, Params], tuple[DistillState, Metrics]]
 
@@ -63,7 +64,8 @@ def make_learn_stage(
     loss = partial(student_loss, config=config, student=student, names=names)
 
     def learn(state: DistillState, teacher_params: Params) -> tuple[DistillState, Metrics]:
-        key, steps_key = jax.random.split(state.key)
+        key = stream_key(state.key, Stream.NEXT)
+        steps_key = stream_key(state.key, Stream.STUDENT_STEPS)
         fixed = {name: params for name, params in state.params.items() if name not in names}
 
         def take_step(

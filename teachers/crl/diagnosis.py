@@ -17,6 +17,7 @@ from teachers.crl.networks import Networks
 from teachers.crl.parameters import Params
 from teachers.crl.replay import index_episodes, sample_pairs
 from teachers.runs.devices import shard_batch
+from teachers.runs.streams import Stream, stream_key
 
 QUANTILES = {"low": 0.1, "median": 0.5, "high": 0.9}
 
@@ -42,7 +43,7 @@ def make_diagnosis(config: TeacherConfig, networks: Networks) -> Callable[[Train
 
     def diagnose(state: TrainingState) -> Metrics:
         learner = state.learner
-        sample_key, action_key = jax.random.split(state.key)
+        sample_key, action_key = jax.random.split(stream_key(state.key, Stream.DIAGNOSIS))
         index = index_episodes(state.replay)
         batch = sample_pairs(state.replay, index, sample_key, learning.batch, learning.discount)
         batch = shard_batch(batch)

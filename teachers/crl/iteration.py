@@ -22,6 +22,7 @@ from teachers.crl.replay import (
     sample_pairs,
 )
 from teachers.runs.devices import replicated, require_divisible, shard_batch, sharded
+from teachers.runs.streams import Stream, stream_key
 from teachers.simulation.rollout import reset, rollout
 from teachers.tasks import State, Task
 from teachers.tasks.engines import choose_engine
@@ -51,9 +52,10 @@ def init_training(
     """
     seed = jnp.uint32(config.seed) if seed is None else seed
     task = networks.task
-    key, learner_key, reset_key = jax.random.split(jax.random.key(seed), 3)
+    key = stream_key(jax.random.key(seed), Stream.TRAINING)
+    reset_key = stream_key(key, Stream.RESET)
     return TrainingState(
-        learner=init_learner(networks, config.learning, learner_key),
+        learner=init_learner(networks, config.learning, stream_key(key, Stream.PARAMETERS)),
         environments=reset(task, reset_key, config.rollout.environments, "train"),
         replay=empty_replay(
             config.replay_slots,
@@ -106,7 +108,7 @@ def make_iteration(
     update = make_update(networks, learning)
 
     def iteration(state: TrainingState) -> tuple[TrainingState, Metrics]:
-        key, rollout_key, sample_key, action_key = jax.random.split(state.key, 4)
+        rollout_key = stream_key(state.key, Stream.ROLLOUT)
 
         def act(keys: Array, observation: Array, goal: Array) -> Array:
             return networks.explore(
@@ -125,6 +127,8 @@ def make_iteration(
             return update(learner, shard_batch(batch), action_key)
 
         def take_steps(learner: Learner) -> tuple[Learner, Metrics]:
+            sample_key = stream_key(state.key, Stream.REPLAY)
+            action_key = stream_key(state.key, Stream.ACTIONS)
             keys = (
                 jax.random.split(sample_key, learning.gradient_steps),
                 jax.random.split(action_key, learning.gradient_steps),
@@ -140,6 +144,7 @@ def make_iteration(
             "saturated_actions": jnp.mean(jnp.abs(trajectory.action) > SATURATION),
             "rollout_time_at_goal": jnp.mean(trajectory.distance < task.success_radius),
         }
+        key = stream_key(state.key, Stream.NEXT)
         return TrainingState(learner, environments, replay, key, state.iteration + 1), metrics
 
     return iteration

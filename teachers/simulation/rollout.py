@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Key
 
 from teachers.runs.devices import map_over_devices, sharded_if_divisible
+from teachers.runs.streams import Stream, stream_key
 from teachers.simulation.trajectory import Trajectory
 from teachers.tasks import GoalSet, State, Task
 from teachers.tasks.disturbance import SENSE, Disturbances, Disturbed
@@ -129,7 +130,7 @@ def _restart(
     return jax.lax.while_loop(any_done, restart_few, (states, done))[0]
 
 
-EVALUATION, NOISE = 1, 2  # folded into the keys of an evaluation's starts and of its noise
+NOISE = int(Stream.EVALUATION_NOISE)  # folded into the key of an evaluation's seed
 
 
 def evaluation_starts(
@@ -145,8 +146,7 @@ def evaluation_starts(
     """
     sharding = sharded_if_divisible(episodes)
     starts = jax.jit(reset, static_argnums=(0, 2, 3), out_shardings=sharding)
-    # Training splits the key of the seed itself.
-    key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
+    key = stream_key(jax.random.key(seed), Stream.EVALUATION)
     states = starts(task, key, episodes, task.evaluation_goals)
     if disturbances is None:
         return states
