@@ -14,7 +14,8 @@ from teachers.measures import Outcomes, measure_outcomes
 from teachers.process import in_32_bits
 from teachers.runs.devices import replicated
 from teachers.runs.progress import Progress, ignore_progress
-from teachers.simulation.rollout import NOISE, evaluation_starts, rollout
+from teachers.runs.streams import Stream, stream_key
+from teachers.simulation.rollout import evaluation_starts, rollout
 from teachers.simulation.trajectory import is_running
 from teachers.tasks import Disturbances, State, Task
 
@@ -125,7 +126,7 @@ class Evaluator:
         program = self._disturbed_program if starts.disturbed else self._program
         states = starts
         alive: Any = np.ones(starts.steps.shape, bool)
-        noise_key = jax.random.fold_in(jax.random.key(seed), NOISE)
+        noise_key = stream_key(jax.random.key(seed), Stream.EVALUATION_NOISE)
         for segment in range(self.task.episode_steps // self._segment_steps):
             key = jax.random.fold_in(noise_key, segment)
             states, alive, distance = program(params, states, alive, is_deterministic, key)

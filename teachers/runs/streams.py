@@ -18,7 +18,7 @@ class Stream(IntEnum):
     TRAINING = 2**31
     DISTILLATION = 2**31 + 1
     EVALUATION = 2**31 + 2  # initial states, goals and disturbances
-    EVALUATION_NOISE = 2**31 + 3  # of the sensors, for each segment of the episodes
+    EVALUATION_NOISE = 2**31 + 3  # of sensors and drawn actions, for each segment of the episodes
 
     # Of the key in the state of a training or a distillation.
     NEXT = 2**31 + 4  # the key in the state after it

@@ -11,7 +11,7 @@ from teachers.runs.devices import map_over_devices, sharded_if_divisible
 from teachers.runs.streams import Stream, stream_key
 from teachers.simulation.trajectory import Trajectory
 from teachers.tasks import GoalSet, State, Task
-from teachers.tasks.disturbance import SENSE, Disturbances, Disturbed
+from teachers.tasks.disturbance import Disturbances, Disturbed
 
 RESTART_PARTS = 16  # environments that are done are restarted 1/16 of all at a time
 
@@ -80,7 +80,7 @@ def _step(
     goal_set: GoalSet,
     context: tuple[Array, ...],
 ) -> tuple[State, Trajectory]:
-    sense_keys = jax.vmap(lambda key: jax.random.fold_in(key, SENSE))(act_keys)
+    sense_keys = jax.vmap(lambda key: stream_key(key, Stream.SENSORS))(act_keys)
     observation = jax.vmap(task.sense)(states, sense_keys)
     action = act(act_keys, observation, states.goal, *context)
     stepped = jax.vmap(task.step)(states, action)
@@ -128,9 +128,6 @@ def _restart(
         return states, done.at[index].set(False, mode="drop")
 
     return jax.lax.while_loop(any_done, restart_few, (states, done))[0]
-
-
-NOISE = int(Stream.EVALUATION_NOISE)  # folded into the key of an evaluation's seed
 
 
 def evaluation_starts(

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from teachers.runs.errors import InputError
+from teachers.runs.streams import Stream, stream_key
 from teachers.tasks.c_engine import CSimulation, simulate_with_c
 from teachers.tasks.declaration import (
     Camera,
@@ -24,7 +25,6 @@ from teachers.tasks.declaration import (
     scales,
 )
 from teachers.tasks.disturbance import (
-    DRAW,
     Disturbances,
     Disturbed,
     Robot,
@@ -292,7 +292,7 @@ class Task(ABC):
         """
         return draw_disturbance(
             ranges,
-            jax.random.fold_in(key, DRAW),
+            stream_key(key, Stream.DISTURBANCE),
             action_size=self.action_size,
             episode_steps=self.episode_steps,
             force=self._robot.mass / self.control_period,

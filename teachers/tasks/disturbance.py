@@ -14,11 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from teachers.runs.streams import Stream
-
 MAX_DELAY = 3  # control periods
-# Folded into keys that have other uses too.
-DRAW, SENSE = int(Stream.DISTURBANCE), int(Stream.SENSORS)
 
 
 def _split_pair(value: Any) -> Any:
