@@ -21,9 +21,7 @@ def test_estimate_adds_up() -> None:
 
 
 def test_estimate_counts_no_gradient_steps_while_the_replay_is_filled(monkeypatch) -> None:
-    monkeypatch.setattr(
-        "teachers.crl.estimate._time_rollout", lambda networks, environments, steps: (2.0, 0)
-    )
+    monkeypatch.setattr("teachers.crl.estimate._time_rollout", lambda *_: (2.0, 0))
     monkeypatch.setattr("teachers.crl.estimate._time_updates", lambda networks, config: 0.5)
     seconds = {
         prefill: estimate(

@@ -55,7 +55,7 @@ def run_everything(seed, programs, stages, teacher_params):
         programs.diagnose(state)
     evaluator = programs.evaluator
     starts = evaluation_starts(evaluator.task, EPISODES, seed, Disturbances(noise=0.1))
-    segments = evaluator.play(state.learner.params, starts, seed)
+    segments = evaluator.play(state.learner.params, starts, np.full(EPISODES, False), seed)
     assert len(list(segments)) > 1
     init, collect, label, (learn,) = stages
     distilled = init(jax.random.key(seed))
