@@ -30,9 +30,8 @@ from teachers.tasks.host_call import (
     require_host_calls,
 )
 
-LARGEST = (
-    1e10  # a position, velocity or acceleration beyond it has diverged, as in MuJoCo (mjMAXVAL)
-)
+# A position, velocity or acceleration beyond it has diverged, as in MuJoCo (mjMAXVAL).
+LARGEST = 1e10
 FULL_PHYSICS = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
 CONTROL = int(mujoco.mjtState.mjSTATE_CTRL)
 FORCE_ON_BODIES = int(mujoco.mjtState.mjSTATE_XFRC_APPLIED)

@@ -51,8 +51,6 @@ _c.cdef(
     """
 )
 _functions: dict[str, HostFunction] = {}
-
-
 _api: Any = None  # XLA's functions, once it has asked for the handler's version
 
 

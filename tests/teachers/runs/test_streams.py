@@ -66,6 +66,8 @@ def run_everything(seed, programs, stages, teacher_params):
     jax.block_until_ready(distilled)
 
 
+@pytest.mark.slow
+@pytest.mark.end_to_end
 def test_streams_of_a_run_never_share_a_key(derived_keys, monkeypatch) -> None:
     config = teacher_config("reacher", overrides={**TEACHER, "rollout.environments": 5})
     networks = teacher_networks(config)

@@ -13,7 +13,7 @@ from teachers.tasks.engines import choose_engine
 from teachers.tasks.registry import get_task
 
 ENVS, STEPS = 6, 12
-SLOW = ("point_u_maze", "humanoid", "cheetah", "pusher_easy", "arm_push_easy", "arm_grasp")
+SLOW = ("ant", "humanoid", "cheetah", "pusher_easy", "arm_push_easy", "arm_grasp")
 
 
 def roll_out(task, seed=0, environments=ENVS):
@@ -28,7 +28,8 @@ def roll_out(task, seed=0, environments=ENVS):
 
 
 @pytest.mark.parametrize(
-    "name", ["reacher", "ant", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+    "name",
+    ["reacher", "point_u_maze", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)],
 )
 @pytest.mark.parametrize("disturbed", [False, True])
 def test_rollout_in_c_is_that_of_the_twin(name, disturbed) -> None:
@@ -61,7 +62,7 @@ def test_rollout_in_c_is_near_that_in_mjx() -> None:
 
 @pytest.mark.parametrize("threads", [0, 1, 5])
 def test_rollout_in_c_does_not_depend_on_threads(monkeypatch, threads) -> None:
-    task = get_task("ant").simulated_by("c", ENVS)
+    task = get_task("point_u_maze").simulated_by("c", ENVS)
     expected = roll_out(task)
     monkeypatch.setattr(c_engine, "_thread_count", lambda: threads)
     c_engine._rollout.cache_clear()
