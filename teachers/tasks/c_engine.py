@@ -122,6 +122,8 @@ def simulate_with_c(model: mujoco.MjModel, task_name: str) -> CSimulation:
         )
     model = model_without_reset(model)
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR  # nothing reads the sensors
+    if model.ntree == 1:  # there is nothing to divide into islands, and looking for them takes time
+        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_ISLAND
     saved = np.empty(mujoco.mj_sizeModel(model), np.uint8)
     mujoco.mj_saveModel(model, None, saved)
     return CSimulation(model, hashlib.sha256(saved.tobytes()).hexdigest())
@@ -146,42 +148,52 @@ class _Batch:
             results: positions, velocities and warm start, to be written.
         """
         qpos, qvel, warmstart, control, *disturbance = (
-            array.reshape(-1, array.shape[-1]).astype(np.float64) for array in arguments
+            array.reshape(-1, array.shape[-1]) for array in arguments
         )
         count, model = len(qpos), self._model
         positions = slice(1, 1 + model.nq)  # after the time
         velocities = slice(1 + model.nq, 1 + model.nq + model.nv)
+        models = [model] * count
+        controls = np.empty((count, self._substeps, self._control_size(disturbance)))
+        controls[:, :, : model.nu] = control[:, None]
+        if disturbance:
+            factors, force = disturbance
+            models = self._scale_models(factors)
+            controls[:, :, model.nu :] = self._spread(force)[:, None]
         start = np.repeat(self._initial[None], count, axis=0)
         start[:, positions], start[:, velocities] = qpos, qvel
         states = np.empty((count, self._substeps, len(self._initial)))
         with _threads, divergence_expected():
-            models = [model] * count
-            if disturbance:
-                factors, force = disturbance
-                models = self._scale_models(factors)
-                control = np.concatenate([control, self._spread(force)], axis=1)
             _rollout().rollout(
                 models,
                 self._data,
                 initial_state=start,
-                control=np.repeat(control[:, None], self._substeps, axis=1),
+                control=controls,
                 control_spec=CONTROL | (FORCE_ON_BODIES if disturbance else 0),
                 skip_checks=True,
                 nstep=self._substeps,
-                initial_warmstart=warmstart,
+                initial_warmstart=warmstart.astype(np.float64),
                 state=states,
+                chunk_size=8,
             )
-        speeds = np.concatenate([start[:, None, velocities], states[:, :, velocities]], axis=1)
-        acceleration = np.diff(speeds, axis=1) / model.opt.timestep
-        after = np.concatenate([states[:, -1, 1:], acceleration.reshape(count, -1)], axis=1)
+        last = states[:, -1]
+        before = states[:, -2] if self._substeps > 1 else start
+        # What the next step starts its solver from: MuJoCo's own, but for implicit damping.
+        acceleration = (last[:, velocities] - before[:, velocities]) / model.opt.timestep
         # After a warning MuJoCo repeats the state to the end of the control step, in which time then stands still.
-        is_complete = states[:, -1, 0] > (self._substeps - 0.5) * model.opt.timestep
-        sound = (
-            is_complete & (np.abs(after) < LARGEST).all(axis=1) & np.isfinite(control).all(axis=1)
-        )
-        found = states[:, -1, positions], states[:, -1, velocities], acceleration[:, -1]
+        sound = last[:, 0] > (self._substeps - 0.5) * model.opt.timestep
+        sound &= np.isfinite(control).all(axis=1)
+        for values in (last[:, 1:], acceleration):
+            sound &= (np.abs(values) < LARGEST).all(axis=1)
+        found = last[:, positions], last[:, velocities], acceleration
         for result, value in zip(results, found, strict=True):
-            result[...] = np.where(sound[:, None], value, np.nan).reshape(result.shape)
+            result[...] = value.reshape(result.shape)
+            if not sound.all():
+                result.reshape(value.shape)[~sound] = np.nan
+
+    def _control_size(self, disturbance: Sequence[np.ndarray]) -> int:
+        """Returns how many numbers a physics step is sent: controls, and where disturbed the forces on all bodies."""
+        return self._model.nu + (6 * self._model.nbody if disturbance else 0)
 
     def _scale_models(self, factors: Float[np.ndarray, "env 2"]) -> list[mujoco.MjModel]:
         """Returns a model for each environment; those with the same factors share one."""
