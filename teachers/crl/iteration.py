@@ -92,8 +92,9 @@ def make_iteration(
     """Returns the pure function `state -> (state, metrics)`; `TrainingPrograms` jits it with a donated state.
 
     In the first iterations, as many as `rollout.prefill_steps` say, no gradient step is taken, and the metrics of gradient
-    steps are NaN. In the others they are means over the gradient steps that were applied. `skipped_updates` is the number of gradient steps of the
-    whole run that were not applied, `skipped_in_a_row` of those since the last one that was, and `broken_environments` the number of environments that broke in the iteration.
+    steps are NaN. In the others they are means over the gradient steps that were applied. `skipped_updates` is the number of
+    gradient steps of the whole run that were not applied, `skipped_in_a_row` of those since the last one that was, and
+    `broken_environments` the number of environments that broke in the iteration.
 
     Args:
         config: the run's configuration.
