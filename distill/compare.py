@@ -284,10 +284,15 @@ class _Comparison:
     def _scratch_config(self, seed: int) -> ScratchConfig:
         """Returns the settings that train the default student's networks like the teacher, and at most for as long."""
         config = self._teacher.config
-        steps = int(self._teacher.metadata.metrics["steps"])
-        if self._plan.scratch_steps is not None:
-            steps = min(steps, self._plan.scratch_steps)
-        rollout = config.rollout.model_copy(update={"physics": "auto"})
+        teacher_steps = int(self._teacher.metadata.metrics["steps"])
+        steps = min(teacher_steps, self._plan.scratch_steps or teacher_steps)
+        rollout = config.rollout.model_copy(
+            update={
+                "physics": "auto",
+                # The same share of the shorter run.
+                "prefill_steps": config.rollout.prefill_steps * steps // teacher_steps,
+            }
+        )
         settings = {"seed": seed, "steps": steps, "rollout": rollout}
         return ScratchConfig(
             teacher=config.model_copy(update=settings), student=distill_config().student

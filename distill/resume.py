@@ -24,12 +24,13 @@ from teachers.runs.checkpoints import (
     require_kind,
     warn_on_main_process,
 )
-from teachers.runs.configuration import stored_config
+from teachers.runs.configuration import stored_config, without_engine
 from teachers.runs.errors import InputError
 from teachers.runs.layout import UNFINISHED
 from teachers.runs.metadata import FORMAT_VERSION, Metadata, library_versions
 from teachers.runs.outputs import free_bytes, remove_progress
 from teachers.runs.resume import find_resume_point, prepare_folders
+from teachers.tasks.engines import warn_of_other_engine
 from teachers.tasks.registry import require_same_task_file
 
 ITEM = "distillation"
@@ -99,7 +100,7 @@ class PositionWriter:
             task_digest=self._teacher.metadata.task_digest,
             sizes=self._teacher.task.sizes,
             networks={},
-            config=self._config.model_dump(exclude_none=True),
+            config=self._config.with_engine().model_dump(exclude_none=True),
             metrics={
                 "figures": position.figures,
                 "seconds": position.seconds,
@@ -173,7 +174,8 @@ def _read(
     require_same_task_file(metadata, teacher.task, run)
     saved = stored_config(DistillConfig, metadata.config, str(run))
     settings = {name: getattr(config, name) for name in ("checkpoint_every", "episodes")}
-    if saved.model_copy(update=settings) != config:
+    wanted = saved.model_copy(update=settings)
+    if without_engine(wanted.model_dump()) != without_engine(config.model_dump()):
         raise InputError(
             f"{run} was distilled with another configuration; repeat its options (see {run / 'config.toml'}) or "
             "choose another --out"
@@ -181,6 +183,7 @@ def _read(
     if metadata.lineage["teacher"]["digest"] != describe_teacher(teacher)["digest"]:
         raise InputError(f"{run} was distilled from another teacher; choose another --out")
     like = programs.sharded_state
+    warn_of_other_engine(run, saved.collect.physics, config.collect.physics)
     items = read_items(folder, rounds, {ITEM: _to_items(like)}, metadata)[ITEM]
     leaves = [items[name] for name in sorted(items)]
     figures = metadata.metrics

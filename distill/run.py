@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+import mujoco
 from etils import epath
 
 from distill.config import DistillConfig
@@ -39,6 +40,8 @@ from teachers.runs.outputs import (
 )
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.runs.run_log import RunLog
+from teachers.tasks import Task
+from teachers.tasks.engines import choose_engine
 
 MIN_TEACHER_SUCCESS = 0.05  # share of episodes in which a teacher must reach its goal
 
@@ -93,7 +96,7 @@ def distill_teacher(
         programs = DistillPrograms(config, teacher)
     elif not programs.can_distill(config, teacher):
         raise ValueError("the programs were made for another configuration or other networks")
-    _require_memory(config, programs.state_shapes)
+    _require_memory(config, programs.state_shapes, teacher.task)
     with ExitStack() as stack:
         stack.enter_context(lock_folder(out))
         position = resume_distillation(out, config, teacher, programs) if resume else None
@@ -242,13 +245,17 @@ def _observed_ranges(rows: LabelledStates) -> dict[str, dict[str, list[float]]]:
     }
 
 
-def _require_memory(config: DistillConfig, state: DistillState) -> None:
+def _require_memory(config: DistillConfig, state: DistillState, task: Task) -> None:
     shapes = (config.student.policy, config.student.critic, config.student.critic)
     batch = config.learning.batch
     activations = 2 * batch * sum(shape.layers * shape.width for shape in shapes)
     logits = 0 if config.critic.loss == "embedding" else 4 * batch**2
+    # In MuJoCo C each environment has a model of its own where masses or friction differ.
+    undisturbed = config.collect.disturbances.mass == config.collect.disturbances.friction == (1, 1)
+    is_in_c = choose_engine(config.collect.physics) == "c" and not undisturbed
+    models = config.collect.environments * mujoco.mj_sizeModel(task.model) if is_in_c else 0
     require_memory(
         # The parameters count twice because of their gradients.
-        total_bytes((state, state.params)) + 4 * (activations + logits),
+        total_bytes((state, state.params)) + 4 * (activations + logits) + models,
         "collect.environments, collect.capacity, learning.batch, layers or width",
     )

@@ -183,7 +183,7 @@ class _Checks(NamedTuple):
         return Check("determinism", is_same, value)
 
     def check_closed_loop(self) -> Check:
-        """Checks the time at goal in MuJoCo C against MJX: on the same episodes, or as the contract states it."""
+        """Checks the time at goal in ONNX Runtime against JAX: on the same episodes, or as the contract states it."""
         policy = Policy(self.path, margin=None, normalized=True)
         trajectory = play_in_c(self.task, policy, self.episodes, self.seed, self.progress)
         distance = distance_until_termination(trajectory)
@@ -203,7 +203,7 @@ class _Checks(NamedTuple):
             )
             ratio, interval = retention(outcomes.time_at_goal, reference.time_at_goal)
             figures |= {
-                "in_mjx": summary(reference),
+                "in_jax": summary(reference),
                 "retention": ratio,
                 "retention_ci95": interval,
             }

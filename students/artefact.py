@@ -14,7 +14,12 @@ from teachers.runs.checkpoint_files import (
 )
 from teachers.runs.checkpoint_writer import CheckpointWriter
 from teachers.runs.checkpoints import read_metadata, read_params, require_kind
-from teachers.runs.configuration import Config, resolve_config, stored_config
+from teachers.runs.configuration import (
+    Config,
+    resolve_config,
+    stored_config,
+    without_engine,
+)
 from teachers.runs.errors import InputError
 from teachers.runs.layout import CONFIG, UNFINISHED
 from teachers.runs.lock import lock_folder
@@ -128,5 +133,5 @@ def _require_same_config(run: epath.Path, config: Config) -> None:
     except InputError as cause:
         raise error from cause
     # As they are written: a task's file may lie elsewhere now.
-    if saved.model_dump() != config.model_dump():
+    if without_engine(saved.model_dump()) != without_engine(config.model_dump()):
         raise error

@@ -20,7 +20,8 @@ def evaluate_agent(
 ) -> Outcomes:
     """Plays the agent's policy with the engine `auto` for whole episodes of its task.
 
-    The compiled programs are kept by `agent.networks`, for later evaluations of any agent with the same networks.
+    The compiled programs are kept by `agent.networks`, for later evaluations of any agent with the same networks, but not
+    those of the best of several actions.
 
     Args:
         agent: the teacher or student.

@@ -42,7 +42,6 @@ for _flag in _XLA_FLAGS:
 with contextlib.redirect_stdout(io.StringIO()):
     from mujoco import mjx
 
-
 # fsspec caches listings of folders. They would be wrong, because TensorStore and other machines write without fsspec.
 for _scheme in ("gs", "s3"):
     fsspec.config.conf.setdefault(_scheme, {}).setdefault("use_listings_cache", False)
@@ -69,9 +68,8 @@ def _glob(folder: epath.Path, pattern: str) -> Iterator[epath.Path]:
 epath.gpath.PosixGPath.glob = _glob
 
 
-_expects_divergence = (
-    False  # whether a simulation runs whose states may diverge, see `divergence_expected`
-)
+# Whether a simulation runs whose states may diverge; see `divergence_expected`.
+_expects_divergence = False
 
 
 def show_mujoco_warning(text: str) -> None:

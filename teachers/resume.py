@@ -14,13 +14,13 @@ from teachers.crl.training_programs import TrainingPrograms
 from teachers.crl.training_run import RunRecord, TrainingRun, record_at_checkpoint
 from teachers.runs.checkpoint_choice import read_newest_sound
 from teachers.runs.checkpoint_files import checkpoint_steps, has_item
-from teachers.runs.checkpoints import read_metadata, require_kind, warn_on_main_process
+from teachers.runs.checkpoints import read_metadata, require_kind
 from teachers.runs.configuration import stored_config
 from teachers.runs.errors import InputError
 from teachers.runs.metadata import FORMAT_VERSION
 from teachers.runs.paths import require_reachable
 from teachers.runs.resume import find_resume_point, prepare_folders
-from teachers.tasks.engines import choose_engine
+from teachers.tasks.engines import warn_of_other_engine
 from teachers.tasks.registry import get_task, open_task, require_same_task_file
 
 
@@ -93,12 +93,7 @@ def require_same_teacher(config: TeacherConfig, run: epath.Path) -> None:
             f"{run} was trained with another configuration; repeat its options (see {run / 'config.toml'}) "
             "or choose another --out"
         )
-    engine = choose_engine(config.rollout.physics)
-    if saved.rollout.physics != engine:
-        warn_on_main_process(
-            f"{run} was simulated with physics {saved.rollout.physics!r} so far and is with {engine!r} from now on, with "
-            "other rounding; choose with --physics"
-        )
+    warn_of_other_engine(run, saved.rollout.physics, config.rollout.physics)
     if not any(has_item(run, step, "training") for step in checkpoint_steps(run)):
         raise InputError(
             f"{run} holds no state to resume from: it was shared without it, or belongs to a finished experiment; "

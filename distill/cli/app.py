@@ -95,7 +95,7 @@ app = typer.Typer(
 
 @app.callback()
 def show_help(context: typer.Context) -> None:
-    """Trains deep contrastive-RL teachers on MJX, distills them into shallow students, exports these to ONNX."""
+    """Trains deep contrastive-RL teachers in MuJoCo, distills them into shallow students, exports these to ONNX."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

@@ -168,8 +168,13 @@ OUTPUTS: tuple[Output, ...] = (
     Output(
         "evaluate",
         "an object",
-        {**EVALUATION, **SAMPLED, "physics": "engine that simulated: `c` or `jax`"},
-        _HARD | set(SAMPLED),
+        {
+            **EVALUATION,
+            **SAMPLED,
+            "best_of": "actions drawn in each step, of which the critic chose the best",
+            "physics": "engine that simulated: `c` or `jax`",
+        },
+        _HARD | set(SAMPLED) | {"best_of"},
     ),
     Output(
         "play",

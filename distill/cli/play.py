@@ -54,9 +54,14 @@ def evaluate_command(
     prepare_process()
     from export.artefacts import open_policy
     from teachers.measures import summary
+    from teachers.runs.errors import InputError
     from teachers.tasks.engines import choose_engine
 
     policy = open_policy(path, parse_task(task), parse_checkpoint(checkpoint))
+    if policy.evaluate_sampled is None and best_of > 1:
+        raise InputError(
+            f"--best-of {best_of}: actions are drawn from the policies of teachers, and {path} is none; leave it out"
+        )
     with show_progress("evaluate") as report:
         outcomes = policy.evaluate(episodes, seed, report)
     figures = _summarise(policy.metadata, seed, outcomes)
@@ -64,6 +69,7 @@ def evaluate_command(
         with show_progress("evaluate sampled actions") as report:
             sampled = summary(policy.evaluate_sampled(episodes, seed, report, best_of))
         figures |= {f"sampled_{name}": value for name, value in sampled.items()}
+        figures["best_of"] = best_of
     figures["physics"] = "c" if policy.metadata.kind == "onnx" else choose_engine("auto")
     print_result(figures, as_json, lambda: figures_table(path, figures))
 

@@ -1,7 +1,7 @@
 """The loop around the jitted iteration: it trains one run or several at once, and evaluates, logs and checkpoints them."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -166,6 +166,15 @@ class TrainingLoop:
         Args:
             iterations_done: number of iterations behind the state to go on from.
         """
+        try:
+            return self._run(iterations_done)
+        except Exception:
+            # Threads that still compute would call Python while it ends.
+            with suppress(Exception):
+                jax.block_until_ready(self._state)
+            raise
+
+    def _run(self, iterations_done: int) -> list[TrainingResult]:
         unlogged: _Iteration | None = None
         for number in range(iterations_done + 1, self._config.iterations + 1):
             is_last = number == self._config.iterations
@@ -175,8 +184,7 @@ class TrainingLoop:
             stopped = self._stop_requested()
             checkpoint_due = number % self._config.logging.checkpoint_every == 0
             if diverged or stopped or is_last or checkpoint_due:
-                # The newest iteration decides: it may have taken steps again after the one before it.
-                diverged = self._log_iteration(iteration)
+                diverged = self._log_iteration(iteration) or diverged
                 unlogged = None
                 self._save(number, finished=is_last)
             for recorder in self._recorders:

@@ -21,6 +21,7 @@ from teachers.crl.learner import Metrics
 from teachers.crl.memory import decide_remat
 from teachers.crl.networks import Networks, teacher_networks
 from teachers.runs.devices import replicated
+from teachers.tasks.engines import choose_engine
 
 
 class TrainingPrograms:
@@ -59,7 +60,7 @@ class TrainingPrograms:
         task = configure_physics(networks.task, config)
         # By default, the trained agents can use the programs of the training's evaluations.
         best_of = config.rollout.best_of
-        is_default = task.engine == networks.evaluator.task.engine and best_of == 1
+        is_default = task.engine == choose_engine("auto") and best_of == 1
         self.evaluator = (
             networks.evaluator
             if is_default

@@ -16,6 +16,19 @@ from teachers.runs.paths import require_reachable, translate_storage_errors
 ConfigType = TypeVar("ConfigType", bound="Config")
 
 
+def without_engine(settings: Any) -> Any:
+    """Returns the settings of a configuration as they are written, without the engine that computes the physics.
+
+    Runs that differ in it alone are the same but for rounding.
+
+    Args:
+        settings: what `Config.model_dump` returns.
+    """
+    if not isinstance(settings, Mapping):
+        return settings
+    return {key: without_engine(value) for key, value in settings.items() if key != "physics"}
+
+
 class Config(BaseModel):
     """Base class of every configuration: immutable, with an error for unknown keys.
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 
 
 class Stream(IntEnum):
-    """What random numbers are used for. A name's number decides its random numbers, so that it never changes."""
+    """What random numbers are used for. Never change a number: it decides the random numbers of its use."""
 
     # Of the key of a run's seed.
     TRAINING = 2**31

@@ -10,9 +10,9 @@ from teachers.tasks.declaration import namespace
 
 
 class Trajectory(NamedTuple):
-    """What happened in each control step of each environment, as MJX rollouts and MuJoCo C record it.
+    """What happened in each control step of each environment, as rollouts and the C twin record it.
 
-    Its arrays are JAX's or NumPy's. After a termination, rollouts restart the environment and MuJoCo C steps it on, or
+    Its arrays are JAX's or NumPy's. After a termination, rollouts restart the environment and the twin steps it on, or
     leaves it where it was if it is broken; the functions below measure each environment's first episode alone.
     """
 

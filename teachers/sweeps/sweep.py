@@ -22,7 +22,7 @@ from teachers.process import in_32_bits
 from teachers.runs.checkpoint_choice import read_newest_sound
 from teachers.runs.checkpoint_files import checkpoint_steps, remove_training_state
 from teachers.runs.checkpoints import read_metadata
-from teachers.runs.configuration import resolve_config
+from teachers.runs.configuration import resolve_config, without_engine
 from teachers.runs.errors import DivergedError, InputError
 from teachers.runs.layout import CONFIG
 from teachers.runs.lock import lock_folder
@@ -35,7 +35,7 @@ from teachers.sweeps.specification import Cell, SweepSpec, expand_cells
 from teachers.tasks import Task
 from teachers.tasks.load import portable_reference
 from teachers.tasks.registry import get_task, require_same_task_file
-from teachers.train import require_fitting, train_seeds
+from teachers.train import require_fitting, require_learning, train_seeds
 
 RESULTS = "results.json"
 SPECIFICATION = "sweep.json"  # marks a folder as that of an experiment
@@ -67,6 +67,7 @@ def run_sweep(
     out, cells = epath.Path(out), expand_cells(spec)
     read_marker(out, SPECIFICATION, "a sweep")  # raises an error if `out` holds anything else
     for cell in cells:
+        require_learning(cell.config)
         require_fitting(cell.config, 1)
         _require_same_settings(cell, out, spec.seeds)
     with lock_folder(out):
@@ -238,7 +239,7 @@ def _require_same_settings(cell: Cell, out: epath.Path, seeds: int) -> None:
             raise InputError(f"{file}: {error}; remove {file.parent} to train it again") from None
         expected = cell.config.model_copy(update={"seed": seed})
         # As they are written: a task's file may lie elsewhere now.
-        if saved.model_dump() != expected.model_dump():
+        if without_engine(saved.model_dump()) != without_engine(expected.model_dump()):
             raise InputError(
                 f"{file.parent} was trained with other settings; choose another --out, or remove it"
             )

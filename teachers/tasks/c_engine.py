@@ -8,6 +8,7 @@ import copy
 import hashlib
 import os
 import threading
+from collections import ChainMap, deque
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -35,7 +36,6 @@ LARGEST = 1e10
 FULL_PHYSICS = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
 CONTROL = int(mujoco.mjtState.mjSTATE_CTRL)
 FORCE_ON_BODIES = int(mujoco.mjtState.mjSTATE_XFRC_APPLIED)
-KEPT_MODELS = 8  # disturbed models that are kept, as a multiple of the environments
 
 _threads = threading.Lock()  # the threads of `_rollout` serve one call at a time
 
@@ -137,7 +137,11 @@ class _Batch:
         self._data = [mujoco.MjData(model) for _ in range(max(1, _thread_count()))]
         self._initial = np.empty(mujoco.mj_stateSize(model, FULL_PHYSICS))
         mujoco.mj_getState(model, self._data[0], self._initial, FULL_PHYSICS)
-        self._scaled: dict[tuple[float, float], mujoco.MjModel] = {}
+        # The models of the last call of each device, by their factors on masses and friction.
+        self._scaled = deque[dict[tuple[float, float], mujoco.MjModel]](
+            maxlen=jax.local_device_count()
+        )
+        self._scaling = threading.Lock()
 
     def __call__(self, arguments: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> None:
         """Computes `Physics` after the step.
@@ -180,7 +184,8 @@ class _Batch:
         before = states[:, -2] if self._substeps > 1 else start
         # What the next step starts its solver from: MuJoCo's own, but for implicit damping.
         acceleration = (last[:, velocities] - before[:, velocities]) / model.opt.timestep
-        # After a warning MuJoCo repeats the state to the end of the control step, in which time then stands still.
+        # MuJoCo stops where a state diverges or its memory for contacts is full, and repeats the state in the remaining
+        # physics steps, in which time stands still. A control step that was not completed is broken too.
         sound = last[:, 0] > (self._substeps - 0.5) * model.opt.timestep
         sound &= np.isfinite(control).all(axis=1)
         for values in (last[:, 1:], acceleration):
@@ -197,12 +202,14 @@ class _Batch:
 
     def _scale_models(self, factors: Float[np.ndarray, "env 2"]) -> list[mujoco.MjModel]:
         """Returns a model for each environment; those with the same factors share one."""
-        pairs = [tuple(pair) for pair in factors.tolist()]
-        if len(self._scaled) > KEPT_MODELS * len(pairs):
-            self._scaled.clear()
-        for pair in set(pairs).difference(self._scaled):
-            self._scaled[pair] = scale_model_in_c(self._model, *pair)
-        return [self._scaled[pair] for pair in pairs]
+        pairs = [(mass, friction) for mass, friction in factors.tolist()]
+        with self._scaling:
+            known = ChainMap(*self._scaled)
+            models = {
+                pair: known.get(pair) or scale_model_in_c(self._model, *pair) for pair in set(pairs)
+            }
+            self._scaled.append(models)
+        return [models[pair] for pair in pairs]
 
     def _spread(self, force: Float[np.ndarray, "env 2"]) -> Float[np.ndarray, "env forces"]:
         """Returns the forces and torques on all bodies."""

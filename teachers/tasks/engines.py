@@ -7,9 +7,11 @@ from typing import Literal, NamedTuple
 
 import jax
 import mujoco
+from etils import epath
 from jaxtyping import Array, Float
 
 from teachers.process import mjx
+from teachers.runs.checkpoints import warn_on_main_process
 from teachers.runs.errors import InputError
 from teachers.tasks.c_engine import can_simulate_with_c
 from teachers.tasks.declaration import Physics
@@ -25,6 +27,22 @@ def choose_engine(choice: EngineChoice) -> Engine:
     if choice != "auto":
         return choice
     return "c" if can_simulate_with_c() else "jax"
+
+
+def warn_of_other_engine(run: epath.Path, saved: EngineChoice, choice: EngineChoice) -> None:
+    """Warns if a run that is resumed was simulated by another engine so far.
+
+    Args:
+        run: its folder.
+        saved: the engine that it was simulated by.
+        choice: of the configuration with which it is resumed.
+    """
+    engine = choose_engine(choice)
+    if saved not in (engine, "auto"):
+        warn_on_main_process(
+            f"{run} was simulated with physics {saved!r} so far and is with {engine!r} from now on, with other rounding; "
+            "choose with --physics"
+        )
 
 
 class MjxSimulation(NamedTuple):

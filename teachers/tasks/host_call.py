@@ -102,7 +102,7 @@ def call_on_host(
 
 def _on_exception(_type: Any, exception: BaseException, _traceback: Any) -> Any:
     """Returns XLA's error for an exception, which JAX then raises where the program was called."""
-    message = _c.new("char[]", f"{type(exception).__name__}: {exception}".encode())
+    message = _c.new("char[]", f"{type(exception).__name__}: {exception}".encode(errors="replace"))
     arguments = _c.new("ErrorArguments *", {"message": message, "code": INTERNAL})
     arguments.size = _c.sizeof("ErrorArguments")
     return _api.create_error(arguments)

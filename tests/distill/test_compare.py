@@ -1,11 +1,13 @@
 import json
 import shutil
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from commands import run_json
 
-from distill.compare import DEFAULT_SIZE, MARKER, QUICK, RESULTS, run_compare
+from distill.compare import DEFAULT_SIZE, MARKER, QUICK, RESULTS, _Comparison, run_compare
 from teachers import InputError, load_teacher
 from teachers.tasks import CONDITIONS
 
@@ -16,6 +18,16 @@ def test_run_compare_refuses_folder_of_something_else(teacher, student_run, tmp_
     (tmp_path / MARKER).write_text("0123\n")
     with pytest.raises(InputError, match="a comparison of another teacher"):
         run_compare(teacher, tmp_path, force=True)
+
+
+def test_comparison_shortens_the_filling_of_the_replay_with_the_run(teacher, tmp_path) -> None:
+    rollout = teacher.config.rollout.model_copy(update={"prefill_steps": 1000})
+    config = teacher.config.model_copy(update={"rollout": rollout})
+    metadata = teacher.metadata.model_copy(update={"metrics": {"steps": 100_000_000}})
+    long = replace(teacher, config=config, metadata=metadata)
+    comparison = _Comparison(long, tmp_path, QUICK, lambda _: nullcontext())
+    shorter = comparison._scratch_config(0).teacher
+    assert (shorter.steps, shorter.rollout.prefill_steps) == (400_000, 4)
 
 
 @pytest.mark.slow

@@ -8,6 +8,16 @@ def test_evaluate_prints_table(export_folder) -> None:
     assert "success_at_end" in result.stdout
 
 
+def test_evaluate_draws_the_actions_of_teachers_alone(teacher_run, student_run) -> None:
+    figures = run_json("evaluate", teacher_run, "--episodes", 4, "--best-of", 3)
+    assert figures["best_of"] == 3
+    assert figures["physics"] == "c"
+    assert figures["sampled_distance_at_end"] != figures["distance_at_end"]
+    assert_refused(run("evaluate", student_run, "--best-of", 3), "--best-of 3", "leave it out")
+    plain = run_json("evaluate", student_run, "--episodes", 4)
+    assert not {name for name in plain if name.startswith(("sampled_", "best_of"))}
+
+
 @pytest.mark.parametrize("kind", ["teacher", "student", "onnx"])
 def test_info_has_stable_keys(teacher_run, student_run, export_folder, kind) -> None:
     path = {"teacher": teacher_run, "student": student_run, "onnx": export_folder / "policy.onnx"}[

@@ -19,15 +19,15 @@ def test_evaluate_counts_terminated_episodes_as_away_from_the_goal_in_either_eng
     task.success_radius = task.hard_radius = 10.0
     networks = student_networks(task, StudentConfig(), embedding=4)
     params = networks.init(jax.random.key(0))
-    in_mjx = networks.evaluator.evaluate(params, 64, 0)
+    in_jax = networks.evaluator.evaluate(params, 64, 0)
     act = jax.jit(networks.policy)
     recording = play_in_c(task, lambda o, g: np.asarray(act(params, o, g)), 64, 0)
     in_c = measure_outcomes(task, distance_until_termination(recording))
-    fallen = in_mjx.success_at_end == 0
+    fallen = in_jax.success_at_end == 0
     assert 0 < fallen.sum() < 64
-    assert (in_mjx.time_at_goal[~fallen] == 1).all()
-    assert (in_mjx.time_at_goal[fallen] < 1).all()
-    for one, other in zip(in_mjx, in_c, strict=True):
+    assert (in_jax.time_at_goal[~fallen] == 1).all()
+    assert (in_jax.time_at_goal[fallen] < 1).all()
+    for one, other in zip(in_jax, in_c, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 

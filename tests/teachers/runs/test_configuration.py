@@ -4,7 +4,7 @@ import pytest
 
 from distill import distill_config
 from teachers import InputError, TeacherConfig, teacher_config
-from teachers.runs.configuration import stored_config
+from teachers.runs.configuration import stored_config, without_engine
 
 
 def test_teacher_config_reads_renamed_key_in_overrides() -> None:
@@ -58,3 +58,13 @@ def test_teacher_config_refuses_key_under_both_names(tmp_path) -> None:
         pytest.warns(UserWarning, match="is now called"),
     ):
         teacher_config("reacher", file)
+
+
+def test_without_engine_leaves_the_engine_out_at_every_depth() -> None:
+    settings = {
+        "seed": 1,
+        "rollout": {"physics": "c", "steps": 2},
+        "teacher": {"x": {"physics": 1}},
+    }
+    expected = {"seed": 1, "rollout": {"steps": 2}, "teacher": {"x": {}}}
+    assert without_engine(settings) == expected

@@ -20,9 +20,9 @@ from teachers.tasks.registry import get_task
 
 
 def test_play_in_c_has_outcomes_of_mjx(student_run, export_folder) -> None:
-    in_mjx = open_policy(student_run).evaluate(8, 3, ignore_progress)
+    in_jax = open_policy(student_run).evaluate(8, 3, ignore_progress)
     in_c = open_policy(export_folder / "policy.onnx").evaluate(8, 3, ignore_progress)
-    np.testing.assert_allclose(in_c.time_at_goal, in_mjx.time_at_goal, atol=0.021)
+    np.testing.assert_allclose(in_c.time_at_goal, in_jax.time_at_goal, atol=0.021)
 
 
 def test_play_in_c_is_disturbed_as_mjx(student_run, export_folder) -> None:
@@ -32,9 +32,9 @@ def test_play_in_c_is_disturbed_as_mjx(student_run, export_folder) -> None:
     disturbed = play_in_c(student.task, act, 8, 3, disturbances=some)
     np.testing.assert_array_equal(undisturbed.qpos[0], disturbed.qpos[0])  # the same starts
     assert np.abs(undisturbed.qpos[-1] - disturbed.qpos[-1]).max() > 0.1
-    in_mjx = evaluate_agent(student, 8, 3, disturbances=some)
+    in_jax = evaluate_agent(student, 8, 3, disturbances=some)
     in_c = measure_outcomes(student.task, distance_until_termination(disturbed))
-    np.testing.assert_allclose(in_c.time_at_goal, in_mjx.time_at_goal, atol=0.031)
+    np.testing.assert_allclose(in_c.time_at_goal, in_jax.time_at_goal, atol=0.031)
 
 
 def test_play_in_c_adds_sensor_noise(export_folder) -> None:
@@ -95,22 +95,22 @@ def test_play_in_c_ends_broken_episodes_as_rollout_does(tmp_path, monkeypatch) -
         in_c = play_in_c(task, turn_until_it_breaks, 16, 0)
 
     @jax.jit
-    def play_in_mjx(starts):
+    def play_in_jax(starts):
         def act(_, observation, goal):
             return turn_until_it_breaks(observation, goal)
 
         return rollout(task, act, starts, jax.random.key(0), task.episode_steps, "train")[1]
 
-    in_mjx = play_in_mjx(evaluation_starts(task, 16, 0))
-    lengths = episode_lengths(in_mjx)
+    in_jax = play_in_jax(evaluation_starts(task, 16, 0))
+    lengths = episode_lengths(in_jax)
     np.testing.assert_array_equal(episode_lengths(in_c), lengths)
     assert 0 < (lengths < task.episode_steps).sum() < 16
     for step, is_after in enumerate(np.arange(task.episode_steps)[:, None] >= lengths):
         for name in ("broken", "terminated"):
-            one, other = (np.asarray(getattr(each, name))[step] for each in (in_c, in_mjx))
+            one, other = (np.asarray(getattr(each, name))[step] for each in (in_c, in_jax))
             np.testing.assert_array_equal(one[~is_after], other[~is_after])
             assert not in_c.broken[step][is_after].any()
-    assert count_broken(in_c) == count_broken(in_mjx) == (lengths < task.episode_steps).sum()
+    assert count_broken(in_c) == count_broken(in_jax) == (lengths < task.episode_steps).sum()
     assert (np.isinf(in_c.distance) == in_c.broken).all()
     assert np.isfinite(in_c.observation).all()
     assert np.isfinite(in_c.qpos).all()

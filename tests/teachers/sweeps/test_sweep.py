@@ -1,4 +1,5 @@
 import json
+import shutil
 from hashlib import sha256
 
 import imageio.v3 as imageio
@@ -102,6 +103,21 @@ def test_run_sweep_refuses_runs_of_other_settings(finished_sweep) -> None:
     with pytest.raises(InputError, match="trained with other settings; choose another --out"):
         run_sweep(other, out)
     assert modification_times(out) == before
+
+
+def test_run_sweep_takes_runs_of_another_engine(finished_sweep, tmp_path) -> None:
+    experiment, out, rows = finished_sweep
+    shutil.copytree(out, tmp_path / "out")
+    for file in (tmp_path / "out").rglob("config.toml"):
+        file.write_text(file.read_text().replace('physics = "auto"', 'physics = "jax"'))
+    assert run_sweep(experiment, tmp_path / "out") == rows
+
+
+def test_run_sweep_refuses_a_cell_without_gradient_steps_before_it_trains(tmp_path) -> None:
+    spec = make_spec(settings={**TINY, "rollout.prefill_steps": 20}, grid={"depth": [4, 8]})
+    with pytest.raises(InputError, match="prefill_steps"):
+        run_sweep(spec, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("no_known_task_files")

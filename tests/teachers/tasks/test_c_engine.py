@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,12 +65,13 @@ def test_rollout_in_c_is_near_that_in_mjx() -> None:
 @pytest.mark.parametrize("threads", [0, 1, 5])
 def test_rollout_in_c_does_not_depend_on_threads(monkeypatch, threads) -> None:
     task = get_task("point_u_maze").simulated_by("c", ENVS)
-    expected = roll_out(task)
+    # Several times as many as a thread is given at once.
+    expected = roll_out(task, environments=100)
     monkeypatch.setattr(c_engine, "_thread_count", lambda: threads)
     c_engine._rollout.cache_clear()
     monkeypatch.setattr("teachers.tasks.host_call._functions", {})
     try:
-        found = roll_out(task)
+        found = roll_out(task, environments=100)
         assert c_engine._rollout().nthread == threads
     finally:
         c_engine._rollout.cache_clear()
@@ -131,3 +134,16 @@ def test_choose_engine_is_c_on_a_cpu_and_jax_elsewhere(monkeypatch, backend, eng
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     assert choose_engine("auto") == engine
     assert choose_engine("warp") == "warp"
+
+
+def test_scaled_models_are_right_where_devices_ask_at_once() -> None:
+    batch = c_engine._Batch(get_task("reacher").model, 1, 0)
+    factors = np.random.default_rng(0).uniform(0.5, 2.0, (8, 20, 2)).astype(np.float32)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(batch._scale_models, factors))
+    mass = batch._model.body_mass
+    for pairs, models in zip(factors, found, strict=True):
+        for pair, model in zip(pairs, models, strict=True):
+            np.testing.assert_allclose(model.body_mass, mass * pair[0])
+    # No more are kept than the devices need.
+    assert sum(map(len, batch._scaled)) == 20 * jax.local_device_count()
