@@ -108,7 +108,8 @@ def test_verify_finds_changed_weights(export_folder, student, tmp_path) -> None:
     assert not checks["parity_jax"].ok
 
 
-@pytest.mark.parametrize("precision", [pytest.param("float16", marks=pytest.mark.slow), "int8"])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float16", "int8"])
 def test_verify_passes_combined_files_in_other_precisions(export_form, student, precision) -> None:
     file = export_form(Form(combined=True, precision=precision))["combined"]
     checks = run_checks(file, student)

@@ -19,13 +19,13 @@ from teachers.tasks.reacher import LINKS, TORQUE
 from teachers.tasks.registry import get_task
 
 
-def test_play_in_c_has_outcomes_of_mjx(student_run, export_folder) -> None:
+def test_play_in_c_has_outcomes_of_evaluations(student_run, export_folder) -> None:
     in_jax = open_policy(student_run).evaluate(8, 3, ignore_progress)
     in_c = open_policy(export_folder / "policy.onnx").evaluate(8, 3, ignore_progress)
     np.testing.assert_allclose(in_c.time_at_goal, in_jax.time_at_goal, atol=0.021)
 
 
-def test_play_in_c_is_disturbed_as_mjx(student_run, export_folder) -> None:
+def test_play_in_c_is_disturbed_as_evaluations(student_run, export_folder) -> None:
     student, act = load_student(student_run), open_policy(export_folder / "policy.onnx").act
     some = Disturbances(delay=(0, 3), mass=(0.7, 1.3), friction=(0.5, 1.5), push=2.0)
     undisturbed = play_in_c(student.task, act, 8, 3)
