@@ -197,8 +197,9 @@ def resume(folder: Path, report: Report, smoke: bool) -> None:
     for name, lengths in {"straight": [8], "again": [8], "resumed": [4, 8]}.items():
         run = folder / name
         for number, iterations in enumerate(lengths):
-            steps = ["--steps", str(iterations * iteration), *["--resume"][: number and 1]]
-            arguments = ["train-teacher", "reacher", *sizes, *steps, "--out", str(run)]
+            steps = ["--steps", str(iterations * iteration)]
+            again = ["--resume"] if number else []
+            arguments = ["train-teacher", "reacher", *sizes, *steps, *again, "--out", str(run)]
             run_command(Command(arguments), report)
         last[name] = report_run(run, report)
     for name in ("again", "resumed"):

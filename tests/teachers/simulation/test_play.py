@@ -25,6 +25,7 @@ def test_play_in_c_has_outcomes_of_evaluations(student_run, export_folder) -> No
     np.testing.assert_allclose(in_c.time_at_goal, in_jax.time_at_goal, atol=0.021)
 
 
+@pytest.mark.slow  # the disturbed engine is compared with the twin in test_c_engine.py too
 def test_play_in_c_is_disturbed_as_evaluations(student_run, export_folder) -> None:
     student, act = load_student(student_run), open_policy(export_folder / "policy.onnx").act
     some = Disturbances(delay=(0, 3), mass=(0.7, 1.3), friction=(0.5, 1.5), push=2.0)
