@@ -64,6 +64,7 @@ def test_train_teacher_in_bfloat16_keeps_float32_parameters(teacher_run, tmp_pat
 PREFILL = {"rollout.prefill_steps": 25}  # three iterations
 
 
+@pytest.mark.slow
 def test_train_teacher_fills_the_replay_first_and_resumes_there(tmp_path) -> None:
     def interrupt(done, total, figures):
         if done == 120:

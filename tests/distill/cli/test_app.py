@@ -28,6 +28,8 @@ def test_app_without_command_lists_all() -> None:
     assert all(command in result.stdout for command in COMMANDS)
 
 
+@pytest.mark.slow
+@pytest.mark.end_to_end
 def test_app_runs_from_task_to_video(tmp_path) -> None:
     teacher, student, out = tmp_path / "teacher", tmp_path / "student", tmp_path / "export"
     trained = run_json(

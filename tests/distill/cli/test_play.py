@@ -8,6 +8,8 @@ def test_evaluate_prints_table(export_folder) -> None:
     assert "success_at_end" in result.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.end_to_end
 def test_evaluate_draws_the_actions_of_teachers_alone(teacher_run, student_run) -> None:
     figures = run_json("evaluate", teacher_run, "--episodes", 4, "--best-of", 3)
     assert figures["best_of"] == 3
