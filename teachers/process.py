@@ -24,19 +24,12 @@ import jax
 import mujoco
 from etils import epath
 
-# XLA reads its flags when JAX first compiles. Flags that the user set in XLA_FLAGS win.
-_XLA_FLAGS = [
-    # On several cores, programs of many small operations, such as a humanoid's physics, deadlock in XLA's thread pool.
-    # Without this scheduler they do not, and they are no slower.
-    "--xla_cpu_enable_concurrency_optimized_scheduler=false",
-]
-if jax.__version_info__ < (0, 11):
-    # JAX 0.10 fuses a chain of joints into code that becomes ten times slower with each joint. JAX 0.11 does not, and
-    # rejects the flag.
-    _XLA_FLAGS.append("--xla_cpu_use_fusion_emitters=false")
-for _flag in _XLA_FLAGS:
-    if _flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}".strip()
+# XLA reads its flags when JAX first compiles. One that the user set in XLA_FLAGS wins. On several cores, programs of many
+# small operations, such as a humanoid's physics, deadlock in XLA's thread pool. Without this scheduler they do not, and they
+# are no slower.
+_XLA_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+if _XLA_FLAG.partition("=")[0] not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_XLA_FLAG}".strip()
 
 # MJX prints a line on stdout if the optional Warp is missing, where commands print JSON.
 with contextlib.redirect_stdout(io.StringIO()):

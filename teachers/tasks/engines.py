@@ -16,6 +16,7 @@ from teachers.runs.errors import InputError
 from teachers.tasks.c_engine import can_simulate_with_c
 from teachers.tasks.declaration import Physics
 from teachers.tasks.disturbance import Disturbed, scale_model
+from teachers.tasks.fusion import limit_fusion
 
 Engine = Literal["c", "jax", "warp"]
 EngineChoice = Literal["auto", "c", "jax", "warp"]
@@ -59,19 +60,27 @@ class MjxSimulation(NamedTuple):
     def advance(self, physics: Physics, control: Float[Array, "nu"], substeps: int) -> Physics:
         """Returns the physics of one environment after `substeps` physics steps with the same control."""
 
-        def substep(_: Array, physics: Physics) -> Physics:
+        @limit_fusion
+        def integrate(physics: Physics, control: Float[Array, "nu"]) -> Physics:
             data = mjx.step(self.model, self._fill(physics, control))
             return Physics(data.qpos, data.qvel, data.qacc_warmstart)
 
-        return jax.lax.fori_loop(0, substeps, substep, physics)
+        return jax.lax.fori_loop(
+            0, substeps, lambda _, physics: integrate(physics, control), physics
+        )
 
     def update_bodies(self, physics: Physics, control: Float[Array, "nu"]) -> mjx.Data:
         """Returns data in which poses and velocities of the bodies belong to `physics`.
 
         `mjx.step` leaves them as they were before its last integration. XLA computes only what is read of them.
         """
-        data = mjx.kinematics(self.model, self._fill(physics, control))
-        return mjx.com_vel(self.model, mjx.com_pos(self.model, data))
+
+        @limit_fusion
+        def update(physics: Physics, control: Float[Array, "nu"]) -> mjx.Data:
+            data = mjx.kinematics(self.model, self._fill(physics, control))
+            return mjx.com_vel(self.model, mjx.com_pos(self.model, data))
+
+        return update(physics, control)
 
     def apply_disturbance(
         self, disturbed: Disturbed, body: int, force: Float[Array, "2"]
