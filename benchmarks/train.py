@@ -167,7 +167,7 @@ def time_parts(config: TeacherConfig, networks: Networks, state: TrainingState) 
         return critic_objective(networks, learning, critic, batch)[0]
 
     def actor_loss(actor: Any, key: jax.Array) -> jax.Array:
-        return actor_objective(networks, actor, critic, goals, temperature, batch, key)[0]
+        return actor_objective(networks, learning, actor, critic, goals, temperature, batch, key)[0]
 
     adam = make_optimizer(learning)
     for name, objective, trained in (

@@ -111,6 +111,12 @@ class LearningConfig(Config):
     target_entropy: float = Field(
         -0.5, description="target of the policy's entropy, in nats for each action dimension"
     )
+    random_goals: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the actor's goals that come from other pairs of the batch; the others are hindsight goals",
+    )
     remat: Literal["auto", "on", "off"] = Field(
         "auto",
         description="recompute activations for the gradient; auto: if they do not fit in memory",

@@ -90,6 +90,7 @@ def critic_objective(
 
 def actor_objective(
     networks: Networks,
+    learning: LearningConfig,
     actor: Params,
     critic: Params,
     goals: Float[Array, "batch embed"],
@@ -99,8 +100,12 @@ def actor_objective(
 ) -> tuple[Float[Array, ""], Float[Array, "batch"]]:
     """Returns the actor's loss of a batch.
 
+    The actor's goals are the hindsight goals of the same pairs, as in the code of Wang et al.; or for a share of the batch,
+    those of other pairs, as in Eysenbach et al. (arXiv 2206.07568), which lie as far away as all that was visited.
+
     Args:
         networks: actor, phi and psi.
+        learning: how they learn.
         actor: the actor's parameters.
         critic: the critic's parameters `{"phi": ..., "psi": ...}`.
         goals: the critic's embeddings of the batch's goals.
@@ -112,6 +117,11 @@ def actor_objective(
         The loss, and the log probability density of each action.
     """
     goal = networks.task.achieved_goal(batch.future)
+    if learning.random_goals:
+        rows = jnp.arange(len(goal))
+        # Pairs are drawn independently, so that the next row's goal is a random one.
+        source = jnp.where(rows < learning.random_goals * len(goal), jnp.roll(rows, -1), rows)
+        goal, goals = goal[source], goals[source]
     mean, log_std = networks.actor({"actor": actor}, batch.observation, goal)
     action, log_probs = sample_action(key, mean, log_std)
     values = similarity(networks.phi(critic, batch.observation, action), goals)
@@ -137,7 +147,9 @@ def make_gradients(
             lambda critic: critic_objective(networks, learning, critic, batch), has_aux=True
         )(critic)
         (loss, log_probs), actor_grads = jax.value_and_grad(
-            lambda actor: actor_objective(networks, actor, critic, goals, temperature, batch, key),
+            lambda actor: actor_objective(
+                networks, learning, actor, critic, goals, temperature, batch, key
+            ),
             has_aux=True,
         )(actor)
         temperature_grad = jax.grad(temperature_loss)(

@@ -51,11 +51,15 @@ def test_make_update_skips_and_counts_steps_that_are_not_finite(parts) -> None:
     assert not np.array_equal(again.log_temperature, after.log_temperature)
 
 
-def test_make_gradients_agrees_with_the_losses(parts) -> None:
+@pytest.mark.parametrize(("share", "from_next_row"), [(0.0, 0), (0.3, 3)])
+def test_make_gradients_agrees_with_the_losses(parts, share: float, from_next_row: int) -> None:
     config, networks, learner, batch, _ = parts
     task, params, key = networks.task, learner.params, jax.random.key(3)
-    grads, _ = jax.jit(make_gradients(networks, config.learning))(learner, batch, key)
+    learning = config.learning.model_copy(update={"random_goals": share})
+    grads, _ = jax.jit(make_gradients(networks, learning))(learner, batch, key)
     goal = task.achieved_goal(batch.future)
+    rolled = jnp.roll(goal, -1, axis=0)
+    actor_goal = jnp.concatenate([rolled[:from_next_row], goal[from_next_row:]])
 
     def critic(params):
         phi, psi = networks.phi(params, batch.observation, batch.action), networks.psi(params, goal)
@@ -64,9 +68,9 @@ def test_make_gradients_agrees_with_the_losses(parts) -> None:
         return info_nce(logits, config.learning.logsumexp_penalty)[0]
 
     def actor(actor_params):
-        mean, log_std = networks.actor({"actor": actor_params}, batch.observation, goal)
+        mean, log_std = networks.actor({"actor": actor_params}, batch.observation, actor_goal)
         action, log_probs = sample_action(key, mean, log_std)
-        values = networks.critic(params, batch.observation, goal, action)
+        values = networks.critic(params, batch.observation, actor_goal, action)
         return actor_loss(values, log_probs, jnp.exp(learner.log_temperature))
 
     expected = jax.jit(jax.grad(critic))({name: params[name] for name in ("phi", "psi")})
