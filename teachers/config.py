@@ -75,6 +75,12 @@ class RolloutConfig(Config):
         le=1000,
         description="actions drawn from the policy in each step, of which the critic chooses the best",
     )
+    deterministic: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of environments, drawn anew for each iteration, whose actions have no exploration noise",
+    )
     prefill_steps: int = Field(
         0,
         ge=0,

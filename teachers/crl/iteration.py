@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key, UInt
+from jaxtyping import Array, Bool, Int, Key, UInt
 
 from teachers.config import TeacherConfig
 from teachers.crl.learner import Learner, Metrics, init_learner, make_update
@@ -111,13 +111,24 @@ def make_iteration(
     def iteration(state: TrainingState) -> tuple[TrainingState, Metrics]:
         rollout_key = stream_key(state.key, Stream.ROLLOUT)
 
-        def act(keys: Array, observation: Array, goal: Array) -> Array:
+        def act(keys: Array, observation: Array, goal: Array, *is_deterministic: Array) -> Array:
             return networks.explore(
-                state.learner.params, keys, observation, goal, best_of=config.rollout.best_of
+                state.learner.params,
+                keys,
+                observation,
+                goal,
+                *is_deterministic,
+                best_of=config.rollout.best_of,
             )
 
         environments, trajectory = rollout(
-            task, act, state.environments, rollout_key, config.rollout.steps, "train"
+            task,
+            act,
+            state.environments,
+            rollout_key,
+            config.rollout.steps,
+            "train",
+            *_draw_deterministic(config, state.key),
         )
         replay = insert_rollout(state.replay, trajectory)
         index = index_episodes(replay)
@@ -149,6 +160,21 @@ def make_iteration(
         return TrainingState(learner, environments, replay, key, state.iteration + 1), metrics
 
     return iteration
+
+
+def _draw_deterministic(
+    config: TeacherConfig, key: Key[Array, ""]
+) -> tuple[()] | tuple[Bool[Array, "env"]]:
+    """Returns in which environments actions have no exploration noise; nothing if there are none.
+
+    Where a policy without noise gets stuck, noise of the next iteration leaves the same place, so that the critic learns
+    which actions do.
+    """
+    if not config.rollout.deterministic:
+        return ()
+    key = stream_key(key, Stream.DETERMINISTIC)
+    shape = (config.rollout.environments,)
+    return (jax.random.bernoulli(key, config.rollout.deterministic, shape),)
 
 
 def _unless_prefilling(

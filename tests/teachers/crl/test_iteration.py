@@ -66,3 +66,26 @@ def test_make_iteration_computes_no_gradient_step_while_it_fills_the_replay(
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), found, other
         )
+
+
+def test_make_iteration_acts_without_noise_in_a_share_of_the_environments() -> None:
+    config = teacher_config(
+        "reacher", overrides={**TEACHER, "rollout.deterministic": 0.5, "rollout.environments": 16}
+    )
+    networks = teacher_networks(config, training=True)
+    iterate = jax.jit(iteration.make_iteration(config, networks))
+    policy = jax.jit(networks.policy)
+    chosen = []
+    state = jax.jit(lambda: iteration.init_training(config, networks))()
+    for number in range(2):
+        params, goal = state.learner.params, state.environments.goal
+        state, _ = iterate(state)
+        slots = slice(number * config.rollout.steps, (number + 1) * config.rollout.steps)
+        observation, action = state.replay.observation[slots], state.replay.action[slots]
+        mean = policy(params, observation, jnp.broadcast_to(goal, (*action.shape[:2], 2)))
+        is_mean = np.isclose(action, mean, atol=1e-5).all(axis=2)
+        # An environment is one or the other for the whole iteration, in which none of its episodes ends.
+        assert (is_mean.all(axis=0) | ~is_mean.any(axis=0)).all()
+        chosen.append(is_mean.all(axis=0))
+    assert all(0 < choice.sum() < len(choice) for choice in chosen)
+    assert not np.array_equal(*chosen)
