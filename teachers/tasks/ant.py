@@ -3,6 +3,7 @@
 Proportions, masses and joint limits are those of Gymnasium's Ant, torques and armature a tenth of its.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -42,6 +43,17 @@ MAX_WALL_CONTACTS = 8
 STANDING_POSE = (0.0, 0.0, 0.55, 1.0, 0.0, 0.0, 0.0, *(0.0, 1.0) * 4)  # qpos
 HEALTHY_HEIGHT = (0.2, 1.0)  # m; beyond it the episode ends
 BALL_RADIUS = 0.5  # m
+LEARNING: Mapping[str, Any] = TRAINING | {
+    **{f"{network}.depth": 8 for network in ("actor", "phi", "psi")},
+    **{f"{network}.width": 128 for network in ("actor", "phi", "psi")},
+    "steps": 20_000_000,
+    "rollout.replay_steps": 4000,
+    "rollout.deterministic": 0.5,
+    "learning.gradient_steps": 96,
+    "learning.learning_rate": 5e-4,
+    "learning.random_goals": 0.5,
+    "logging.checkpoint_every": 60,
+}
 FIELDS: tuple[Field, ...] = (
     Field("position", 2, "m", "x and y of the torso"),
     Field("height", 1, "m", "height of the torso", 0.5),
@@ -77,7 +89,7 @@ class Ant(Task):
     substeps = 5
     episode_steps = 1000
     success_radius = 0.5
-    training = TRAINING
+    training = LEARNING
     camera = Camera(lookat=(0.0, 0.0, 0.0), distance=28.0, elevation=-60.0)
     floor_half_width = 20.0  # m, in pictures
 
