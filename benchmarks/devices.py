@@ -14,14 +14,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from common import make_parser, report
+from common import make_parser, network_sizes, report
 
 from teachers import teacher_config
 from teachers.crl.training_programs import teacher_programs
 
 TASKS = ("reacher", "ant")
 # The ant gets fewer gradient steps than its default, so that an iteration stays short.
-OVERRIDES = {"ant": {"learning.gradient_steps": 16}}
+OVERRIDES = {"ant": {**network_sizes(16, 64), "learning.gradient_steps": 16}}
 ITERATIONS = 6
 
 

@@ -79,7 +79,7 @@ class RolloutConfig(Config):
         0.0,
         ge=0,
         le=1,
-        description="share of environments, drawn anew for each iteration, whose actions have no exploration noise",
+        description="probability, drawn for each environment and iteration, that its actions have no exploration noise",
     )
     prefill_steps: int = Field(
         0,

@@ -56,7 +56,7 @@ TRAINING: Mapping[str, str] = {
     "actor_gradient_norm": "norm of the actor's gradient",
     "critic_gradient_norm": "norm of the critic's gradient",
     "saturated_actions": "share of the action numbers beyond 0.99 of their range",
-    "rollout_time_at_goal": "share of the rollout's steps within the success radius, with exploring actions",
+    "rollout_time_at_goal": "share of the rollout's steps within the success radius, with the actions of training",
     "skipped_updates": "gradient steps that were not finite and not applied, since the run began",
     "skipped_in_a_row": "gradient steps that were not applied since the last one that was",
     "broken_environments": "environments that restarted because their state was not finite",

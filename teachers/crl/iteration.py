@@ -165,10 +165,14 @@ def make_iteration(
 def _draw_deterministic(
     config: TeacherConfig, key: Key[Array, ""]
 ) -> tuple[()] | tuple[Bool[Array, "env"]]:
-    """Returns in which environments actions have no exploration noise; nothing if there are none.
+    """Returns in which environments actions have no exploration noise; an empty tuple if there are none.
 
-    Where a policy without noise gets stuck, noise of the next iteration leaves the same place, so that the critic learns
-    which actions do.
+    A policy may stand still without noise. With noise in a later iteration its environment leaves the place where it stood,
+    and the critic learns which actions leave it.
+
+    Args:
+        config: the run's configuration.
+        key: that of the training state.
     """
     if not config.rollout.deterministic:
         return ()

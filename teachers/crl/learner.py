@@ -100,8 +100,9 @@ def actor_objective(
 ) -> tuple[Float[Array, ""], Float[Array, "batch"]]:
     """Returns the actor's loss of a batch.
 
-    The actor's goals are the hindsight goals of the same pairs, as in the code of Wang et al.; or for a share of the batch,
-    those of other pairs, as in Eysenbach et al. (arXiv 2206.07568), which lie as far away as all that was visited.
+    The actor's goals are the hindsight goals of the same pairs, as in the code of Wang et al. For a share of the batch they
+    are the goals of other pairs, which may lie anywhere that the replay has been; the code of Eysenbach et al. (arXiv
+    2206.07568) has such goals too.
 
     Args:
         networks: actor, phi and psi.
@@ -118,10 +119,10 @@ def actor_objective(
     """
     goal = networks.task.achieved_goal(batch.future)
     if learning.random_goals:
-        rows = jnp.arange(len(goal))
         # Pairs are drawn independently, so that the next row's goal is a random one.
-        source = jnp.where(rows < learning.random_goals * len(goal), jnp.roll(rows, -1), rows)
-        goal, goals = goal[source], goals[source]
+        is_random = jnp.arange(len(goal))[:, None] < learning.random_goals * len(goal)
+        goal = jnp.where(is_random, jnp.roll(goal, -1, axis=0), goal)
+        goals = jnp.where(is_random, jnp.roll(goals, -1, axis=0), goals)
     mean, log_std = networks.actor({"actor": actor}, batch.observation, goal)
     action, log_probs = sample_action(key, mean, log_std)
     values = similarity(networks.phi(critic, batch.observation, action), goals)

@@ -1,8 +1,8 @@
 """Keeps XLA from fusing a chain of joints into one loop.
 
-On a CPU, XLA of JAX 0.10 computes a value that several instructions of a fused loop read once for each of them. Each joint
-of a chain is read by the next one more than once, so that the loop of the whole chain becomes several times slower with each
-joint. JAX 0.11 does not do this, and on accelerators fused loops are what is wanted.
+On a CPU, XLA of JAX 0.10 fuses instructions into one loop, and in it computes a value again for each instruction that reads
+it. In a chain, each joint is read several times by the next one, so that the loop becomes several times slower with each
+joint: see benchmarks/notes/task-cost.md. JAX 0.11 does not do this, and on accelerators long loops are what is wanted.
 """
 
 from collections.abc import Callable
@@ -16,21 +16,25 @@ R = TypeVar("R")
 
 # MJX joins the bodies of each level of the kinematic tree by it, before the next level reads them.
 BARRIER_AFTER = "concatenate"
-CALLS = ("jit", "pjit", "closed_call")  # primitives that only call a program
+JIT = "jit"  # the primitive that calls a program of its own
 
 
 def is_limited() -> bool:
-    """Returns whether `limit_fusion` changes anything here."""
+    """Returns whether `limit_fusion` changes anything here: with JAX 0.10, where programs run on the CPU by default."""
     return jax.__version_info__ < (0, 11) and jax.default_backend() == "cpu"
 
 
 def limit_fusion(function: Callable[P, R]) -> Callable[P, R]:
     """Returns a function of arrays that computes the same, with a barrier to fusion after each of its concatenations.
 
-    There is none within its loops.
+    There is none within its loops, branches, checkpoints and functions with derivatives of their own. Where nothing needs to
+    be limited, see `is_limited`, the function is called as it is.
 
     Args:
         function: what JAX can trace, of pytrees of arrays.
+
+    Returns:
+        A function of the same arguments and results. Profiles and tracebacks no longer name the lines of the original one.
     """
 
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -54,10 +58,11 @@ def _run(program: ClosedJaxpr, arguments: list[Any]) -> list[Any]:
 
     for equation in jaxpr.eqns:
         primitive, inputs = equation.primitive, [read(atom) for atom in equation.invars]
-        if primitive.name in CALLS:
+        if primitive.name == JIT:
             outputs = _run(equation.params["jaxpr"], inputs)
         else:
-            found = primitive.bind(*inputs, **primitive.get_bind_params(equation.params))
+            with equation.ctx.manager:
+                found = primitive.bind(*inputs, **primitive.get_bind_params(equation.params))
             outputs = found if primitive.multiple_results else [found]
         if primitive.name == BARRIER_AFTER:
             outputs = jax.lax.optimization_barrier(outputs)

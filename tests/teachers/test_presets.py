@@ -1,6 +1,8 @@
 import pytest
 
 from teachers import InputError, teacher_config
+from teachers.presets import preset_settings
+from teachers.tasks.registry import TASKS, get_task
 
 
 def test_preset_settings_of_paper_are_the_published_ones() -> None:
@@ -13,6 +15,12 @@ def test_preset_settings_of_paper_are_the_published_ones() -> None:
     assert (config.learning.discount, config.learning.learning_rate) == (0.99, 3e-4)
     changed = teacher_config("ant", overrides={"learning.batch": 256}, preset="paper")
     assert changed.learning.batch == 256
+
+
+def test_preset_settings_of_paper_leave_nothing_of_how_a_task_learns() -> None:
+    of_tasks = {key for name in TASKS for key in get_task(name).training}
+    assert "learning.random_goals" in of_tasks
+    assert of_tasks <= set(preset_settings("paper"))
 
 
 def test_preset_settings_refuses_unknown_name() -> None:

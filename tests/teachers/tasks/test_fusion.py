@@ -12,6 +12,7 @@ import pytest
 from teachers.process import mjx
 from teachers.tasks import fusion
 from teachers.tasks.fusion import is_limited, limit_fusion
+from teachers.tasks.registry import get_task
 
 JOINTS = 5
 limited_here = pytest.mark.skipif(not is_limited(), reason="this version of JAX needs no limit")
@@ -52,7 +53,7 @@ def test_chain_is_computed_as_before_with_a_fraction_of_the_operations(
 @limited_here
 def test_barrier_follows_each_concatenation(angles: jax.Array) -> None:
     def function(x: jax.Array) -> dict[str, jax.Array]:
-        joined = jnp.concatenate([x, 2 * x])
+        joined = jax.jit(lambda y: jnp.concatenate([y, 2 * y]))(x)  # in a program of its own
         return {"joined": joined, "sum": jnp.concatenate([joined, x]).sum()}
 
     program = str(jax.make_jaxpr(limit_fusion(function))(angles))
@@ -70,6 +71,18 @@ def test_values_that_are_known_and_keywords_are_kept() -> None:
     assert two == 2
 
 
+def test_function_may_be_batched_over_what_it_closes_over_and_differentiated(
+    angles: jax.Array,
+) -> None:
+    def limited(factor: jax.Array, x: jax.Array) -> jax.Array:
+        return limit_fusion(lambda y: jnp.concatenate([factor * y, jnp.maximum(y, 0.0)]).sum())(x)
+
+    factors = jnp.arange(len(angles), dtype=jnp.float32)
+    gradients = jax.vmap(jax.grad(limited, argnums=(0, 1)))(factors, angles)
+    np.testing.assert_allclose(gradients[0], angles.sum(axis=1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gradients[1], factors[:, None] + (angles > 0), rtol=1e-5)
+
+
 @pytest.mark.parametrize(("version", "backend"), [((0, 11, 0), "cpu"), ((0, 10, 2), "gpu")])
 def test_function_is_left_alone_elsewhere(
     monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], backend: str
@@ -78,3 +91,16 @@ def test_function_is_left_alone_elsewhere(
     monkeypatch.setattr(fusion.jax, "default_backend", lambda: backend)
     program = jax.make_jaxpr(limit_fusion(lambda x: jnp.concatenate([x, x])))(jnp.ones(2))
     assert "optimization_barrier" not in str(program)
+
+
+@limited_here
+@pytest.mark.parametrize("name", ["advance", "update_bodies"])
+def test_simulation_by_mjx_is_limited(name: str) -> None:
+    task = get_task("reacher").simulated_by("jax", 1)
+    physics = jax.eval_shape(task.reset, jax.random.key(0)).physics
+    function = {
+        "advance": task.advance,
+        "update_bodies": task.jax_simulation.update_bodies,
+    }[name]
+    program = jax.make_jaxpr(function)(physics, jax.ShapeDtypeStruct((2,), jnp.float32))
+    assert "optimization_barrier" in str(program)
