@@ -38,7 +38,9 @@ def angles() -> jax.Array:
 
 
 def _compile(function: Callable[[jax.Array], jax.Array], angles: jax.Array) -> Any:
-    return jax.jit(jax.vmap(function)).lower(angles).compile()
+    # The loops that commands are compiled to; fast tests use others.
+    options = {"xla_cpu_use_fusion_emitters": True} if is_limited() else {}
+    return jax.jit(jax.vmap(function)).lower(angles).compile(options)
 
 
 def test_chain_is_computed_as_before_with_a_fraction_of_the_operations(
