@@ -46,7 +46,8 @@ HEALTHY_HEIGHT = (0.2, 1.0)  # m
 BALL_RADIUS = 0.5  # m
 # With which the ant on open ground learned to walk to its goal (benchmarks/notes/learned-tasks.md). The other ant tasks were
 # not trained with them.
-ANT_TRAINING: Mapping[str, Any] = TRAINING | {
+ANT_TRAINING: Mapping[str, Any] = {
+    **TRAINING,
     **{f"{network}.depth": 8 for network in ("actor", "phi", "psi")},
     **{f"{network}.width": 128 for network in ("actor", "phi", "psi")},
     "steps": 20_000_000,
