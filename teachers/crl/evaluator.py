@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +124,8 @@ class Evaluator:
         """
         program = self._disturbed_program if starts.disturbed else self._program
         states = starts
-        alive: Any = np.ones(starts.steps.shape, bool)
+        # Placed as the states are: JAX would trace and compile the first segment and the others separately.
+        alive = jax.device_put(np.ones(starts.steps.shape, bool), starts.steps.sharding)
         noise_key = stream_key(jax.random.key(seed), Stream.EVALUATION_NOISE)
         for segment in range(self.task.episode_steps // self._segment_steps):
             key = jax.random.fold_in(noise_key, segment)
