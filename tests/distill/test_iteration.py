@@ -214,6 +214,7 @@ def test_label_stage_fits_basis_in_first_round(teacher, two_rounds) -> None:
     np.testing.assert_array_equal(rounds.states[-1].basis, basis)
 
 
+@pytest.mark.slow
 def test_label_stage_labels_clean_state_under_disturbances(teacher) -> None:
     settings = {"collect.disturbances.noise": 0.5, "collect.disturbances.delay": (2, 2)}
     rounds = Distillation(teacher, **settings)

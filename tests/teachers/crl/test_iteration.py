@@ -69,6 +69,7 @@ def test_make_iteration_computes_no_gradient_step_while_it_fills_the_replay(
         )
 
 
+@pytest.mark.slow
 def test_make_iteration_acts_without_noise_in_a_share_of_the_environments() -> None:
     config = teacher_config(
         "reacher", overrides={**TEACHER, "rollout.deterministic": 0.5, "rollout.environments": 16}

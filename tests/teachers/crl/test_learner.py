@@ -51,7 +51,14 @@ def test_make_update_skips_and_counts_steps_that_are_not_finite(parts) -> None:
     assert not np.array_equal(again.log_temperature, after.log_temperature)
 
 
-@pytest.mark.parametrize(("share", "from_next_row"), [(0.0, 0), (0.3, 3), (1.0, ROWS)])
+@pytest.mark.parametrize(
+    ("share", "from_next_row"),
+    [
+        pytest.param(0.0, 0, marks=pytest.mark.slow),
+        (0.3, 3),
+        pytest.param(1.0, ROWS, marks=pytest.mark.slow),
+    ],
+)
 def test_make_gradients_agrees_with_the_losses(parts, share: float, from_next_row: int) -> None:
     config, networks, learner, batch, _ = parts
     task, params, key = networks.task, learner.params, jax.random.key(3)

@@ -34,6 +34,16 @@ def finished_sweep(tmp_path_factory):
     return experiment, out, run_sweep(experiment, out)
 
 
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """A sweep of one run."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    experiment = make_spec(grid={"depth": [8]}, seeds=1)
+    return experiment, out, run_sweep(experiment, out)
+
+
+@pytest.mark.slow
+@pytest.mark.end_to_end
 def test_run_sweep_writes_runs_results_and_figures(finished_sweep) -> None:
     _, out, rows = finished_sweep
     assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(rows))
@@ -96,8 +106,8 @@ def test_run_sweep_trains_all_seeds_at_once_on_request(tmp_path) -> None:
     assert [teacher.config.seed for teacher in teachers] == [0, 1]
 
 
-def test_run_sweep_refuses_runs_of_other_settings(finished_sweep) -> None:
-    experiment, out, _ = finished_sweep
+def test_run_sweep_refuses_runs_of_other_settings(finished_run) -> None:
+    experiment, out, _ = finished_run
     before = modification_times(out)
     other = experiment.model_copy(update={"settings": {**TINY, "learning.discount": 0.5}})
     with pytest.raises(InputError, match="trained with other settings; choose another --out"):
@@ -105,8 +115,8 @@ def test_run_sweep_refuses_runs_of_other_settings(finished_sweep) -> None:
     assert modification_times(out) == before
 
 
-def test_run_sweep_takes_runs_of_another_engine(finished_sweep, tmp_path) -> None:
-    experiment, out, rows = finished_sweep
+def test_run_sweep_takes_runs_of_another_engine(finished_run, tmp_path) -> None:
+    experiment, out, rows = finished_run
     shutil.copytree(out, tmp_path / "out")
     for file in (tmp_path / "out").rglob("config.toml"):
         file.write_text(file.read_text().replace('physics = "auto"', 'physics = "jax"'))

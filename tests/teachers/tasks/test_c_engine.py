@@ -9,8 +9,8 @@ from diverging import DivergingReacher
 from teachers.runs.errors import InputError
 from teachers.simulation.c_twin import make_twins
 from teachers.simulation.rollout import random_policy, reset, rollout
-from teachers.tasks import RANDOMIZED, c_engine
-from teachers.tasks.c_engine import simulate_with_c
+from teachers.tasks import RANDOMIZED, c_engine, host_call
+from teachers.tasks.c_engine import _Batch, simulate_with_c
 from teachers.tasks.engines import choose_engine
 from teachers.tasks.registry import get_task
 
@@ -18,22 +18,34 @@ ENVS, STEPS = 6, 12
 SLOW = ("ant", "humanoid", "cheetah", "pusher_easy", "arm_push_easy", "arm_grasp")
 
 
-def roll_out(task, seed=0, environments=ENVS):
-    """Returns starts and the trajectory of random actions."""
+def make_rollout(task, environments=ENVS):
+    """Returns the compiled function from a key to starts, and states and trajectory after random actions."""
 
     @jax.jit
     def play(key):
         states = reset(task, key, environments, "train")
         return states, *rollout(task, random_policy(task), states, key, STEPS, "train")
 
-    return jax.device_get(play(jax.random.key(seed)))
+    return lambda key: jax.device_get(play(key))
+
+
+def roll_out(task):
+    """Returns starts, and states and trajectory after random actions."""
+    return make_rollout(task)(jax.random.key(0))
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["reacher", "point_u_maze", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)],
+    ("name", "disturbed"),
+    [
+        ("reacher", True),
+        ("point_u_maze", False),
+        *(
+            pytest.param(name, disturbed, marks=pytest.mark.slow)
+            for name in SLOW
+            for disturbed in (False, True)
+        ),
+    ],
 )
-@pytest.mark.parametrize("disturbed", [False, True])
 def test_rollout_in_c_is_that_of_the_twin(name, disturbed) -> None:
     task = get_task(name).simulated_by("c", ENVS)
     if disturbed:
@@ -55,6 +67,7 @@ def test_rollout_in_c_is_that_of_the_twin(name, disturbed) -> None:
     assert np.abs(moved / task.observation_scale).max() > 0.02
 
 
+@pytest.mark.slow
 def test_rollout_in_c_is_near_that_in_mjx() -> None:
     task = get_task("reacher")
     in_mjx, in_c = roll_out(task)[2], roll_out(task.simulated_by("c", ENVS))[2]
@@ -62,20 +75,25 @@ def test_rollout_in_c_is_near_that_in_mjx() -> None:
     np.testing.assert_allclose(in_c.observation, in_mjx.observation, atol=1e-3)
 
 
-@pytest.mark.parametrize("threads", [0, 1, 5])
-def test_rollout_in_c_does_not_depend_on_threads(monkeypatch, threads) -> None:
+def test_rollout_in_c_does_not_depend_on_threads(monkeypatch) -> None:
     task = get_task("point_u_maze").simulated_by("c", ENVS)
     # Several times as many as a thread is given at once.
-    expected = roll_out(task, environments=100)
-    monkeypatch.setattr(c_engine, "_thread_count", lambda: threads)
-    c_engine._rollout.cache_clear()
-    monkeypatch.setattr("teachers.tasks.host_call._functions", {})
+    play = make_rollout(task, environments=100)
+    expected = play(jax.random.key(0))
+    batches = {k: each for k, each in host_call._functions.items() if isinstance(each, _Batch)}
     try:
-        found = roll_out(task, environments=100)
-        assert c_engine._rollout().nthread == threads
+        for threads in (0, 1, 5):
+            monkeypatch.setattr(c_engine, "_thread_count", lambda threads=threads: threads)
+            c_engine._rollout.cache_clear()
+            for key, batch in batches.items():
+                again = _Batch(batch._model, batch._substeps, batch._body)
+                assert len(again._data) == max(1, threads)
+                monkeypatch.setitem(host_call._functions, key, again)
+            found = play(jax.random.key(0))
+            assert c_engine._rollout().nthread == threads
+            jax.tree.map(np.testing.assert_array_equal, found, expected)
     finally:
         c_engine._rollout.cache_clear()
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_rollout_in_c_of_several_seeds_is_that_of_each() -> None:
@@ -137,7 +155,7 @@ def test_choose_engine_is_c_on_a_cpu_and_jax_elsewhere(monkeypatch, backend, eng
 
 
 def test_scaled_models_are_right_where_devices_ask_at_once() -> None:
-    batch = c_engine._Batch(get_task("reacher").model, 1, 0)
+    batch = _Batch(get_task("reacher").model, 1, 0)
     factors = np.random.default_rng(0).uniform(0.5, 2.0, (8, 20, 2)).astype(np.float32)
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(batch._scale_models, factors))
