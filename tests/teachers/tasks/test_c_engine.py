@@ -96,6 +96,7 @@ def test_rollout_in_c_does_not_depend_on_threads(monkeypatch) -> None:
         c_engine._rollout.cache_clear()
 
 
+@pytest.mark.slow
 def test_rollout_in_c_of_several_seeds_is_that_of_each() -> None:
     task = get_task("reacher").simulated_by("c", ENVS)
     act = random_policy(task)
