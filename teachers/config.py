@@ -81,6 +81,12 @@ class RolloutConfig(Config):
         le=1,
         description="probability, drawn for each environment and iteration, that its actions have no exploration noise",
     )
+    noise_steps: int = Field(
+        1,
+        ge=1,
+        le=100_000,
+        description="control steps for which the exploration noise of an environment stays the same",
+    )
     prefill_steps: int = Field(
         0,
         ge=0,

@@ -18,6 +18,7 @@ _PAPER: Mapping[str, Any] = {
     "rollout.replay_steps": 10_000,
     "rollout.prefill_steps": 1000,
     "rollout.deterministic": 0.0,
+    "rollout.noise_steps": 1,
     "rollout.best_of": 1,
     "learning.gradient_steps": 800,
     "learning.batch": 512,

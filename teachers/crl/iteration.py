@@ -129,6 +129,7 @@ def make_iteration(
             config.rollout.steps,
             "train",
             *_draw_deterministic(config, state.key),
+            noise_steps=config.rollout.noise_steps,
         )
         replay = insert_rollout(state.replay, trajectory)
         index = index_episodes(replay)

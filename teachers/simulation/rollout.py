@@ -1,11 +1,11 @@
 """Steps environments of a task under a policy, for training, evaluation and distillation."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from teachers.runs.devices import map_over_devices, sharded_if_divisible
 from teachers.runs.streams import Stream, stream_key
@@ -42,6 +42,7 @@ def rollout(
     length: int,
     goal_set: GoalSet,
     *context: Array,
+    noise_steps: int = 1,
 ) -> tuple[State, Trajectory]:
     """Returns the environments after `length` control steps, and what happened in each step.
 
@@ -57,13 +58,18 @@ def rollout(
         length: control steps.
         goal_set: from which restarted episodes draw their goals.
         context: further arguments of `act`, each with a leading axis of environments.
+        noise_steps: control steps for which the policy is given the same keys.
     """
     environments = states.steps.shape[0]
 
     def play(states: State, keys: Array, *context: Array) -> tuple[State, Trajectory]:
         def step(states: State, time: Array) -> tuple[State, Trajectory]:
-            step_keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, time)))(keys)
-            return _step(task, act, states, step_keys[:, 0], step_keys[:, 1], goal_set, context)
+            act_keys, reset_keys = _split_keys(keys, time)
+            sense_keys = jax.vmap(lambda key: stream_key(key, Stream.SENSORS))(act_keys)
+            if noise_steps > 1:
+                act_keys, _ = _split_keys(keys, time - time % noise_steps)
+            step_keys = StepKeys(act_keys, sense_keys, reset_keys)
+            return _step(task, act, states, step_keys, goal_set, context)
 
         return jax.lax.scan(step, states, jnp.arange(length))
 
@@ -71,18 +77,32 @@ def rollout(
     return map_over_devices(play, environments)(states, keys, *context)
 
 
+class StepKeys(NamedTuple):
+    """The random keys of each environment in a control step."""
+
+    act: Key[Array, "env"]
+    sense: Key[Array, "env"]
+    reset: Key[Array, "env"]
+
+
+def _split_keys(
+    keys: Key[Array, "env"], time: Int[Array, ""]
+) -> tuple[Key[Array, "env"], Key[Array, "env"]]:
+    """Returns two keys of each environment for a control step."""
+    pairs = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, time)))(keys)
+    return pairs[:, 0], pairs[:, 1]
+
+
 def _step(
     task: Task,
     act: Act,
     states: State,
-    act_keys: Key[Array, "env"],
-    reset_keys: Key[Array, "env"],
+    keys: StepKeys,
     goal_set: GoalSet,
     context: tuple[Array, ...],
 ) -> tuple[State, Trajectory]:
-    sense_keys = jax.vmap(lambda key: stream_key(key, Stream.SENSORS))(act_keys)
-    observation = jax.vmap(task.sense)(states, sense_keys)
-    action = act(act_keys, observation, states.goal, *context)
+    observation = jax.vmap(task.sense)(states, keys.sense)
+    action = act(keys.act, observation, states.goal, *context)
     stepped = jax.vmap(task.step)(states, action)
     broken = ~_is_finite(stepped)
     terminated = stepped.terminated | broken
@@ -97,7 +117,7 @@ def _step(
         broken=broken,
     )
     done = terminated | (stepped.steps >= task.episode_steps)
-    return _restart(task, stepped, done, reset_keys, goal_set), record
+    return _restart(task, stepped, done, keys.reset, goal_set), record
 
 
 def _is_finite(states: State) -> Bool[Array, "env"]:

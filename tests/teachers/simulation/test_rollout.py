@@ -12,6 +12,7 @@ from teachers.tasks.reacher import Reacher
 from teachers.tasks.registry import get_task
 
 ENVS = 6
+NOISE_STEPS = 4
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,8 @@ def rolled_out():
     @jax.jit
     def play(key):
         states = reset(task, key, ENVS, "train")
-        return states, *rollout(task, random_policy(task), states, key, 60, "train")
+        act = random_policy(task)
+        return states, *rollout(task, act, states, key, 60, "train", noise_steps=NOISE_STEPS)
 
     return task, *play(jax.random.key(0))
 
@@ -34,6 +36,13 @@ def test_rollout_step_index_restarts_with_episode(rolled_out) -> None:
     ended = terminated | (steps == task.episode_steps - 1)
     expected = np.where(ended[:-1], 0, steps[:-1] + 1)
     np.testing.assert_array_equal(steps[1:], expected)
+
+
+def test_rollout_keeps_noise_for_a_few_steps(rolled_out) -> None:
+    _, _, _, trajectory = rolled_out
+    action = np.asarray(trajectory.action).reshape(-1, NOISE_STEPS, ENVS, 2)
+    assert (action == action[:, :1]).all()
+    assert len(np.unique(action[:, 0].reshape(-1, 2), axis=0)) == len(action) * ENVS
 
 
 def test_rollout_restart_draws_new_goal_and_state(rolled_out) -> None:
