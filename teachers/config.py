@@ -81,11 +81,17 @@ class RolloutConfig(Config):
         le=1,
         description="probability, drawn for each environment and iteration, that its actions have no exploration noise",
     )
+    random: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="probability, drawn for each environment and iteration, that its actions are uniformly random",
+    )
     noise_steps: int = Field(
         1,
         ge=1,
         le=100_000,
-        description="control steps for which the exploration noise of an environment stays the same",
+        description="control steps for which the noise of an environment's actions, or its random action, stays the same",
     )
     prefill_steps: int = Field(
         0,

@@ -19,6 +19,7 @@ _PAPER: Mapping[str, Any] = {
     "rollout.prefill_steps": 1000,
     "rollout.deterministic": 0.0,
     "rollout.noise_steps": 1,
+    "rollout.random": 0.0,
     "rollout.best_of": 1,
     "learning.gradient_steps": 800,
     "learning.batch": 512,

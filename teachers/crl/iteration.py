@@ -23,7 +23,7 @@ from teachers.crl.replay import (
 )
 from teachers.runs.devices import replicated, require_divisible, shard_batch, sharded
 from teachers.runs.streams import Stream, stream_key
-from teachers.simulation.rollout import reset, rollout
+from teachers.simulation.rollout import random_policy, reset, rollout
 from teachers.tasks import State, Task
 from teachers.tasks.engines import choose_engine
 
@@ -111,15 +111,22 @@ def make_iteration(
     def iteration(state: TrainingState) -> tuple[TrainingState, Metrics]:
         rollout_key = stream_key(state.key, Stream.ROLLOUT)
 
-        def act(keys: Array, observation: Array, goal: Array, *is_deterministic: Array) -> Array:
-            return networks.explore(
+        def act(
+            keys: Array,
+            observation: Array,
+            goal: Array,
+            is_deterministic: Array,
+            is_random: Array,
+        ) -> Array:
+            action = networks.explore(
                 state.learner.params,
                 keys,
                 observation,
                 goal,
-                *is_deterministic,
+                is_deterministic,
                 best_of=config.rollout.best_of,
             )
+            return jnp.where(is_random[:, None], random_policy(task)(keys), action)
 
         environments, trajectory = rollout(
             task,
@@ -128,7 +135,7 @@ def make_iteration(
             rollout_key,
             config.rollout.steps,
             "train",
-            *_draw_deterministic(config, state.key),
+            *_draw_behaviour(config, state.key),
             noise_steps=config.rollout.noise_steps,
         )
         replay = insert_rollout(state.replay, trajectory)
@@ -163,23 +170,24 @@ def make_iteration(
     return iteration
 
 
-def _draw_deterministic(
+def _draw_behaviour(
     config: TeacherConfig, key: Key[Array, ""]
-) -> tuple[()] | tuple[Bool[Array, "env"]]:
-    """Returns in which environments actions have no exploration noise; an empty tuple if there are none.
+) -> tuple[Bool[Array, "env"], Bool[Array, "env"]]:
+    """Returns in which environments actions have no noise, and in which they are random, whatever the first says.
 
     A policy may stand still without noise. With noise in a later iteration its environment leaves the place where it stood,
-    and the critic learns which actions leave it.
+    and the critic learns which actions leave it. Random actions lead to goals that the policy never comes near.
 
     Args:
         config: the run's configuration.
         key: that of the training state.
     """
-    if not config.rollout.deterministic:
-        return ()
-    key = stream_key(key, Stream.DETERMINISTIC)
-    shape = (config.rollout.environments,)
-    return (jax.random.bernoulli(key, config.rollout.deterministic, shape),)
+    rollout = config.rollout
+
+    def draw(stream: Stream, share: float) -> Array:
+        return jax.random.bernoulli(stream_key(key, stream), share, (rollout.environments,))
+
+    return draw(Stream.DETERMINISTIC, rollout.deterministic), draw(Stream.RANDOM, rollout.random)
 
 
 def _unless_prefilling(

@@ -32,9 +32,8 @@ class Stream(IntEnum):
     HINDSIGHT_GOALS = 2**31 + 12  # of a distillation's rollouts
     LABELLED_GOALS = 2**31 + 13
     STUDENT_STEPS = 2**31 + 14  # batches and noise of a distillation's gradient steps
-    DETERMINISTIC = (
-        2**31 + 17
-    )  # in which environments of a training actions have no noise; the largest number so far
+    DETERMINISTIC = 2**31 + 17  # in which environments of a training actions have no noise
+    RANDOM = 2**31 + 19  # in which environments of a training actions are random
 
     # Of the key of an environment in an episode or a step.
     DISTURBANCE = 2**31 + 15

@@ -70,34 +70,40 @@ def test_make_iteration_computes_no_gradient_step_while_it_fills_the_replay(
 
 
 @pytest.mark.slow
-def test_make_iteration_acts_without_noise_in_a_share_of_the_environments() -> None:
-    config = teacher_config(
-        "reacher", overrides={**TEACHER, "rollout.deterministic": 0.5, "rollout.environments": 16}
-    )
+def test_make_iteration_acts_without_noise_or_at_random_in_a_share_of_the_environments() -> None:
+    settings = {
+        "rollout.deterministic": 0.5,
+        "rollout.random": 0.5,
+        "rollout.noise_steps": 5,
+        "rollout.environments": 64,
+    }
+    config = teacher_config("reacher", overrides={**TEACHER, **settings})
     networks = teacher_networks(config, training=True)
     iterate = jax.jit(iteration.make_iteration(config, networks))
     policy = jax.jit(networks.policy)
-    chosen = []
     state = jax.jit(lambda: iteration.init_training(config, networks))()
     for number in range(2):
         params, goal = state.learner.params, state.environments.goal
+        is_deterministic, is_random = iteration._draw_behaviour(config, state.key)
         state, _ = iterate(state)
         slots = slice(number * config.rollout.steps, (number + 1) * config.rollout.steps)
         observation, action = state.replay.observation[slots], state.replay.action[slots]
         mean = policy(params, observation, jnp.broadcast_to(goal, (*action.shape[:2], 2)))
         is_mean = np.isclose(action, mean, atol=1e-5).all(axis=2)
-        # An environment is one or the other for the whole iteration, in which none of its episodes ends.
+        # An environment behaves in one way for the whole iteration, in which none of its episodes ends.
         assert (is_mean.all(axis=0) | ~is_mean.any(axis=0)).all()
-        chosen.append(is_mean.all(axis=0))
-    assert any(chosen[0])
-    assert not all(chosen[0])
-    assert not np.array_equal(*chosen)
+        np.testing.assert_array_equal(is_mean.all(axis=0), is_deterministic & ~is_random)
+        drawn = np.asarray(action)[:, is_random].reshape(2, 5, -1)
+        assert (drawn == drawn[:, :1]).all()
+        assert np.abs(drawn).mean() == pytest.approx(0.5, abs=0.1)  # uniform in [-1, 1]
 
 
-@pytest.mark.parametrize("share", [0.2, 1.0])
-def test_draw_deterministic_draws_the_share(share: float) -> None:
-    config = teacher_config(
-        "reacher", overrides={"rollout.deterministic": share, "rollout.environments": 10_000}
-    )
-    (drawn,) = iteration._draw_deterministic(config, jax.random.key(0))
-    assert float(drawn.mean()) == pytest.approx(share, abs=0.02)
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_draw_behaviour_draws_the_shares(share: float) -> None:
+    settings = {"rollout.deterministic": share, "rollout.random": 1 - share}
+    config = teacher_config("reacher", overrides={**settings, "rollout.environments": 10_000})
+    is_deterministic, is_random = iteration._draw_behaviour(config, jax.random.key(0))
+    assert float(is_deterministic.mean()) == pytest.approx(share, abs=0.02)
+    assert float(is_random.mean()) == pytest.approx(1 - share, abs=0.02)
+    again, _ = iteration._draw_behaviour(config, jax.random.key(1))
+    assert share in (0.0, 1.0) or not np.array_equal(again, is_deterministic)
