@@ -33,7 +33,9 @@ class Stream(IntEnum):
     LABELLED_GOALS = 2**31 + 13
     STUDENT_STEPS = 2**31 + 14  # batches and noise of a distillation's gradient steps
     DETERMINISTIC = 2**31 + 17  # in which environments of a training actions have no noise
-    RANDOM = 2**31 + 19  # in which environments of a training actions are random
+    RANDOM = (
+        2**31 + 19
+    )  # in which environments of a training actions are random; the largest number so far
 
     # Of the key of an environment in an episode or a step.
     DISTURBANCE = 2**31 + 15

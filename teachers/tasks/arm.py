@@ -180,8 +180,28 @@ class ArmReach(Arm):
 CUBE_FIELD = Field("cube", 3, "m", "x, y and z of the cube", 0.3)
 
 
+CUBE_TRAINING = {
+    **{f"{network}.depth": 8 for network in ("actor", "phi", "psi")},
+    **{f"{network}.width": 128 for network in ("actor", "phi", "psi")},
+    "steps": 12_000_000,
+    # The policy has to stay random until it has learned to move the cube, and to be asked for goals elsewhere.
+    "rollout.noise_steps": 5,
+    "rollout.random": 0.2,
+    "rollout.replay_steps": 4000,
+    "learning.random_goals": 0.5,
+    "learning.initial_temperature": 1.0,
+    "learning.discount": 0.97,
+    "learning.gradient_steps": 96,
+    "learning.learning_rate": 5e-4,
+    "logging.evaluate_every": 32,
+    "logging.checkpoint_every": 64,
+}
+
+
 class ArmCube(Arm):
     """The arm and a cube; subclasses declare where the cube starts and where its goals are."""
+
+    training = CUBE_TRAINING
 
     observation = (
         CUBE_FIELD,

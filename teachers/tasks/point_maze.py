@@ -18,7 +18,11 @@ WALL_HEIGHT = 0.5  # m
 # In mazes with branches, far cells are found only if the policy stays random for long.
 BRANCHES_TRAINING = {
     "steps": 5_000_000,
-    "rollout.replay_steps": 10_000,
+    # Corners hold a policy whose noise changes in every step, and without random actions some cells are never reached. A
+    # replay that forgets how they were reached loses them again.
+    "rollout.noise_steps": 5,
+    "rollout.random": 0.2,
+    "rollout.replay_steps": 20_000,
     "learning.initial_temperature": 1.0,
     "learning.gradient_steps": 128,
     "learning.learning_rate": 5e-4,
