@@ -124,8 +124,8 @@ class Evaluator:
         """
         program = self._disturbed_program if starts.disturbed else self._program
         states = starts
-        # Placed as the states are: JAX would trace and compile the first segment and the others separately.
-        alive = jax.device_put(np.ones(starts.steps.shape, bool), starts.steps.sharding)
+        # All are; placed as the states are, so that JAX does not compile the first segment and the others separately.
+        alive = starts.steps >= 0
         noise_key = stream_key(jax.random.key(seed), Stream.EVALUATION_NOISE)
         for segment in range(self.task.episode_steps // self._segment_steps):
             key = jax.random.fold_in(noise_key, segment)

@@ -18,8 +18,8 @@ WALL_HEIGHT = 0.5  # m
 # In mazes with branches, far cells are found only if the policy stays random for long.
 BRANCHES_TRAINING = {
     "steps": 5_000_000,
-    # Corners hold a policy whose noise changes in every step, and without random actions some cells are never reached. A
-    # replay that forgets how they were reached loses them again.
+    # Tried on `point_big_maze`: corners hold a policy whose noise changes in every step, without random actions some cells are
+    # hardly reached, and with a smaller replay they are lost again earlier.
     "rollout.noise_steps": 5,
     "rollout.random": 0.2,
     "rollout.replay_steps": 20_000,
@@ -27,6 +27,7 @@ BRANCHES_TRAINING = {
     "learning.gradient_steps": 128,
     "learning.learning_rate": 5e-4,
     "logging.evaluate_every": 32,
+    "logging.checkpoint_every": 32,
 }
 
 

@@ -36,6 +36,7 @@ def test_critic_comparison_plays_evaluation_episodes(student, comparison) -> Non
     )
 
 
+@pytest.mark.slow
 def test_critic_comparison_measures_an_untrained_student(teacher, student, comparison) -> None:
     result = comparison.measure(student, teacher, 8, seed=0)
     assert -1 <= result["spearman"] < 1

@@ -85,6 +85,7 @@ def test_help_of_every_command_needs_no_jax() -> None:
     assert not {"jax", "numpy"} & set(modules)
 
 
+@pytest.mark.slow
 def test_every_command_names_jax_platforms_without_backend(tmp_path) -> None:
     run, out = tmp_path / "run", tmp_path / "out"
     unpack(ARCHIVE, run)
@@ -153,6 +154,7 @@ can_be_nobody = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("user", "variables", "reason"),
     [

@@ -44,7 +44,8 @@ def test_render_run_card_names_a_student_s_teacher(student_run) -> None:
     assert "crl-distill export runs/reacher-student" in card
 
 
-@pytest.mark.parametrize("kind", [pytest.param("teacher", marks=pytest.mark.slow), "student"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["teacher", "student"])
 def test_render_run_card_shows_python_that_runs(teacher_run, student_run, kind, capsys) -> None:
     run = {"teacher": teacher_run, "student": student_run}[kind]
     card = render_run_card(read_metadata(run), 160)

@@ -89,6 +89,7 @@ def test_play_in_c_starts_are_determined_by_seed(export_folder) -> None:
     )
 
 
+@pytest.mark.slow
 def test_play_in_c_ends_broken_episodes_as_rollout_does(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)  # MuJoCo logs its warnings there
     task = DivergingReacher()

@@ -81,6 +81,7 @@ def test_rollout_in_c_does_not_depend_on_threads(monkeypatch) -> None:
     play = make_rollout(task, environments=100)
     expected = play(jax.random.key(0))
     batches = {k: each for k, each in host_call._functions.items() if isinstance(each, _Batch)}
+    assert batches
     try:
         for threads in (0, 1, 5):
             monkeypatch.setattr(c_engine, "_thread_count", lambda threads=threads: threads)
@@ -90,6 +91,7 @@ def test_rollout_in_c_does_not_depend_on_threads(monkeypatch) -> None:
                 assert len(again._data) == max(1, threads)
                 monkeypatch.setitem(host_call._functions, key, again)
             found = play(jax.random.key(0))
+            assert c_engine._rollout.cache_info().currsize == 1  # the program has made it
             assert c_engine._rollout().nthread == threads
             jax.tree.map(np.testing.assert_array_equal, found, expected)
     finally:
