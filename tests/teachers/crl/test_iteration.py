@@ -70,7 +70,6 @@ def test_make_iteration_computes_no_gradient_step_while_it_fills_the_replay(
 
 
 @pytest.mark.slow
-@pytest.mark.end_to_end
 def test_make_iteration_acts_without_noise_or_at_random_in_a_share_of_the_environments() -> None:
     settings = {
         "rollout.deterministic": 0.5,
