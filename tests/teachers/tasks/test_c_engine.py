@@ -39,6 +39,8 @@ def roll_out(task):
     [
         ("reacher", True),
         ("point_u_maze", False),
+        pytest.param("reacher", False, marks=pytest.mark.slow),
+        pytest.param("point_u_maze", True, marks=pytest.mark.slow),
         *(
             pytest.param(name, disturbed, marks=pytest.mark.slow)
             for name in SLOW
