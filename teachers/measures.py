@@ -31,6 +31,8 @@ class Outcomes(NamedTuple):
     success_hard: Float[np.ndarray, "episodes"] | None
     # Distance to the goal, in its unit, after the last step that terminated no episode; NaN where the first one did
     distance_at_end: Float[np.ndarray, "episodes"]
+    # Control steps until the episode was terminated, for example by a fall; all steps where it was not
+    episode_length: Float[np.ndarray, "episodes"]
 
 
 def measure_outcomes(task: Task, distance: Float[np.ndarray, "time env"]) -> Outcomes:
@@ -47,6 +49,7 @@ def measure_outcomes(task: Task, distance: Float[np.ndarray, "time env"]) -> Out
         time_at_goal=within.mean(axis=0),
         success_hard=None if hard is None else (distance[-1] < hard).astype(float),
         distance_at_end=_last_finite(distance),
+        episode_length=np.minimum(np.isfinite(distance).sum(axis=0) + 1.0, len(distance)),
     )
 
 

@@ -8,6 +8,7 @@ OUTCOMES: Mapping[str, str] = {
     "time_at_goal": "mean share of an episode's steps that are within the success radius",
     "success_hard": "as `success_at_end`, within the task's `hard_radius`; only of tasks that have one",
     "distance_at_end": "mean distance to the goal at the end, or before a fall, in the goal's unit",
+    "episode_length": "mean number of control steps until an episode ends, by a fall or at its last step",
 }
 
 SAMPLED: Mapping[str, str] = {

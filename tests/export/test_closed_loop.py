@@ -108,7 +108,9 @@ def test_judge_with_contract_takes_the_stated_time_at_goal() -> None:
 
 def state(time_at_goal) -> dict:
     """Returns the metrics of a contract whose figures come from these episodes."""
-    return summary(Outcomes(time_at_goal, time_at_goal, time_at_goal, None, 1 - time_at_goal))
+    return summary(
+        Outcomes(time_at_goal, time_at_goal, time_at_goal, None, 1 - time_at_goal, time_at_goal)
+    )
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ def test_distance_at_end_is_that_before_a_termination() -> None:
     found = measure_outcomes(get_task("reacher"), distance)
     np.testing.assert_array_equal(found.distance_at_end, [1.0, 4.0, np.nan])
     assert summary(found)["distance_at_end"] == 2.5
+    np.testing.assert_array_equal(found.episode_length, [3, 3, 1])
     # Nothing is known where every episode ended with its first step.
     assert "distance_at_end" not in summary(measure_outcomes(get_task("reacher"), distance[:, 2:]))
 
@@ -53,6 +54,7 @@ def test_summary_names_figures_and_intervals() -> None:
             "time_at_goal",
             "success_hard",
             "distance_at_end",
+            "episode_length",
         )
         for suffix in ("", "_ci95")
     }
