@@ -129,6 +129,11 @@ class LearningConfig(Config):
     target_entropy: float = Field(
         -0.5, description="target of the policy's entropy, in nats for each action dimension"
     )
+    entropy_fall: float = Field(
+        0.0,
+        ge=0,
+        description="by how much the target entropy falls, linearly over the second half of the training, in nats for each action dimension",
+    )
     random_goals: float = Field(
         0.0,
         ge=0,

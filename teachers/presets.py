@@ -28,6 +28,7 @@ _PAPER: Mapping[str, Any] = {
     "learning.logsumexp_penalty": 0.1,
     "learning.initial_temperature": 1.0,
     "learning.target_entropy": -0.5,
+    "learning.entropy_fall": 0.0,
     "learning.random_goals": 0.0,
     "logging.episodes": 128,
     "logging.evaluate_every": 32,

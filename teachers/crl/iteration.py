@@ -144,7 +144,9 @@ def make_iteration(
         def learn(learner: Learner, keys: tuple[Array, Array]) -> tuple[Learner, Metrics]:
             sample_key, action_key = keys
             batch = sample_pairs(replay, index, sample_key, learning.batch, learning.discount)
-            return update(learner, shard_batch(batch), action_key)
+            return update(
+                learner, shard_batch(batch), action_key, state.iteration / config.iterations
+            )
 
         def take_steps(learner: Learner) -> tuple[Learner, Metrics]:
             sample_key = stream_key(state.key, Stream.REPLAY)

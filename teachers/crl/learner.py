@@ -15,6 +15,7 @@ from teachers.crl.parameters import Params
 from teachers.crl.replay import Batch
 
 Metrics = dict[str, Array]
+Progress = Float[Array, ""] | float
 
 
 class Learner(NamedTuple):
@@ -129,17 +130,28 @@ def actor_objective(
     return actor_loss(values, log_probs, temperature), log_probs
 
 
+def target_entropy(learning: LearningConfig, progress: Progress) -> Progress:
+    """Returns the target of the policy's entropy, in nats for each action dimension.
+
+    Args:
+        learning: says where it starts, and by how much it falls over the second half of the training.
+        progress: share of the training's iterations before this one.
+    """
+    return learning.target_entropy - learning.entropy_fall * jnp.clip(2.0 * progress - 1.0, 0.0)
+
+
 def make_gradients(
     networks: Networks, learning: LearningConfig
-) -> Callable[[Learner, Batch, Key[Array, ""]], tuple[Gradients, Metrics]]:
-    """Returns a pure function `(learner, batch, key) -> (gradients, metrics)`.
+) -> Callable[..., tuple[Gradients, Metrics]]:
+    """Returns a pure function `(learner, batch, key, progress) -> (gradients, metrics)`.
 
     It computes the gradients of the actor, critic and temperature losses on the same batch, all of them at the parameters
-    before the gradient step.
+    before the gradient step. Its last argument, by default 0, is the share of the training's iterations before this one.
     """
-    target_entropy = learning.target_entropy * networks.task.action_size
 
-    def gradients(learner: Learner, batch: Batch, key: Key[Array, ""]) -> tuple[Gradients, Metrics]:
+    def gradients(
+        learner: Learner, batch: Batch, key: Key[Array, ""], progress: Progress = 0.0
+    ) -> tuple[Gradients, Metrics]:
         actor = learner.params["actor"]
         critic = {"phi": learner.params["phi"], "psi": learner.params["psi"]}
         temperature = jnp.exp(learner.log_temperature)
@@ -153,9 +165,8 @@ def make_gradients(
             ),
             has_aux=True,
         )(actor)
-        temperature_grad = jax.grad(temperature_loss)(
-            learner.log_temperature, log_probs, target_entropy
-        )
+        target = target_entropy(learning, progress) * networks.task.action_size
+        temperature_grad = jax.grad(temperature_loss)(learner.log_temperature, log_probs, target)
         return Gradients(actor_grads, critic_grads, temperature_grad), metrics | {
             "actor_loss": loss,
             "entropy": -jnp.mean(log_probs),
@@ -167,10 +178,11 @@ def make_gradients(
 
 def make_update(
     networks: Networks, learning: LearningConfig
-) -> Callable[[Learner, Batch, Key[Array, ""]], tuple[Learner, Metrics]]:
-    """Returns a pure function `(learner, batch, key) -> (learner, metrics)` that takes one gradient step.
+) -> Callable[..., tuple[Learner, Metrics]]:
+    """Returns a pure function `(learner, batch, key, progress) -> (learner, metrics)` that takes one gradient step.
 
-    A step whose gradients are not all finite is not applied: its metrics are NaN, and `skipped_updates` is 1.
+    A step whose gradients are not all finite is not applied: its metrics are NaN, and `skipped_updates` is 1. The last
+    argument, by default 0, is the share of the training's iterations before this one.
 
     Args:
         networks: actor, phi and psi.
@@ -179,8 +191,10 @@ def make_update(
     gradients = make_gradients(networks, learning)
     adam = make_optimizer(learning)
 
-    def update(learner: Learner, batch: Batch, key: Key[Array, ""]) -> tuple[Learner, Metrics]:
-        grads, metrics = gradients(learner, batch, key)
+    def update(
+        learner: Learner, batch: Batch, key: Key[Array, ""], progress: Progress = 0.0
+    ) -> tuple[Learner, Metrics]:
+        grads, metrics = gradients(learner, batch, key, progress)
         actor = learner.params["actor"]
         critic = {"phi": learner.params["phi"], "psi": learner.params["psi"]}
         states = learner.optimizers

@@ -44,7 +44,9 @@ def actor_loss(
 
 
 def temperature_loss(
-    log_temperature: Float[Array, ""], log_probs: Float[Array, "batch"], target_entropy: float
+    log_temperature: Float[Array, ""],
+    log_probs: Float[Array, "batch"],
+    target_entropy: Float[Array, ""] | float,
 ) -> Float[Array, ""]:
     """Returns the temperature's loss: its gradient step raises the temperature while the entropy is below the target.
 

@@ -22,8 +22,10 @@ BRANCHES_TRAINING = {
     # hardly reached, and with a smaller replay they are lost again earlier.
     "rollout.noise_steps": 5,
     "rollout.random": 0.2,
+    "rollout.deterministic": 0.25,
     "rollout.replay_steps": 20_000,
     "learning.initial_temperature": 1.0,
+    "learning.entropy_fall": 1.5,
     "learning.gradient_steps": 128,
     "learning.learning_rate": 5e-4,
     "logging.evaluate_every": 32,
