@@ -69,6 +69,18 @@ def test_make_iteration_computes_no_gradient_step_while_it_fills_the_replay(
         )
 
 
+def test_make_iteration_tells_gradient_steps_how_much_of_the_training_is_over(
+    tiny_programs, monkeypatch
+) -> None:
+    def make_update(*_):
+        return lambda learner, batch, key, progress: (learner, {"progress": progress})
+
+    monkeypatch.setattr(iteration, "make_update", make_update)
+    iterate = jax.jit(iteration.make_iteration(CONFIG, teacher_networks(CONFIG, training=True)))
+    state = tiny_programs.init(jnp.uint32(0))._replace(iteration=jnp.int32(1))
+    assert iterate(state)[1]["progress"] == pytest.approx(1 / CONFIG.iterations)
+
+
 @pytest.mark.slow
 def test_make_iteration_acts_without_noise_or_at_random_in_a_share_of_the_environments() -> None:
     settings = {

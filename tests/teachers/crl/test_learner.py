@@ -6,7 +6,7 @@ import pytest
 from tiny import TEACHER
 
 from teachers import teacher_config
-from teachers.crl.learner import init_learner, make_gradients, make_update
+from teachers.crl.learner import init_learner, make_gradients, make_update, target_entropy
 from teachers.crl.losses import actor_loss, info_nce
 from teachers.crl.networks import sample_action, similarity, teacher_networks
 from teachers.crl.replay import Batch
@@ -49,6 +49,17 @@ def test_make_update_skips_and_counts_steps_that_are_not_finite(parts) -> None:
     again, _ = update(after, batch, jax.random.key(3))
     assert (again.skipped, again.skipped_in_a_row) == (2, 0)
     assert not np.array_equal(again.log_temperature, after.log_temperature)
+
+
+def test_target_entropy_falls_over_the_second_half(parts) -> None:
+    config, networks, learner, batch, _ = parts
+    learning = config.learning.model_copy(update={"entropy_fall": 1.5})
+    gradients = jax.jit(make_gradients(networks, learning))
+    for progress, expected in ((0.0, -0.5), (0.5, -0.5), (0.75, -1.25), (1.0, -2.0)):
+        assert target_entropy(learning, progress) == pytest.approx(expected)
+        grads, metrics = gradients(learner, batch, jax.random.key(3), progress)
+        excess = metrics["entropy"] - expected * networks.task.action_size
+        np.testing.assert_allclose(grads.temperature, metrics["temperature"] * excess, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
