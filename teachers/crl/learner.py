@@ -134,10 +134,11 @@ def target_entropy(learning: LearningConfig, progress: Progress) -> Progress:
     """Returns the target of the policy's entropy, in nats for each action dimension.
 
     Args:
-        learning: says where it starts, and by how much it falls over the second half of the training.
+        learning: says where it starts, and by how much it falls over the third quarter of the training.
         progress: share of the training's iterations before this one.
     """
-    return learning.target_entropy - learning.entropy_fall * jnp.clip(2.0 * progress - 1.0, 0.0)
+    fallen = jnp.clip(4.0 * progress - 2.0, 0.0, 1.0)
+    return learning.target_entropy - learning.entropy_fall * fallen
 
 
 def make_gradients(

@@ -17,7 +17,7 @@ RADIUS = 0.2  # of the point mass, m
 WALL_HEIGHT = 0.5  # m
 # In mazes with branches, far cells are found only if the policy stays random for long.
 BRANCHES_TRAINING = {
-    "steps": 5_000_000,
+    "steps": 6_000_000,
     # Tried on `point_big_maze`: corners hold a policy whose noise changes in every step, without random actions some cells are
     # hardly reached, and with a smaller replay they are lost again earlier.
     "rollout.noise_steps": 5,
