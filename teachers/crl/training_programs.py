@@ -27,6 +27,8 @@ from teachers.tasks.engines import choose_engine
 class TrainingPrograms:
     """The compiled functions of training runs that differ in seed, length and logging alone.
 
+    Runs with `learning.entropy_fall` have the same length, because their gradient steps depend on it.
+
     Each is compiled at its first use. Tracing and compiling physics takes many seconds, so that runs which can share one
     object should: see `train_teacher`.
 
@@ -66,12 +68,12 @@ class TrainingPrograms:
             if is_default
             else Evaluator(task, partial(networks.explore, best_of=best_of))
         )
-        self._config = _without_seed_and_length(config)
+        self._config = _without_what_is_not_compiled(config)
         self._training_networks = training_networks or networks
 
     def can_train(self, config: TeacherConfig, seeds: int) -> bool:
         """Returns whether these functions are those of `seeds` runs of another configuration."""
-        return seeds == self.seeds and _without_seed_and_length(config) == self._config
+        return seeds == self.seeds and _without_what_is_not_compiled(config) == self._config
 
     @cached_property
     def state_shapes(self) -> TrainingState:
@@ -115,7 +117,7 @@ def teacher_programs(config: TeacherConfig, seeds: int = 1) -> TrainingPrograms:
     """Returns the functions that train teachers, to be shared by several calls of `train_teacher`.
 
     Args:
-        config: the configuration of the runs, which may differ in seed, length and logging.
+        config: the configuration of the runs, which may differ as `TrainingPrograms` says.
         seeds: number of teachers that are trained at once.
 
     Raises:
@@ -126,10 +128,11 @@ def teacher_programs(config: TeacherConfig, seeds: int = 1) -> TrainingPrograms:
     return TrainingPrograms(config, teacher_networks(config), training_networks, seeds)
 
 
-def _without_seed_and_length(config: TeacherConfig) -> TeacherConfig:
+def _without_what_is_not_compiled(config: TeacherConfig) -> TeacherConfig:
     """Returns the configuration with defaults in place of all that the compiled functions do not depend on."""
     logging = LoggingConfig(episodes=config.logging.episodes)
     learning = config.learning.model_copy(update={"max_skipped": 0})
+    steps = config.steps if learning.entropy_fall else 1
     return config.model_copy(
-        update={"seed": 0, "steps": 1, "logging": logging, "learning": learning}
+        update={"seed": 0, "steps": steps, "logging": logging, "learning": learning}
     )

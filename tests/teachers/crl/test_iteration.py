@@ -7,6 +7,7 @@ from tiny import TEACHER
 from teachers import teacher_config
 from teachers.crl import iteration
 from teachers.crl.networks import teacher_networks
+from teachers.crl.training_programs import teacher_programs
 
 CONFIG = teacher_config("reacher", overrides=TEACHER)
 
@@ -69,16 +70,17 @@ def test_make_iteration_computes_no_gradient_step_while_it_fills_the_replay(
         )
 
 
-def test_make_iteration_tells_gradient_steps_how_much_of_the_training_is_over(
-    tiny_programs, monkeypatch
-) -> None:
+def test_gradient_steps_know_how_much_of_the_training_is_over(monkeypatch) -> None:
     def make_update(*_):
         return lambda learner, batch, key, progress: (learner, {"progress": progress})
 
     monkeypatch.setattr(iteration, "make_update", make_update)
-    iterate = jax.jit(iteration.make_iteration(CONFIG, teacher_networks(CONFIG, training=True)))
-    state = tiny_programs.init(jnp.uint32(0))._replace(iteration=jnp.int32(1))
-    assert iterate(state)[1]["progress"] == pytest.approx(1 / CONFIG.iterations)
+    settings = {"learning.entropy_fall": 1.0, "steps": 10 * CONFIG.steps_per_iteration}
+    config = teacher_config("reacher", overrides={**TEACHER, **settings})
+    programs = teacher_programs(config)
+    assert not programs.can_train(config.model_copy(update={"steps": config.steps + 1}), 1)
+    state = programs.init(jnp.uint32(0))._replace(iteration=jnp.int32(3))
+    assert programs.iterate(state)[1]["progress"] == pytest.approx(0.3)
 
 
 @pytest.mark.slow
