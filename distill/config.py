@@ -74,6 +74,21 @@ class CollectConfig(Config):
     physics: EngineChoice = Field("auto", description=ENGINE_HELP)
 
 
+class LabelConfig(Config):
+    """How the teacher labels the policy's action."""
+
+    actions: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="actions drawn from the teacher's policy for each label, which is their mean weighted by the softmax of "
+        "their values; 0: the label is the teacher's own action",
+    )
+    temperature: float = Field(
+        1.0, gt=0, description="divisor of the values, in nats, before their softmax is taken"
+    )
+
+
 class PolicyConfig(Config):
     """The loss and the learning rate of the policy."""
 
@@ -148,6 +163,7 @@ class DistillConfig(Config):
     )
     student: StudentConfig = StudentConfig()
     collect: CollectConfig = CollectConfig()
+    label: LabelConfig = LabelConfig()
     policy: PolicyConfig = PolicyConfig()
     critic: CriticConfig = CriticConfig()
     learning: LearningConfig = LearningConfig()

@@ -72,7 +72,7 @@ def make_init_stage(
         key = stream_key(key, Stream.DISTILLATION)
         params = student.init(stream_key(key, Stream.PARAMETERS))
         visited = VisitedStates(*(jnp.zeros((1, n)) for n in task.sizes.values()))
-        label = partial(label_states, config=config.collect, teacher=teacher)
+        label = partial(label_states, config=config, teacher=teacher)
         rows = jax.eval_shape(label, teacher.shapes, visited, key)
         embedding = jax.eval_shape(student.psi, params, visited.goal).shape[-1]
         return DistillState(

@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from distill.config import CollectConfig, DistillConfig
+from distill.config import DistillConfig, LabelConfig
 from distill.critic_losses import fit_basis
 from distill.ring import LabelledStates, insert_rows
 from distill.state import DistillState, VisitedStates
 from teachers.crl.networks import Networks
 from teachers.crl.parameters import Params
 from teachers.runs.streams import Stream, stream_key
+
+LARGEST_ACTION = 0.99999  # in magnitude, of an improved label; beyond it lies infinity before the squashing
 
 LabelStage = Callable[[DistillState, Params, VisitedStates], DistillState]
 
@@ -34,8 +36,7 @@ def make_label_stage(config: DistillConfig, teacher: Networks) -> LabelStage:
 
     def label(state: DistillState, teacher_params: Params, visited: VisitedStates) -> DistillState:
         key = stream_key(state.key, Stream.NEXT)
-        goal_key = stream_key(state.key, Stream.LABELLED_GOALS)
-        rows = label_states(teacher_params, visited, goal_key, config.collect, teacher)
+        rows = label_states(teacher_params, visited, state.key, config, teacher)
         basis = state.basis
         if basis.shape[1] < basis.shape[0]:
             basis = jax.lax.cond(
@@ -53,7 +54,7 @@ def label_states(
     params: Params,
     visited: VisitedStates,
     key: Key[Array, ""],
-    config: CollectConfig,
+    config: DistillConfig,
     teacher: Networks,
 ) -> LabelledStates:
     """Returns the visited states with the teacher's labels, a row for each pair of a state and one of its goals.
@@ -61,18 +62,24 @@ def label_states(
     Args:
         params: the teacher's.
         visited: in a round.
-        key: of the draw of goals.
-        config: says how many goals each state has, and how many rows are labelled in one forward pass.
+        key: that of the state at the start of the stage.
+        config: of the distillation.
         teacher: its networks.
     """
-    count = config.goals_per_state
-    goals, index = choose_goals(visited, key, count, teacher.task.achieved_goal)
+    count = config.collect.goals_per_state
+    goal_key = stream_key(key, Stream.LABELLED_GOALS)
+    goals, index = choose_goals(visited, goal_key, count, teacher.task.achieved_goal)
     goal, observation = goals[index], jnp.tile(visited.observation, (count, 1))
 
     def apply(network: Callable[..., Any], *inputs: Array) -> Any:
-        return apply_in_batches(partial(network, params), inputs, config.label_batch)
+        return apply_in_batches(partial(network, params), inputs, config.collect.label_batch)
 
     mean, log_std = apply(teacher.actor, observation, goal)
+    if config.label.actions:
+        keys = jax.random.split(stream_key(key, Stream.LABELLED_ACTIONS), len(mean))
+        improve = partial(improve_mean, params, config=config.label, teacher=teacher)
+        batch = max(1, config.collect.label_batch // config.label.actions)
+        mean = apply_in_batches(improve, (keys, observation, goal, mean, log_std), batch)
     # For further goals no action was taken. The critic is taught the value of the teacher's action instead.
     further = jnp.tanh(mean[len(visited.action) :])
     action = jnp.concatenate([visited.action, further])
@@ -85,6 +92,41 @@ def label_states(
         phi=apply(teacher.phi, observation, action),
         psi=apply(teacher.psi, goals)[index],  # each goal is embedded once
     )
+
+
+def improve_mean(
+    params: Params,
+    keys: Key[Array, "rows"],
+    observation: Float[Array, "rows obs"],
+    goal: Float[Array, "rows goal"],
+    mean: Float[Array, "rows act"],
+    log_std: Float[Array, "rows act"],
+    *,
+    config: LabelConfig,
+    teacher: Networks,
+) -> Float[Array, "rows act"]:
+    """Returns means, before the squashing, of actions that the teacher's critic prefers to those of the teacher's policy.
+
+    Such an action is the mean of actions drawn from the teacher's policy, each weighted by exp(f(s, a, g) / temperature).
+    Of all policies within some KL divergence of the teacher's, the one with the highest value has these weights (Abdolmaleki
+    et al., arXiv 1806.06920, eq. 4).
+
+    Args:
+        params: the teacher's.
+        keys: random keys.
+        observation: of each row.
+        goal: of each row.
+        mean: of the teacher's policy, before the squashing.
+        log_std: logarithm of its standard deviation.
+        config: number of actions, and temperature.
+        teacher: its networks.
+    """
+    actions, values = teacher.draw_actions(
+        params, keys, observation, goal, mean, log_std, config.actions
+    )
+    weights = jax.nn.softmax(values / config.temperature, axis=1)
+    improved = (weights[:, :, None] * actions).sum(axis=1)
+    return jnp.arctanh(jnp.clip(improved, -LARGEST_ACTION, LARGEST_ACTION))
 
 
 def choose_goals(

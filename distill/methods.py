@@ -22,6 +22,8 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "dagger-reverse-kl": {"policy.loss": "reverse_kl"},
     # In the last gradient steps the student also maximises the teacher's value of its actions.
     "dagger-value": {"policy.value_weight": 0.03},
+    # The label is not the teacher's own action but a better one by its critic, found among draws from its policy.
+    "dagger-improved": {"label.actions": 32},
 }
 
 

@@ -193,16 +193,40 @@ class Networks:
         if best_of == 1:
             return jax.vmap(sample_action)(keys, mean, log_std)[0]
 
+        actions, values = self.draw_actions(params, keys, observation, goal, mean, log_std, best_of)
+        best = values.argmax(axis=1)
+        return jnp.take_along_axis(actions, best[:, None, None], axis=1)[:, 0]
+
+    def draw_actions(
+        self,
+        params: Params,
+        keys: Key[Array, "batch"],
+        observation: Float[Array, "batch obs"],
+        goal: Float[Array, "batch goal"],
+        mean: Float[Array, "batch act"],
+        log_std: Float[Array, "batch act"],
+        count: int,
+    ) -> tuple[Float[Array, "batch actions act"], Float[Array, "batch actions"]]:
+        """Draws several actions for each row, and returns them with their values f(s, a, g).
+
+        Args:
+            params: of the networks.
+            keys: random keys.
+            observation: of each row.
+            goal: of each row.
+            mean: of the policy, before the squashing.
+            log_std: logarithm of its standard deviation.
+            count: number of actions of each row.
+        """
+
         def draw(key: Array, mean: Array, log_std: Array) -> Array:
-            several = jax.random.split(key, best_of)
+            several = jax.random.split(key, count)
             return jax.vmap(sample_action, (0, None, None))(several, mean, log_std)[0]
 
         actions = jax.vmap(draw)(keys, mean, log_std)
-        phi = self.phi(params, jnp.repeat(observation[:, None], best_of, axis=1), actions)
+        phi = self.phi(params, jnp.repeat(observation[:, None], count, axis=1), actions)
         psi = jnp.broadcast_to(self.psi(params, goal)[:, None], phi.shape)
-        values = similarity(phi, psi)
-        best = values.argmax(axis=1)
-        return jnp.take_along_axis(actions, best[:, None, None], axis=1)[:, 0]
+        return actions, similarity(phi, psi)
 
     def critic(
         self,

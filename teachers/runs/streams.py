@@ -33,9 +33,8 @@ class Stream(IntEnum):
     LABELLED_GOALS = 2**31 + 13
     STUDENT_STEPS = 2**31 + 14  # batches and noise of a distillation's gradient steps
     DETERMINISTIC = 2**31 + 17  # in which environments of a training actions have no noise
-    RANDOM = (
-        2**31 + 19
-    )  # in which environments of a training actions are random; the largest number so far
+    LABELLED_ACTIONS = 2**31 + 18  # drawn for labels of a distillation
+    RANDOM = 2**31 + 19  # in which environments of a training actions are random
 
     # Of the key of an environment in an episode or a step.
     DISTURBANCE = 2**31 + 15

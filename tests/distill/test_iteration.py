@@ -6,8 +6,9 @@ from tiny import DISTILL
 
 from distill import distill_config
 from distill.collect import choose_hindsight_goals
+from distill.config import LabelConfig
 from distill.iteration import make_stages
-from distill.label import choose_goals
+from distill.label import choose_goals, improve_mean
 from distill.learn import init_optimizers, make_optimiser, networks_by_phase
 from students import student_networks
 
@@ -75,6 +76,36 @@ def test_label_stage_adds_teachers_outputs_to_every_state(two_rounds) -> None:
             # For a further goal it is the teacher's action.
             action = visited.action if goal == 0 else jnp.tanh(rows.mean[part])
             np.testing.assert_allclose(rows.action[part], action, atol=1e-6)
+
+
+def test_label_stage_improves_actions_by_teachers_critic(teacher, two_rounds) -> None:
+    rounds = Distillation(teacher, two_rounds, **{"label.actions": 16, "label.temperature": 0.01})
+    rounds.round()
+    rows = jax.tree.map(lambda x: x[: rounds.config.rows_per_round], rounds.states[-1].ring.rows)
+    inputs = rows.observation, rows.goal
+    mean, log_std = teacher.networks.actor(teacher.params, *inputs)
+    np.testing.assert_allclose(rows.log_std, log_std, atol=5e-5)
+    own, improved = (
+        teacher.networks.critic(teacher.params, *inputs, jnp.tanh(each))
+        for each in (mean, rows.mean)
+    )
+    assert float((improved > own).mean()) > 0.9
+    further = slice(rounds.config.states_per_round, None)
+    np.testing.assert_allclose(rows.action[further], jnp.tanh(rows.mean[further]), atol=1e-6)
+
+
+@pytest.mark.parametrize(("temperature", "expected"), [(1e-5, "best"), (1e5, "mean")])
+def test_improve_mean_weights_actions_by_value(teacher, two_rounds, temperature, expected) -> None:
+    visited, networks = two_rounds.visited[0], teacher.networks
+    keys = jax.random.split(jax.random.key(0), len(visited.goal))
+    inputs = keys, visited.observation, visited.goal
+    policy = networks.actor(teacher.params, *inputs[1:])
+    config = LabelConfig(actions=8, temperature=temperature)
+    improved = improve_mean(teacher.params, *inputs, *policy, config=config, teacher=networks)
+    actions, values = networks.draw_actions(teacher.params, *inputs, *policy, config.actions)
+    rows = np.arange(len(values))
+    wanted = actions[rows, values.argmax(1)] if expected == "best" else actions.mean(axis=1)
+    np.testing.assert_allclose(jnp.tanh(improved), wanted, atol=1e-3)
 
 
 def test_collect_stage_lets_teacher_act_in_first_round(two_rounds) -> None:
