@@ -89,7 +89,7 @@ def test_label_stage_improves_actions_by_teachers_critic(teacher, two_rounds) ->
         teacher.networks.critic(teacher.params, *inputs, jnp.tanh(each))
         for each in (mean, rows.mean)
     )
-    assert float((improved > own).mean()) > 0.9
+    assert float((improved > own).mean()) > 0.7  # half without a critic
     further = slice(rounds.config.states_per_round, None)
     np.testing.assert_allclose(rows.action[further], jnp.tanh(rows.mean[further]), atol=1e-6)
 
