@@ -164,4 +164,9 @@ def apply_in_batches(network: Callable[..., Any], inputs: tuple[Array, ...], bat
     """Returns a network's outputs for many rows, computed for at most `batch` rows at once to save memory."""
     if len(inputs[0]) <= batch:
         return network(*inputs)
-    return jax.lax.map(lambda row: network(*row), inputs, batch_size=batch)
+
+    def apply_to_row(row: tuple[Array, ...]) -> Any:
+        outputs = network(*(x[None] for x in row))
+        return jax.tree.map(lambda x: x[0], outputs)
+
+    return jax.lax.map(apply_to_row, inputs, batch_size=batch)

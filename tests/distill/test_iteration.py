@@ -79,7 +79,8 @@ def test_label_stage_adds_teachers_outputs_to_every_state(two_rounds) -> None:
 
 
 def test_label_stage_improves_actions_by_teachers_critic(teacher, two_rounds) -> None:
-    rounds = Distillation(teacher, two_rounds, **{"label.actions": 16, "label.temperature": 0.01})
+    settings = {"label.actions": 16, "label.temperature": 0.01, "collect.label_batch": 16 * 7}
+    rounds = Distillation(teacher, two_rounds, **settings)
     rounds.round()
     rows = jax.tree.map(lambda x: x[: rounds.config.rows_per_round], rounds.states[-1].ring.rows)
     inputs = rows.observation, rows.goal
