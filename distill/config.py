@@ -85,7 +85,7 @@ class LabelConfig(Config):
         "their values; 0: the label is the teacher's own action",
     )
     temperature: float = Field(
-        0.01, gt=0, description="divisor of the values, in nats, before their softmax is taken"
+        0.01, gt=0, description="divisor of the values before their softmax is taken"
     )
 
 

@@ -16,9 +16,8 @@ from teachers.crl.networks import Networks
 from teachers.crl.parameters import Params
 from teachers.runs.streams import Stream, stream_key
 
-LARGEST_ACTION = (
-    0.99999  # in magnitude, of an improved label; beyond it lies infinity before the squashing
-)
+# Of an improved label, in magnitude. An action of 1 would be infinite before the squashing.
+LARGEST_ACTION = 0.99999
 
 LabelStage = Callable[[DistillState, Params, VisitedStates], DistillState]
 

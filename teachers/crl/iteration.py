@@ -140,13 +140,12 @@ def make_iteration(
         )
         replay = insert_rollout(state.replay, trajectory)
         index = index_episodes(replay)
+        progress = state.iteration / config.iterations
 
         def learn(learner: Learner, keys: tuple[Array, Array]) -> tuple[Learner, Metrics]:
             sample_key, action_key = keys
             batch = sample_pairs(replay, index, sample_key, learning.batch, learning.discount)
-            return update(
-                learner, shard_batch(batch), action_key, state.iteration / config.iterations
-            )
+            return update(learner, shard_batch(batch), action_key, progress)
 
         def take_steps(learner: Learner) -> tuple[Learner, Metrics]:
             sample_key = stream_key(state.key, Stream.REPLAY)

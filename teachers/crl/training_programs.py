@@ -68,12 +68,12 @@ class TrainingPrograms:
             if is_default
             else Evaluator(task, partial(networks.explore, best_of=best_of))
         )
-        self._config = _without_what_is_not_compiled(config)
+        self._config = _compiled_settings(config)
         self._training_networks = training_networks or networks
 
     def can_train(self, config: TeacherConfig, seeds: int) -> bool:
         """Returns whether these functions are those of `seeds` runs of another configuration."""
-        return seeds == self.seeds and _without_what_is_not_compiled(config) == self._config
+        return seeds == self.seeds and _compiled_settings(config) == self._config
 
     @cached_property
     def state_shapes(self) -> TrainingState:
@@ -128,7 +128,7 @@ def teacher_programs(config: TeacherConfig, seeds: int = 1) -> TrainingPrograms:
     return TrainingPrograms(config, teacher_networks(config), training_networks, seeds)
 
 
-def _without_what_is_not_compiled(config: TeacherConfig) -> TeacherConfig:
+def _compiled_settings(config: TeacherConfig) -> TeacherConfig:
     """Returns the configuration with defaults in place of all that the compiled functions do not depend on."""
     logging = LoggingConfig(episodes=config.logging.episodes)
     learning = config.learning.model_copy(update={"max_skipped": 0})
