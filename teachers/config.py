@@ -132,7 +132,7 @@ class LearningConfig(Config):
     entropy_fall: float = Field(
         0.0,
         ge=0,
-        description="by how much the target entropy falls, linearly over the third quarter of the training, in nats for each action dimension",
+        description="by how much the target entropy falls, linearly over the last quarter of the training, in nats for each action dimension",
     )
     random_goals: float = Field(
         0.0,

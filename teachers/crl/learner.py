@@ -134,10 +134,10 @@ def target_entropy(learning: LearningConfig, progress: Progress) -> Progress:
     """Returns the target of the policy's entropy, in nats for each action dimension.
 
     Args:
-        learning: says where it starts, and by how much it falls over the third quarter of the training.
+        learning: says where it starts, and by how much it falls over the last quarter of the training.
         progress: share of the training's iterations before this one.
     """
-    fallen = jnp.clip(4.0 * progress - 2.0, 0.0, 1.0)
+    fallen = jnp.maximum(4.0 * progress - 3.0, 0.0)
     return learning.target_entropy - learning.entropy_fall * fallen
 
 

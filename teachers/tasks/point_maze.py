@@ -17,7 +17,7 @@ RADIUS = 0.2  # of the point mass, m
 WALL_HEIGHT = 0.5  # m
 # In mazes with branches, far cells are found only if the policy stays random for long.
 BRANCHES_TRAINING = {
-    "steps": 6_000_000,
+    "steps": 4_400_000,
     # Tried on `point_big_maze`: corners hold a policy whose noise changes in every step, without random actions some cells are
     # hardly reached, and with a smaller replay they are lost again earlier.
     "rollout.noise_steps": 5,
@@ -25,7 +25,7 @@ BRANCHES_TRAINING = {
     "rollout.deterministic": 0.25,
     "rollout.replay_steps": 20_000,
     "learning.initial_temperature": 1.0,
-    "learning.entropy_fall": 1.5,
+    "learning.entropy_fall": 1.0,
     "learning.gradient_steps": 128,
     "learning.learning_rate": 5e-4,
     "logging.evaluate_every": 32,

@@ -51,11 +51,11 @@ def test_make_update_skips_and_counts_steps_that_are_not_finite(parts) -> None:
     assert not np.array_equal(again.log_temperature, after.log_temperature)
 
 
-def test_target_entropy_falls_over_the_third_quarter(parts) -> None:
+def test_target_entropy_falls_over_the_last_quarter(parts) -> None:
     config, networks, learner, batch, _ = parts
     learning = config.learning.model_copy(update={"entropy_fall": 1.5})
     gradients = jax.jit(make_gradients(networks, learning))
-    for progress, expected in ((0.2, -0.5), (0.5, -0.5), (0.7, -1.7), (0.75, -2.0), (0.9, -2.0)):
+    for progress, expected in ((0.2, -0.5), (0.75, -0.5), (0.8, -0.8), (0.9, -1.4), (1.0, -2.0)):
         assert target_entropy(learning, progress) == pytest.approx(expected)
         grads, metrics = gradients(learner, batch, jax.random.key(3), progress)
         excess = metrics["entropy"] - expected * networks.task.action_size
