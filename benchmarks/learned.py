@@ -67,7 +67,10 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a training run")
     parser.add_argument(
-        "--checkpoint", default="newest", help="newest, best or a control step (default: newest)"
+        "--checkpoint",
+        choices=["newest", "best"],
+        default="newest",
+        help="checkpoint of each run to load (default: newest)",
     )
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
