@@ -1,17 +1,17 @@
-"""Measures whether a student of a deep teacher does better than shallow networks that are trained from scratch.
+"""Measures whether depth helps, and whether a student of a deep teacher does better than shallow networks trained from scratch.
 
-For each seed a deep teacher is trained and a student is distilled from it. Shallow teachers, and the student's own
-networks, are trained from scratch with at least as many control steps as teacher and student took together, with each
-of several learning rates. Each training run is represented by its best evaluation, as with `--checkpoint best`, and a
-distillation by its end. All of them are then evaluated on new episodes, and the table shows the learning rate with the
-most time at goal.
+For each seed a deep teacher is trained and a student is distilled from it. Teachers of fewer layers, and the student's own
+networks, are trained from scratch with at least as many control steps as deep teacher and student took together. Where several
+learning rates are tried, the first seeds choose the one with the most time at goal, and all seeds are trained with it. Each
+training run is represented by its best evaluation, as with `--checkpoint best`, and a distillation by its end. All of them
+are then evaluated on new episodes.
 
 Run it with `python benchmarks/claim.py --json FILE`; it takes some hours on two cores. A run that is started again with
-the same `--out` reuses what is already trained there.
+the same `--out` reuses what is already trained there, so that one process on each core can train with `--depths`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from common import make_parser, network_sizes, report
@@ -31,26 +31,25 @@ from teachers.tasks.registry import get_task
 EPISODES = 1024
 # Added to the seed of a run, so that all policies are evaluated on other episodes than during training.
 EVALUATION_SEED = 1000
-SHALLOW_DEPTH = 4
 METRICS = ("time_at_goal", "success_at_end")
 
 Agents = Mapping[int, Agent]  # by seed
+Train = Callable[[float, int], Agent]  # from a learning rate and a seed
 
 
 class Experiment(NamedTuple):
     """The settings of all training runs of a task on which depth matters."""
 
-    deep_depth: int
     width: int  # of all teachers
     shared_settings: Mapping[str, Any]  # of all training runs
-    deep_settings: Mapping[str, Any]  # of the deep teachers
-    learning_rates: tuple[float, ...]  # tried for the runs from scratch
+    # Tried for the teachers of each depth, and for the student's networks those of the shallowest.
+    learning_rates: Mapping[int, Sequence[float]]
+    rate_seeds: int  # how many of the seeds choose the learning rate
 
 
 EXPERIMENTS = {
     # As in the shipped experiment `cpu/depth`.
     "reacher": Experiment(
-        deep_depth=256,
         width=32,
         shared_settings={
             "steps": 102_400,
@@ -59,16 +58,15 @@ EXPERIMENTS = {
             "logging.evaluate_every": 1,
             "logging.checkpoint_every": 1,
         },
-        deep_settings={"learning.learning_rate": 3e-3},
-        learning_rates=(3e-3, 6e-3, 1e-2),
+        learning_rates={4: (3e-3, 6e-3, 1e-2), 256: (3e-3,)},
+        rate_seeds=5,
     ),
     # As in the shipped experiment `cpu/maze`.
     "point_big_maze": Experiment(
-        deep_depth=32,
         width=64,
         shared_settings={"steps": 2_500_000, "logging.evaluate_every": 8},
-        deep_settings={},
-        learning_rates=(5e-4, 1e-3),
+        learning_rates={4: (5e-4, 1e-3), 32: (5e-4,)},
+        rate_seeds=5,
     ),
 }
 
@@ -79,36 +77,37 @@ class Plan(NamedTuple):
     task: str
     experiment: Experiment
 
-    def deep_config(self, seed: int) -> TeacherConfig:
-        """Returns the configuration of the deep teacher with this seed."""
-        experiment = self.experiment
-        settings = {
-            **experiment.shared_settings,
-            **network_sizes(experiment.deep_depth, experiment.width),
-            **experiment.deep_settings,
-        }
-        return teacher_config(self.task, overrides={**settings, "seed": seed})
-
-    def shallow_config(self, learning_rate: float, seed: int) -> TeacherConfig:
-        """Returns the configuration of a run from scratch, with the steps of deep teacher and student."""
-        experiment = self.experiment
-        settings = {
-            **experiment.shared_settings,
-            **network_sizes(SHALLOW_DEPTH, experiment.width),
-            "steps": self.teacher_steps + self.student_steps,
-            "learning.learning_rate": learning_rate,
-        }
-        return teacher_config(self.task, overrides={**settings, "seed": seed})
+    @property
+    def deepest(self) -> int:
+        """Returns the depth of the teachers from which students are distilled."""
+        return max(self.experiment.learning_rates)
 
     @property
-    def teacher_steps(self) -> int:
+    def shallowest(self) -> int:
+        """Returns the least depth of a teacher."""
+        return min(self.experiment.learning_rates)
+
+    def teacher_config(self, depth: int, learning_rate: float, seed: int) -> TeacherConfig:
+        """Returns the configuration of a teacher; those of less than the deepest have the steps of deep teacher and student."""
+        settings = {
+            **self.experiment.shared_settings,
+            **network_sizes(depth, self.experiment.width),
+            "learning.learning_rate": learning_rate,
+            "seed": seed,
+        }
+        if depth != self.deepest:
+            settings["steps"] = self.deep_steps + self.student_steps
+        return teacher_config(self.task, overrides=settings)
+
+    @property
+    def deep_steps(self) -> int:
         """Returns the control steps of a deep teacher's training."""
-        return total_steps(self.deep_config(seed=0))
+        return total_steps(self.teacher_config(self.deepest, learning_rate=1e-3, seed=0))
 
     @property
     def student_steps(self) -> int:
         """Returns the control steps of a distillation."""
-        config = distill_config().for_teacher(self.teacher_steps)
+        config = distill_config().for_teacher(self.deep_steps)
         return config.rounds * config.states_per_round
 
 
@@ -155,18 +154,18 @@ def compile_scratch_programs(config: TeacherConfig) -> TrainingPrograms:
 def load_or_distill(teacher: Agent, plan: Plan, seed: int, run: epath.Path) -> Agent:
     """Returns the student of this teacher and seed, and distills it first if its run is not complete."""
     settings = {"seed": seed, "steps": plan.student_steps, "episodes": 8}
-    config = distill_config(overrides=settings).for_teacher(plan.teacher_steps)
+    config = distill_config(overrides=settings).for_teacher(plan.deep_steps)
     student = load_finished_student(run, config)
     return student or distill_teacher(teacher, config, run, force=True)
 
 
-def measure(policy: str, agents: Agents, steps: int) -> dict[str, Any]:
+def measure(policy: str, agents: Agents, steps: int | None) -> dict[str, Any]:
     """Evaluates the agents on new episodes and prints and returns their row.
 
     Args:
         policy: the row's name.
         agents: the policies, by seed.
-        steps: control steps that each of them took.
+        steps: control steps that each of them took; None where the row is printed alone.
     """
     summaries = [
         summary(evaluate_agent(agent, EPISODES, EVALUATION_SEED + seed))
@@ -180,34 +179,38 @@ def measure(policy: str, agents: Agents, steps: int) -> dict[str, Any]:
     return row
 
 
-def measure_from_scratch(
-    policy: str,
-    plan: Plan,
-    seeds: Sequence[int],
-    train: Callable[[TeacherConfig, epath.Path], Agent],
-    run_prefix: epath.Path,
-) -> dict[str, Any]:
-    """Trains and measures runs from scratch, and returns the row of the learning rate with the most time at goal.
+def train_depth(plan: Plan, runs: epath.Path, depth: int, rate: float, seed: int) -> Agent:
+    """Returns the teacher of this depth, learning rate and seed, and trains it first if its run is not complete."""
+    config = plan.teacher_config(depth, rate, seed)
+    return load_or_train(config, runs / f"depth-{depth}-{rate:g}-{seed}")
+
+
+def train_student_networks(plan: Plan, runs: epath.Path, rate: float, seed: int) -> Agent:
+    """Returns the student's networks trained from scratch with the steps of deep teacher and student."""
+    config = plan.teacher_config(plan.shallowest, rate, seed)
+    return load_or_train_from_scratch(config, runs / f"scratch-{rate:g}-{seed}")
+
+
+def train_with_best_rate(
+    policy: str, rates: Sequence[float], seeds: Sequence[int], rate_seeds: int, train: Train
+) -> tuple[Agents, float]:
+    """Returns an agent for each seed, trained with the learning rate of the most time at goal, and that rate.
 
     Args:
-        policy: the start of the row's name; the learning rate is added.
-        plan: the experiment.
-        seeds: one run for each of them and for each learning rate.
-        train: loads a run, or trains it.
-        run_prefix: the start of the runs' folders.
+        policy: what is trained, for the rows that are printed.
+        rates: the learning rates.
+        seeds: of the agents.
+        rate_seeds: how many of them choose the rate.
+        train: loads the agent of a learning rate and a seed, or trains it.
     """
-    rows = []
-    for learning_rate in plan.experiment.learning_rates:
-        agents = {
-            seed: train(
-                plan.shallow_config(learning_rate, seed),
-                epath.Path(f"{run_prefix}-{learning_rate:g}-{seed}"),
-            )
-            for seed in seeds
-        }
-        steps = total_steps(plan.shallow_config(learning_rate, seeds[0]))
-        rows.append(measure(f"{policy}, learning rate {learning_rate:g}", agents, steps))
-    return max(rows, key=lambda row: row["time_at_goal"])
+    scores = {}
+    if len(rates) > 1:
+        for rate in rates:
+            agents = {seed: train(rate, seed) for seed in seeds[:rate_seeds]}
+            row = measure(f"{policy}, learning rate {rate:g}", agents, steps=None)
+            scores[rate] = row["time_at_goal"]
+    best = max(scores, key=scores.__getitem__, default=rates[0])
+    return {seed: train(best, seed) for seed in seeds}, best
 
 
 def main() -> None:
@@ -220,6 +223,13 @@ def main() -> None:
         help="the task, with its experiment (default: %(default)s)",
     )
     parser.add_argument(
+        "--depths",
+        type=int,
+        nargs="+",
+        metavar="DEPTH",
+        help="only teachers of these depths, and with the deepest its students (default: all, and the student's networks)",
+    )
+    parser.add_argument(
         "--out",
         type=epath.Path,
         default=epath.Path("runs/claim"),
@@ -227,31 +237,28 @@ def main() -> None:
     )
     options = parser.parse_args()
     plan, runs = Plan(options.task, EXPERIMENTS[options.task]), options.out / options.task
-    teachers = {
-        seed: load_or_train(plan.deep_config(seed), runs / f"deep-{seed}") for seed in options.seeds
-    }
-    students = {
-        seed: load_or_distill(teacher, plan, seed, runs / f"student-{seed}")
-        for seed, teacher in teachers.items()
-    }
-    rows = [
-        measure(f"teacher, depth {plan.experiment.deep_depth}", teachers, plan.teacher_steps),
-        measure("2 x 64 student of it", students, plan.teacher_steps + plan.student_steps),
-        measure_from_scratch(
-            f"teacher, depth {SHALLOW_DEPTH}, from scratch",
-            plan,
-            options.seeds,
-            load_or_train,
-            runs / "shallow",
-        ),
-        measure_from_scratch(
-            "the student's networks, from scratch",
-            plan,
-            options.seeds,
-            load_or_train_from_scratch,
-            runs / "scratch",
-        ),
-    ]
+    rates, rate_seeds = plan.experiment.learning_rates, plan.experiment.rate_seeds
+    rows = []
+    for depth in options.depths or sorted(rates):
+        name = f"teacher, depth {depth}"
+        train = partial(train_depth, plan, runs, depth)
+        teachers, rate = train_with_best_rate(name, rates[depth], options.seeds, rate_seeds, train)
+        steps = total_steps(plan.teacher_config(depth, rate, seed=0))
+        rows.append(measure(f"{name}, learning rate {rate:g}", teachers, steps))
+        if depth == plan.deepest:
+            students = {
+                seed: load_or_distill(teacher, plan, seed, runs / f"student-{seed}")
+                for seed, teacher in teachers.items()
+            }
+            rows.append(measure("2 x 64 student of it", students, steps + plan.student_steps))
+    if not options.depths:
+        name = "the student's networks, from scratch"
+        train = partial(train_student_networks, plan, runs)
+        networks, rate = train_with_best_rate(
+            name, rates[plan.shallowest], options.seeds, rate_seeds, train
+        )
+        steps = plan.deep_steps + plan.student_steps
+        rows.append(measure(f"{name}, learning rate {rate:g}", networks, steps))
     by_seed = [f"{metric}_by_seed" for metric in METRICS]
     report(rows, options.json, hidden_columns=by_seed)
 

@@ -50,12 +50,14 @@ ANT_TRAINING: Mapping[str, Any] = {
     **TRAINING,
     **{f"{network}.depth": 8 for network in ("actor", "phi", "psi")},
     **{f"{network}.width": 128 for network in ("actor", "phi", "psi")},
-    "steps": 20_000_000,
+    "steps": 14_000_000,
     "rollout.replay_steps": 4000,
     "rollout.deterministic": 0.5,
+    "learning.entropy_fall": 1.5,
     "learning.gradient_steps": 96,
     "learning.learning_rate": 5e-4,
     "learning.random_goals": 0.5,
+    "logging.evaluate_every": 120,
     "logging.checkpoint_every": 60,
 }
 FIELDS: tuple[Field, ...] = (

@@ -180,7 +180,7 @@ class ArmReach(Arm):
 CUBE_FIELD = Field("cube", 3, "m", "x, y and z of the cube", 0.3)
 
 
-# Tried on `arm_push_easy` alone, and not one by one.
+# Tried on `arm_push_easy` and `arm_grasp`, and not one by one.
 CUBE_TRAINING = {
     **{f"{network}.depth": 8 for network in ("actor", "phi", "psi")},
     **{f"{network}.width": 128 for network in ("actor", "phi", "psi")},
@@ -331,6 +331,7 @@ class ArmGrasp(ArmCube):
 
     name = "arm_grasp"
     hard_radius = None
+    training = {**CUBE_TRAINING, "steps": 5_000_000}
     summary = "A seven-joint arm takes a cube between its fingers."
     observation = (
         *ArmCube.observation,

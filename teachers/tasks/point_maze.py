@@ -25,7 +25,7 @@ BRANCHES_TRAINING = {
     "rollout.deterministic": 0.25,
     "rollout.replay_steps": 20_000,
     "learning.initial_temperature": 1.0,
-    "learning.entropy_fall": 1.0,
+    "learning.entropy_fall": 0.7,
     "learning.gradient_steps": 128,
     "learning.learning_rate": 5e-4,
     "logging.evaluate_every": 32,
