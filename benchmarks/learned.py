@@ -21,8 +21,15 @@ from teachers.runs.run_log import read_metrics
 EPISODES = 256
 SEED = 0  # of the episodes
 FIGURES = ("success_at_end", "success_any", "time_at_goal", "distance_at_end", "episode_length")
-CURVE = ("step", "seconds", *FIGURES, *(f"sampled_{name}" for name in FIGURES))
-CURVE_OF_LEARNING = ("contrastive_accuracy", "entropy", "temperature", "saturated_actions")
+CURVE = (
+    "seconds",
+    *FIGURES,
+    *(f"sampled_{name}" for name in FIGURES),
+    "contrastive_accuracy",
+    "entropy",
+    "temperature",
+    "saturated_actions",
+)
 # They do not belong to what is learned, or follow from where it runs.
 LEFT_OUT = ("task", "seed", "rollout.physics")
 
@@ -46,14 +53,15 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def learning_curve(run: str) -> dict[str, list[float | None]]:
-    """Returns each measure at each of a run's evaluations, rounded to four digits."""
+def learning_curve(run: str) -> dict[str, list[Any]]:
+    """Returns the control step and each measure, rounded to four digits, of a run's evaluations."""
     rows = [row for row in read_metrics(run) if row.get("success_at_end") is not None]
 
     def rounded(value: float | None) -> float | None:
         return None if value is None else float(f"{value:.4g}")
 
-    return {name: [rounded(row.get(name)) for row in rows] for name in (*CURVE, *CURVE_OF_LEARNING)}
+    curve = {name: [rounded(row.get(name)) for row in rows] for name in CURVE}
+    return {"step": [row["step"] for row in rows], **curve}
 
 
 def untrained(teacher: Teacher) -> Teacher:
@@ -78,12 +86,12 @@ def main() -> None:
         teacher = load_teacher(run, checkpoint=options.checkpoint)
         curve = learning_curve(run)
         steps = teacher.metadata.metrics["steps"]
-        seconds = dict(zip(curve["step"], curve["seconds"], strict=True)).get(float(steps))
+        seconds = dict(zip(curve["step"], curve["seconds"], strict=True))[steps]
         about = {"task": teacher.metadata.task, "seed": teacher.config.seed}
         about |= {"settings": changed_settings(teacher.config)}
         for agent, more in (
             (untrained(teacher), {"steps": 0, "minutes": 0.0, "curve": None}),
-            (teacher, {"steps": steps, "minutes": seconds and seconds / 60, "curve": curve}),
+            (teacher, {"steps": steps, "minutes": seconds / 60, "curve": curve}),
         ):
             figures = summary(evaluate_agent(agent, EPISODES, SEED))
             shown = {

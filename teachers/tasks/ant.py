@@ -53,7 +53,7 @@ ANT_TRAINING: Mapping[str, Any] = {
     "steps": 14_000_000,
     "rollout.replay_steps": 4000,
     "rollout.deterministic": 0.5,
-    "learning.entropy_fall": 1.5,
+    "learning.entropy_fall": 0.7,
     "learning.gradient_steps": 96,
     "learning.learning_rate": 5e-4,
     "learning.random_goals": 0.5,
