@@ -107,7 +107,7 @@ class Plan(NamedTuple):
     @property
     def student_steps(self) -> int:
         """Returns the control steps of a distillation."""
-        config = distill_config().for_teacher(self.deep_steps)
+        config = distill_config(task=get_task(self.task)).for_teacher(self.deep_steps)
         return config.rounds * config.states_per_round
 
 
@@ -132,7 +132,9 @@ def compile_teacher_programs(config: TeacherConfig) -> TrainingPrograms:
 
 def load_or_train_from_scratch(config: TeacherConfig, run: epath.Path) -> Agent:
     """Returns the default student's networks, trained by contrastive RL, at their best evaluation."""
-    scratch_config = ScratchConfig(teacher=config, student=distill_config().student)
+    scratch_config = ScratchConfig(
+        teacher=config, student=distill_config(task=get_task(config.task)).student
+    )
     if student := load_finished_student(run, scratch_config):
         return student
     return train_from_scratch(
@@ -147,14 +149,17 @@ def load_or_train_from_scratch(config: TeacherConfig, run: epath.Path) -> Agent:
 @lru_cache(maxsize=1)
 def compile_scratch_programs(config: TeacherConfig) -> TrainingPrograms:
     """Returns the compiled functions of training from scratch, which the runs of all seeds share."""
-    scratch_config = ScratchConfig(teacher=config, student=distill_config().student)
+    scratch_config = ScratchConfig(
+        teacher=config, student=distill_config(task=get_task(config.task)).student
+    )
     return scratch_programs(get_task(config.task), scratch_config)
 
 
 def load_or_distill(teacher: Agent, plan: Plan, seed: int, run: epath.Path) -> Agent:
     """Returns the student of this teacher and seed, and distills it first if its run is not complete."""
     settings = {"seed": seed, "steps": plan.student_steps, "episodes": 8}
-    config = distill_config(overrides=settings).for_teacher(plan.deep_steps)
+    config = distill_config(overrides=settings, task=teacher.task)
+    config = config.for_teacher(plan.deep_steps)
     student = load_finished_student(run, config)
     return student or distill_teacher(teacher, config, run, force=True)
 

@@ -71,7 +71,7 @@ FITS = {
 
 def collect_labelled_states(teacher: Agent) -> tuple[Agent, LabelledStates]:
     """Distills a default student; returns it and all states that the teacher labelled for it."""
-    config = distill_config().for_teacher(teacher.metadata.metrics["steps"])
+    config = distill_config(task=teacher.task).for_teacher(teacher.metadata.metrics["steps"])
     networks = student_networks(teacher.task, config.student, teacher.config.embedding)
     stages = make_stages(config, teacher.networks, networks)
     collect, label, learn = (

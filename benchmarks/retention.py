@@ -29,7 +29,7 @@ def measure(
     teacher: Teacher, programs: DistillPrograms, critics: CriticComparison, seed: int
 ) -> dict[str, Any]:
     """Distills a student with this seed and returns its row."""
-    config = distill_config(overrides={"seed": seed, "episodes": 1})
+    config = distill_config(overrides={"seed": seed, "episodes": 1}, task=teacher.task)
     with tempfile.TemporaryDirectory() as folder:
         student = distill_teacher(teacher, config, Path(folder) / "student", programs=programs)
     reference = evaluate_agent(teacher, EPISODES, EVALUATION_SEED + seed)
@@ -51,7 +51,7 @@ def measure(
 def main() -> None:
     """Distills and measures a student for each seed and prints the table."""
     options, teacher = parse_with_teacher(make_parser(__doc__, default_seeds=(0, 1, 2)))
-    programs = DistillPrograms(distill_config(), teacher)
+    programs = DistillPrograms(distill_config(task=teacher.task), teacher)
     critics = CriticComparison(programs.networks, teacher.networks)
     rows = [measure(teacher, programs, critics, seed) for seed in options.seeds]
     report(rows, options.json)

@@ -47,7 +47,7 @@ COST_METRICS = (
     *("seconds_compile", "seconds_rollout", "seconds_label", "seconds_learn"),
 )
 RETENTION_METRICS = ("retention", "time_at_goal", "success_at_end")
-DEFAULT_SIZE = (2, 64)  # layers and width of the students that are compared in all but size
+DEFAULT_SIZE = (2, 64)  # layers and width of most tasks' students
 # Beside the default, which fits the embeddings.
 CRITICS: Mapping[str, Mapping[str, Any]] = {
     "logits": {"critic.loss": "logits"},
@@ -210,7 +210,7 @@ class _Comparison:
 
     def _resolve(self, settings: Mapping[str, Any]) -> DistillConfig:
         steps = self._teacher.metadata.metrics["steps"]
-        return distill_config(overrides=settings).for_teacher(steps)
+        return distill_config(overrides=settings, task=self._teacher.task).for_teacher(steps)
 
     def _play_teacher(self, seed: int) -> Outcomes:
         return evaluate_agent(self._teacher, self._plan.episodes, seed)
@@ -237,7 +237,7 @@ class _Comparison:
             for network in ("policy", "critic")
             for name, value in shape.items()
         }
-        if (layers, width) == DEFAULT_SIZE:
+        if self._resolve(settings) == self._resolve({}):
             student = self._default_students[0]
         else:
             (student,) = self._distill(f"{layers}x{width}", settings)
@@ -295,7 +295,7 @@ class _Comparison:
         )
         settings = {"seed": seed, "steps": steps, "rollout": rollout}
         return ScratchConfig(
-            teacher=config.model_copy(update=settings), student=distill_config().student
+            teacher=config.model_copy(update=settings), student=self._resolve({}).student
         )
 
     def _scratch_row(self) -> dict[str, Any]:

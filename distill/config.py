@@ -12,7 +12,7 @@ from distill.policy_losses import PolicyLoss
 from distill.schedules import Schedule
 from students.config import StudentConfig
 from teachers.runs.configuration import Config, resolve_config
-from teachers.tasks import Disturbances
+from teachers.tasks import Disturbances, Task
 from teachers.tasks.disturbance import RANDOMIZED
 from teachers.tasks.engines import ENGINE_HELP, EngineChoice, choose_engine
 
@@ -227,18 +227,23 @@ def distill_config(
     file: epath.PathLike | None = None,
     overrides: Mapping[str, Any] | None = None,
     method: str | None = None,
+    task: Task | None = None,
 ) -> DistillConfig:
-    """Returns the configuration of a distillation: the defaults, changed by method, TOML file and overrides in this order.
+    """Returns the configuration of a distillation: the defaults, changed by task, method, TOML file and overrides in this order.
 
     Args:
         file: TOML file.
         overrides: by dotted key.
         method: see `METHODS`.
+        task: the teacher's, with its own defaults.
 
     Raises:
         InputError: the method or a key is unknown, the file is unreadable, or a value is out of its range.
     """
-    defaults = {} if method is None else method_settings(method)
+    defaults = {
+        **({} if task is None else task.distillation),
+        **({} if method is None else method_settings(method)),
+    }
     return resolve_config(DistillConfig, defaults, file, overrides)
 
 

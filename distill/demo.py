@@ -100,7 +100,9 @@ def _run_stages(
         plot_learning_curve(out / "teacher", out / "learning_curve.png")
         (out / "teacher" / "metrics.jsonl").copy(out / "metrics.jsonl")
     with _time_stage(seconds, "distill"), progress("distill student") as report:
-        student_config = distill_config(overrides={**STUDENT, "episodes": EPISODES, "seed": seed})
+        student_config = distill_config(
+            overrides={**STUDENT, "episodes": EPISODES, "seed": seed}, task=teacher.task
+        )
         student = distill_teacher(
             teacher, student_config, out / "student", force=True, progress=report
         )

@@ -55,7 +55,7 @@ def configuration_page() -> str:
         *_sections(TeacherConfig),
         "### Defaults of the tasks",
         "Every task that is not listed has the defaults above.",
-        _table(("task", "settings"), _task_defaults()),
+        _table(("task", "settings"), _task_defaults("training")),
         "### Presets",
         "A preset is a name for several settings: `--preset NAME`.",
         _table(
@@ -69,6 +69,9 @@ def configuration_page() -> str:
         "## Distillation",
         "Of `crl-distill distill`.",
         *_sections(DistillConfig),
+        "### Defaults of the tasks for their students",
+        "Every task that is not listed has the defaults above.",
+        _table(("task", "settings"), _task_defaults("distillation")),
         "### Methods",
         "A method is a name for several settings: `--method NAME`.",
         _table(
@@ -165,14 +168,14 @@ def _toml(value: Any) -> str:
     return '""' if value == "" else str(value)
 
 
-def _task_defaults() -> list[tuple[str, str]]:
-    """Returns the settings of each task, tasks of the same settings in one row."""
+def _task_defaults(of: Literal["training", "distillation"]) -> list[tuple[str, str]]:
+    """Returns the settings that tasks declare, tasks of the same settings in one row."""
     from teachers.tasks import TASKS
 
     rows: dict[str, list[str]] = {}
     for name, task in TASKS.items():
-        if task.training:
-            rows.setdefault(_settings(task.training), []).append(_code(name))
+        if settings := getattr(task, of):
+            rows.setdefault(_settings(settings), []).append(_code(name))
     return [(", ".join(names), settings) for settings, names in rows.items()]
 
 

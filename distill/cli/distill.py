@@ -88,8 +88,8 @@ def distill_command(
         **(randomized_settings() if randomize else {}),
     }
     overrides = drop_unset(options) | parse_assignments(assignments or [])
-    resolved = distill_config(config, overrides, method)
     agent = load_teacher(teacher, parse_task(task), parse_checkpoint(checkpoint))
+    resolved = distill_config(config, overrides, method, agent.task)
     folder = out or f"runs/{agent.task.name}-student"
     with show_progress("distill") as report:
         student = distill_teacher(

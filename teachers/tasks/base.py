@@ -64,7 +64,8 @@ class Task(ABC):
     hard_radius: ClassVar[float | None] = None  # a stricter one, on which success is reported too
     camera: ClassVar[Camera]
     goal_sets: ClassVar[tuple[GoalSet, ...]] = ("train",)
-    training: ClassVar[Mapping[str, Any]] = {}  # default teacher settings, by dotted key
+    training: ClassVar[Mapping[str, Any]] = {}  # default settings of its teachers, by dotted key
+    distillation: ClassVar[Mapping[str, Any]] = {}  # of its students
     source: str = ""  # `/path/to/file.py:Class` where `get_task` loaded it from a file
     source_digest: str = ""  # SHA-256 of that file
     disturbances: Disturbances | None = None  # see `disturbed_by`

@@ -21,6 +21,7 @@ def describe_task(task: Task) -> dict[str, Any]:
         "contacts": task.contacts,
         "goal_sets": list(task.goal_sets),
         "training": dict(task.training),
+        "distillation": dict(task.distillation),
     }
 
 

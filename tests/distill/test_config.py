@@ -4,6 +4,7 @@ from distill import distill_config
 from distill.config import STEPS_SHARE
 from distill.methods import METHODS
 from teachers import InputError
+from teachers.tasks.reacher import Reacher
 
 
 def test_buffer_rows_are_complete_rounds_and_no_more_than_needed() -> None:
@@ -55,3 +56,13 @@ def test_for_teacher_raises_gradient_steps_of_few_rounds() -> None:
 def test_distill_config_of_method_yields_to_overrides(method) -> None:
     assert distill_config(method=method)
     assert distill_config(None, {"policy.loss": "kl"}, method).policy.loss == "kl"
+
+
+def test_distill_config_takes_the_tasks_own_defaults_unless_given() -> None:
+    class OtherReacher(Reacher):
+        distillation = {"collect.goals_per_state": 3, "student.policy.width": 7}
+
+    task = OtherReacher()
+    assert distill_config(task=task).collect.goals_per_state == 3
+    config = distill_config(None, {"student.policy.width": 9}, "bc", task)
+    assert (config.collect.goals_per_state, config.student.policy.width) == (1, 9)

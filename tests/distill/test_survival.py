@@ -24,8 +24,8 @@ import sys
 from distill import compare
 from distill.compare import QUICK, run_compare
 from teachers import load_teacher
-compare.distill_config = lambda overrides=None, config=compare.distill_config: config(
-    overrides={"steps": 40_000, "checkpoint_every": 2, **(overrides or {})}
+compare.distill_config = lambda overrides, task, config=compare.distill_config: config(
+    overrides={"steps": 40_000, "checkpoint_every": 2, **overrides}, task=task
 )
 plan = QUICK._replace(sizes=((2, 16),), methods=("dagger",), seeds=1, episodes=16, scratch_steps=400)
 run_compare(load_teacher(sys.argv[1]), sys.argv[2], plan, force=True)
