@@ -94,8 +94,6 @@ def test_app_runs_from_task_to_video(tmp_path) -> None:
         (["sweep", "/nowhere.toml"], ["/nowhere.toml", "cpu/depth"]),
         (["distill", "/nowhere"], ["/nowhere", "does not exist"]),
         (["distill", "/nowhere", "--steps", "0"], ["--steps 0"]),
-        (["distill", "/nowhere", "--method", "dager"], ["'dager'", "bc, bc-augmented, dagger"]),
-        (["distill", "/nowhere", "--set", "collect.disturbances.delay=0,9"], ["collect.disturbances.delay", "3"]),
         (["export", "/nowhere"], ["/nowhere", "does not exist"]),
         (["evaluate", "/nowhere.onnx"], ["/nowhere.onnx", "does not exist"]),
         (["evaluate", "/nowhere", "--episodes", "0"], ["--episodes"]),

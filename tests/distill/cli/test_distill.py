@@ -1,5 +1,6 @@
 import io
 
+import pytest
 from commands import assert_refused, run
 from comparison import RESULT
 from rich.console import Console
@@ -30,6 +31,20 @@ def test_distill_passes_options_to_configuration(teacher_run, tmp_path, monkeypa
     assert (config.student.policy.width, config.student.critic.width) == (16, 32)
     assert (config.steps, config.seed, config.policy.loss) == (80, 3, "kl")
     assert config.collect.disturbances.noise > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--method", "dager"], ["'dager'", "bc, bc-augmented, dagger"]),
+        (
+            ["--set", "collect.disturbances.delay=0,9"],
+            ["collect.disturbances.delay", "3"],
+        ),
+    ],
+)
+def test_distill_refuses_bad_settings_in_one_line(teacher_run, tmp_path, options, words) -> None:
+    assert_refused(run("distill", teacher_run, "--out", tmp_path / "x", *options), *words)
 
 
 def test_compare_refuses_bad_input_in_one_line(teacher_run, student_run) -> None:
