@@ -243,6 +243,8 @@ def main() -> None:
     options = parser.parse_args()
     plan, runs = Plan(options.task, EXPERIMENTS[options.task]), options.out / options.task
     rates, rate_seeds = plan.experiment.learning_rates, plan.experiment.rate_seeds
+    if unknown := set(options.depths or ()) - set(rates):
+        parser.error(f"--depths: {plan.task} has none of {unknown}, but {sorted(rates)}")
     rows = []
     for depth in options.depths or sorted(rates):
         name = f"teacher, depth {depth}"
@@ -255,7 +257,7 @@ def main() -> None:
                 seed: load_or_distill(teacher, plan, seed, runs / f"student-{seed}")
                 for seed, teacher in teachers.items()
             }
-            rows.append(measure("2 x 64 student of it", students, steps + plan.student_steps))
+            rows.append(measure("its student", students, steps + plan.student_steps))
     if not options.depths:
         name = "the student's networks, from scratch"
         train = partial(train_student_networks, plan, runs)
