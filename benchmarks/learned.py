@@ -84,14 +84,13 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for run in options.runs:
         teacher = load_teacher(run, checkpoint=options.checkpoint)
-        curve = learning_curve(run)
         steps = teacher.metadata.metrics["steps"]
-        seconds = dict(zip(curve["step"], curve["seconds"], strict=True))[steps]
+        seconds = {row["step"]: row["seconds"] for row in read_metrics(run)}[steps]
         about = {"task": teacher.metadata.task, "seed": teacher.config.seed}
         about |= {"settings": changed_settings(teacher.config)}
         for agent, more in (
             (untrained(teacher), {"steps": 0, "minutes": 0.0, "curve": None}),
-            (teacher, {"steps": steps, "minutes": seconds / 60, "curve": curve}),
+            (teacher, {"steps": steps, "minutes": seconds / 60, "curve": learning_curve(run)}),
         ):
             figures = summary(evaluate_agent(agent, EPISODES, SEED))
             shown = {
