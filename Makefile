@@ -50,7 +50,7 @@ test: setup oldest
 
 # Those of the slow tests that run every component once.
 test-end-to-end: setup
-	$(BIN)/python -m pytest -m end_to_end
+	$(BIN)/python -m pytest -m end_to_end $(SIDE_BY_SIDE)
 
 # For releases: about an hour.
 test-slow: setup
