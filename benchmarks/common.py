@@ -43,15 +43,20 @@ def make_parser(description: str, default_seeds: Sequence[int] = ()) -> argparse
     return parser
 
 
-def parse_with_teacher(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Agent]:
-    """Adds the options that name a teacher; returns all parsed options and the loaded teacher."""
-    parser.add_argument("teacher", help="folder of the teacher's training run")
+def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that says which checkpoint of a teacher is loaded."""
     parser.add_argument(
         "--checkpoint",
         choices=["newest", "best"],
         default="newest",
         help="checkpoint of the teacher to load (default: newest)",
     )
+
+
+def parse_with_teacher(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Agent]:
+    """Adds the options that name a teacher; returns all parsed options and the loaded teacher."""
+    parser.add_argument("teacher", help="folder of the teacher's training run")
+    add_checkpoint_option(parser)
     options = parser.parse_args()
     return options, load_teacher(options.teacher, checkpoint=options.checkpoint)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from common import make_parser, report
+from common import add_checkpoint_option, make_parser, report
 
 from teachers import evaluate_agent, load_teacher, teacher_config
 from teachers.agent import Teacher
@@ -74,12 +74,7 @@ def main() -> None:
     """Evaluates the teachers of all runs and prints the table."""
     parser = make_parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a training run")
-    parser.add_argument(
-        "--checkpoint",
-        choices=["newest", "best"],
-        default="newest",
-        help="checkpoint of each run to load (default: newest)",
-    )
+    add_checkpoint_option(parser)
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for run in options.runs:

@@ -180,7 +180,7 @@ class ArmReach(Arm):
 CUBE_FIELD = Field("cube", 3, "m", "x, y and z of the cube", 0.3)
 
 
-# Tried on `arm_push_easy` and `arm_grasp`, and not one by one.
+# Tried on `arm_push_easy`, `arm_push_hard` and `arm_grasp`, and not one by one.
 CUBE_TRAINING = {
     **{f"{network}.depth": 8 for network in ("actor", "phi", "psi")},
     **{f"{network}.width": 128 for network in ("actor", "phi", "psi")},
