@@ -6,7 +6,6 @@ deterministic policy plays 256 episodes, which are not those on which the checkp
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from teachers.agent import Teacher
 from teachers.config import TeacherConfig
 from teachers.measures import format_interval, summary
 from teachers.runs.run_log import read_metrics
+from teachers.sweeps.specification import flatten
 
 EPISODES = 256
 SEED = 0  # of the episodes
@@ -37,20 +37,12 @@ LEFT_OUT = ("task", "seed", "rollout.physics")
 def changed_settings(config: TeacherConfig) -> dict[str, Any]:
     """Returns the settings, by dotted key, that differ from the task's defaults."""
     ours, defaults = (
-        _flatten(config.model_dump()),
-        _flatten(teacher_config(config.task).model_dump()),
+        flatten(config.model_dump()),
+        flatten(teacher_config(config.task).model_dump()),
     )
     return {
         key: value for key, value in ours.items() if value != defaults[key] and key not in LEFT_OUT
     }
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        key = f"{prefix}{name}"
-        found |= _flatten(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
-    return found
 
 
 def learning_curve(run: str) -> dict[str, list[Any]]:

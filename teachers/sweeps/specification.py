@@ -60,12 +60,12 @@ class SweepSpec(Config):
     @field_validator("settings", mode="before")
     @classmethod
     def _flatten_settings(cls, settings: Any) -> Any:
-        return _flatten(settings)
+        return flatten(settings)
 
     @field_validator("grid", mode="before")
     @classmethod
     def _flatten_grid(cls, grid: Any) -> Any:
-        flat = _flatten(grid)
+        flat = flatten(grid)
         for key, values in flat.items() if isinstance(flat, dict) else ():
             if not isinstance(values, list) or not values:
                 raise ValueError(f"{key} takes a list of values, such as {key} = [4, 16]")
@@ -75,7 +75,7 @@ class SweepSpec(Config):
     @field_validator("cells", mode="before")
     @classmethod
     def _flatten_cells(cls, cells: Any) -> Any:
-        flat = [_flatten(cell) for cell in cells] if isinstance(cells, list) else cells
+        flat = [flatten(cell) for cell in cells] if isinstance(cells, list) else cells
         for cell in flat if isinstance(flat, list) else ():
             for key, value in cell.items() if isinstance(cell, dict) else ():
                 _require_plain_values(key, [value])
@@ -204,14 +204,14 @@ def _require_plain_values(key: str, values: list[Any]) -> None:
             raise ValueError(f"{key} = {value!r}: a value must be a number, text, true or false")
 
 
-def _flatten(tree: Any, prefix: str = "") -> Any:
+def flatten(tree: Any, prefix: str = "") -> Any:
     """Returns nested tables as one table by dotted key; anything else is returned unchanged."""
     if not isinstance(tree, Mapping):
         return tree
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         inner = (
-            _flatten(value, f"{prefix}{key}.")
+            flatten(value, f"{prefix}{key}.")
             if isinstance(value, Mapping)
             else {prefix + key: value}
         )
