@@ -68,6 +68,16 @@ EXPERIMENTS = {
         learning_rates={4: (5e-4, 1e-3), 32: (5e-4,)},
         rate_seeds=5,
     ),
+    "arm_grasp": Experiment(
+        width=64,
+        shared_settings={
+            "steps": 1_000_000,
+            "logging.evaluate_every": 8,
+            "logging.checkpoint_replay": "off",
+        },
+        learning_rates={depth: (2.5e-4, 5e-4, 1e-3) for depth in (4, 16, 32, 64)},
+        rate_seeds=1,
+    ),
 }
 
 
