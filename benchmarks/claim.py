@@ -75,7 +75,7 @@ EXPERIMENTS = {
             "logging.evaluate_every": 8,
             "logging.checkpoint_replay": "off",
         },
-        learning_rates={depth: (2.5e-4, 5e-4, 1e-3) for depth in (4, 16, 32, 64)},
+        learning_rates=dict.fromkeys((4, 16, 32, 64), (2.5e-4, 5e-4, 1e-3)),
         rate_seeds=1,
     ),
 }
