@@ -28,9 +28,9 @@ BRANCHES_TRAINING = {
     "learning.entropy_fall": 0.7,
     "learning.gradient_steps": 128,
     "learning.learning_rate": 5e-4,
-    # Success swings between evaluations: with more of them, checkpoint `best` is better.
+    # Success swings from one evaluation to the next: the more checkpoints are evaluated, the better is `best`.
     "logging.evaluate_every": 16,
-    "logging.checkpoint_every": 32,
+    "logging.checkpoint_every": 16,
 }
 
 
