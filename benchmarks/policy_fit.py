@@ -72,7 +72,9 @@ FITS = {
 def collect_labelled_states(teacher: Agent) -> tuple[Agent, LabelledStates]:
     """Distills a default student; returns it and all states that the teacher labelled for it."""
     config = distill_config(task=teacher.task).for_teacher(teacher.metadata.metrics["steps"])
-    networks = student_networks(teacher.task, config.student, teacher.config.embedding)
+    networks = student_networks(
+        teacher.task, config.student, teacher.config.embedding, teacher.config.commanded_critic
+    )
     stages = make_stages(config, teacher.networks, networks)
     collect, label, learn = (
         jax.jit(stage, donate_argnums=0)

@@ -82,6 +82,7 @@ class CriticPrograms:
         self,
         critic: Params,
         observation: Float[np.ndarray, "batch obs"],
+        commanded: Float[np.ndarray, "batch goal"],
         action: Float[np.ndarray, "batch act"],
         future: Float[np.ndarray, "batch obs"],
     ) -> float:
@@ -92,11 +93,12 @@ class CriticPrograms:
         Args:
             critic: parameters of the critic's networks.
             observation: states.
+            commanded: goals that the policy was given there.
             action: actions taken there.
             future: a later state of the same episode, whose achieved goal is the right one.
         """
         goal = self._achieved_goal(jnp.asarray(future))
-        logits = self._logits(critic, observation, action, goal)
+        logits = self._logits(critic, observation, commanded, action, goal)
         return float(np.mean(np.argmax(logits, axis=1) == np.arange(len(goal))))
 
 
@@ -228,9 +230,15 @@ def _compute_values(
 
 
 def _compute_logits(
-    critic: Networks, params: Params, observation: Array, action: Array, goal: Array
+    critic: Networks,
+    params: Params,
+    observation: Array,
+    commanded: Array,
+    action: Array,
+    goal: Array,
 ) -> Float[Array, "batch batch"]:
-    return pairwise_logits(critic.phi(params, observation, action), critic.psi(params, goal))
+    phi = critic.phi(params, observation, commanded, action)
+    return pairwise_logits(phi, critic.psi(params, goal))
 
 
 def _draw_pairs(
@@ -239,14 +247,14 @@ def _draw_pairs(
     index: tuple[np.ndarray, np.ndarray],
     discount: float,
     random: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns observations, actions, and later observations of the same episodes, drawn as a critic is trained on them."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns observations, commanded goals, actions, and later observations of the same episodes, drawn as in training."""
     step, environment = index
     key = jax.random.key(random.integers(2**32, dtype=np.uint32))
     remaining = jnp.asarray(lengths[environment] - 1 - step, jnp.int32)
     later = step + np.asarray(geometric_offsets(key, remaining, discount))
     future = trajectory.observation[later, environment]
-    return trajectory.observation[index], trajectory.action[index], future
+    return trajectory.observation[index], trajectory.goal[index], trajectory.action[index], future
 
 
 def _take_padded(rows: np.ndarray, start: int, size: int) -> np.ndarray:

@@ -90,7 +90,7 @@ def label_states(
         action=action,
         mean=mean,
         log_std=log_std,
-        phi=apply(teacher.phi, observation, action),
+        phi=apply(teacher.phi, observation, goal, action),
         psi=apply(teacher.psi, goals)[index],  # each goal is embedded once
     )
 

@@ -175,7 +175,7 @@ def _critic_loss(
     student: Networks,
 ) -> tuple[Array, Metrics]:
     fitted = Embeddings(
-        student.phi(params, observation, batch.action), student.psi(params, batch.goal)
+        student.phi(params, observation, batch.goal, batch.action), student.psi(params, batch.goal)
     )
     target = Embeddings(batch.phi, batch.psi)
     critic_loss = CRITIC_LOSSES[config.critic.loss]
@@ -202,7 +202,7 @@ def value_gradient(
     """
 
     def mean_value(action: Array) -> Array:
-        phi = teacher.phi(params, rows.observation, action)
+        phi = teacher.phi(params, rows.observation, rows.goal, action)
         return jnp.mean(similarity(phi, rows.psi))
 
     # The gradient is taken inside the branch, so that the other branch costs nothing.

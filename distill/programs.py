@@ -37,7 +37,12 @@ class DistillPrograms:
         Raises:
             InputError: the engine cannot simulate the task or what disturbs it.
         """
-        self.networks = student_networks(teacher.task, config.student, teacher.config.embedding)
+        self.networks = student_networks(
+            teacher.task,
+            config.student,
+            teacher.config.embedding,
+            teacher.config.commanded_critic,
+        )
         self._config = _without_seed(config, teacher)
         self._teacher_networks = teacher.networks
         self._teacher_settings = _network_settings(teacher)
@@ -125,7 +130,7 @@ def _without_seed(config: DistillConfig, teacher: Teacher) -> DistillConfig:
 
 def _network_settings(teacher: Teacher) -> tuple[Any, ...]:
     config = teacher.config
-    return config.actor, config.phi, config.psi, config.embedding
+    return config.actor, config.phi, config.psi, config.embedding, config.commanded_critic
 
 
 def _with_shardings(shapes: Tree, shardings: Tree) -> Tree:

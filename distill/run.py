@@ -113,7 +113,7 @@ def distill_teacher(
         figures |= {"steps": total}
         figures |= distillation_cost(teacher, total, clock.total(), clock.seconds)
         metadata = student_metadata(config, state, teacher, figures)
-        saved = saved_student_config(config.student, teacher.config.embedding)
+        saved = saved_student_config(config.student, teacher.config)
         student = Agent(programs.networks, state.params, saved, metadata)
         if reference is None:
             reference = evaluate_agent(teacher, config.episodes, config.seed)
@@ -223,6 +223,7 @@ def student_metadata(
         config={
             **config.with_engine().model_dump(exclude_none=True),
             "embedding": config.student.embedding or teacher.config.embedding,
+            "commanded_critic": teacher.config.commanded_critic,
         },
         metrics=metrics,
         lineage={

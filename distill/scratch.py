@@ -75,7 +75,7 @@ def train_from_scratch(
     (result,) = train_runs([run], programs, resume=resume, progress=progress)
     steps = result.metadata.metrics["trained_steps"]
     on_main_process(lambda: remove_earlier_checkpoints(out, steps))
-    saved = saved_student_config(config.student, config.teacher.embedding)
+    saved = saved_student_config(config.student, config.teacher)
     return Agent(programs.networks, result.params, saved, result.metadata)
 
 
@@ -87,7 +87,8 @@ def scratch_programs(task: Task, config: ScratchConfig) -> TrainingPrograms:
         InputError: see `require_learning` and `TrainingPrograms`.
     """
     require_learning(config.teacher)
-    networks = student_networks(task, config.student, config.teacher.embedding)
+    teacher = config.teacher
+    networks = student_networks(task, config.student, teacher.embedding, teacher.commanded_critic)
     return TrainingPrograms(config.teacher, networks)
 
 

@@ -67,10 +67,11 @@ def load_student(
         stored = {
             **metadata.config.get("student", {}),
             "embedding": metadata.config.get("embedding"),
+            "commanded_critic": metadata.config.get("commanded_critic", False),
         }
         config = stored_config(SavedStudentConfig, stored, str(run))
         opened_task, metadata = open_task(metadata, task, str(run))
-        networks = student_networks(opened_task, config, config.embedding)
+        networks = student_networks(opened_task, config, config.embedding, config.commanded_critic)
         params = read_params(run, step, networks.shapes, metadata)
         return Agent(networks, params, config, metadata)
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from teachers.config import TeacherConfig
 from teachers.runs.configuration import Config
 
 Activation = Literal["relu", "swish", "tanh"]
@@ -44,14 +45,19 @@ class SavedStudentConfig(StudentConfig):
     """The networks of a saved student, whose embedding size is always known."""
 
     embedding: int = Field(ge=1, description="size of the critic's embeddings")
+    commanded_critic: bool = Field(False, description="see `TeacherConfig`")
 
 
-def saved_student_config(config: StudentConfig, embedding: int) -> SavedStudentConfig:
-    """Returns the configuration of a student's networks with the size of its embeddings filled in.
+def saved_student_config(config: StudentConfig, teacher: TeacherConfig) -> SavedStudentConfig:
+    """Returns the configuration of a student's networks with what it has from its teacher filled in.
 
     Args:
         config: the student's networks.
-        embedding: size of the teacher's embeddings, which the student has too unless `config` says otherwise.
+        teacher: the configuration of its teacher, with the size of the embeddings unless `config` says otherwise.
     """
     settings = config.model_dump(exclude={"embedding"})
-    return SavedStudentConfig(**settings, embedding=config.embedding or embedding)
+    return SavedStudentConfig(
+        **settings,
+        embedding=config.embedding or teacher.embedding,
+        commanded_critic=teacher.commanded_critic,
+    )

@@ -49,17 +49,20 @@ class MLP(nn.Module):
 class TwoHeaded(Networks):
     """One network with two heads: policy and phi read the same encoding of the observation.
 
-    The policy's head reads the goal as well, and phi's head the action. Encoder and head together have the layers of
+    The policy's head reads the goal as well, and phi's head the action (and a commanded critic's the goal). Encoder and head together have the layers of
     `config.policy`; the last of them belongs to the head.
     """
 
-    def __init__(self, task: Task, config: StudentConfig, embedding: int) -> None:
+    def __init__(
+        self, task: Task, config: StudentConfig, embedding: int, commanded_critic: bool
+    ) -> None:
         """Makes the encoder, its two heads, and psi.
 
         Args:
             task: the task whose fields the networks read.
             config: shapes of the networks.
             embedding: size of the embeddings.
+            commanded_critic: see `Networks`.
         """
         encoder, head = _split_layers(config.policy)
         super().__init__(
@@ -67,6 +70,7 @@ class TwoHeaded(Networks):
             actor=MLP(head, 2 * task.action_size),
             phi=MLP(head, embedding),
             psi=MLP(config.critic, embedding),
+            commanded_critic=commanded_critic,
         )
         self._encoder = MLP(encoder, None)
 
@@ -82,22 +86,26 @@ class TwoHeaded(Networks):
         return apply_module(self._encoder, params[ENCODER], scaled)
 
 
-def student_networks(task: Task, config: StudentConfig, embedding: int) -> Networks:
+def student_networks(
+    task: Task, config: StudentConfig, embedding: int, commanded_critic: bool = False
+) -> Networks:
     """Returns the networks of a student, without parameters.
 
     Args:
         task: the task of the student and its teacher.
         config: shapes of the networks.
         embedding: size of the teacher's embeddings; the student's have the same size unless `config` sets another.
+        commanded_critic: whether phi reads the commanded goal, as the teacher's does.
     """
     embedding = config.embedding or embedding
     if config.heads:
-        return TwoHeaded(task, config, embedding)
+        return TwoHeaded(task, config, embedding, commanded_critic)
     return Networks(
         task,
         actor=MLP(config.policy, 2 * task.action_size),
         phi=MLP(config.critic, embedding),
         psi=MLP(config.critic, embedding),
+        commanded_critic=commanded_critic,
     )
 
 

@@ -138,7 +138,7 @@ class LearningConfig(Config):
         0.0,
         ge=0,
         le=1,
-        description="share of the actor's goals that come from other pairs of the batch; the others are hindsight goals",
+        description="share of the actor's goals that come from other pairs of the batch, or with `commanded_critic` were commanded; the others are hindsight goals",
     )
     remat: Literal["auto", "on", "off"] = Field(
         "auto",
@@ -186,6 +186,10 @@ class TeacherConfig(Config):
         description="control steps of all environments together, rounded up to iterations",
     )
     embedding: int = Field(64, ge=1, le=16384, description="size of the embeddings of phi and psi")
+    commanded_critic: bool = Field(
+        False,
+        description="whether phi also reads the goal that the policy was given when it acted: phi(s, a, g) in place of phi(s, a)",
+    )
     actor: NetworkConfig = NetworkConfig()
     phi: NetworkConfig = NetworkConfig()
     psi: NetworkConfig = NetworkConfig()

@@ -30,6 +30,7 @@ _PAPER: Mapping[str, Any] = {
     "learning.target_entropy": -0.5,
     "learning.entropy_fall": 0.0,
     "learning.random_goals": 0.0,
+    "commanded_critic": False,
     "logging.episodes": 128,
     "logging.evaluate_every": 32,
     "logging.checkpoint_every": 128,

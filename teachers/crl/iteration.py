@@ -62,6 +62,7 @@ def init_training(
             config.rollout.environments,
             task.observation_size,
             task.action_size,
+            task.goal_size if config.commanded_critic else None,
         ),
         key=key,
         iteration=jnp.zeros((), jnp.int32),

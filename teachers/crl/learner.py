@@ -74,7 +74,8 @@ def critic_objective(
         The loss; and beside it the embeddings of the goals, which the actor's loss needs too, and metrics.
     """
     goals = networks.psi(critic, networks.task.achieved_goal(batch.future))
-    logits = pairwise_logits(networks.phi(critic, batch.observation, batch.action), goals)
+    phi = networks.phi(critic, batch.observation, batch.goal, batch.action)
+    logits = pairwise_logits(phi, goals)
     loss, accuracy = info_nce(logits, learning.logsumexp_penalty)
     rows = logits.shape[0]
     positives = jnp.trace(logits)
@@ -103,7 +104,8 @@ def actor_objective(
 
     The actor's goals are the hindsight goals of the same pairs, as in the code of Wang et al. For a share of the batch they
     are the goals of other pairs, which may lie anywhere that the replay has been; the code of Eysenbach et al. (arXiv
-    2206.07568) has such goals too.
+    2206.07568) has such goals too. A commanded critic, which reads the goal that the actor is given here, knows those best
+    that were commanded in the rollouts: there this share are the pairs' own commanded goals.
 
     Args:
         networks: actor, phi and psi.
@@ -120,13 +122,16 @@ def actor_objective(
     """
     goal = networks.task.achieved_goal(batch.future)
     if learning.random_goals:
-        # Pairs are drawn independently, so that the next row's goal is a random one.
-        is_random = jnp.arange(len(goal))[:, None] < learning.random_goals * len(goal)
-        goal = jnp.where(is_random, jnp.roll(goal, -1, axis=0), goal)
-        goals = jnp.where(is_random, jnp.roll(goals, -1, axis=0), goals)
+        is_other = jnp.arange(len(goal))[:, None] < learning.random_goals * len(goal)
+        if batch.goal is not None:
+            other, others = batch.goal, networks.psi(critic, batch.goal)
+        else:
+            # Pairs are drawn independently, so that the next row's goal is a random one.
+            other, others = (jnp.roll(x, -1, axis=0) for x in (goal, goals))
+        goal, goals = jnp.where(is_other, other, goal), jnp.where(is_other, others, goals)
     mean, log_std = networks.actor({"actor": actor}, batch.observation, goal)
     action, log_probs = sample_action(key, mean, log_std)
-    values = similarity(networks.phi(critic, batch.observation, action), goals)
+    values = similarity(networks.phi(critic, batch.observation, goal, action), goals)
     return actor_loss(values, log_probs, temperature), log_probs
 
 

@@ -89,7 +89,11 @@ def _state_memory(config: TeacherConfig) -> dict[str, int]:
     devices = mesh().size
     replay = jax.eval_shape(
         lambda: empty_replay(
-            config.replay_slots, environments, task.observation_size, task.action_size
+            config.replay_slots,
+            environments,
+            task.observation_size,
+            task.action_size,
+            task.goal_size if config.commanded_critic else None,
         )
     )
     # An environment's numbers of 4 bytes, and a flag of 1 byte: see `teachers.tasks.declaration.State`.

@@ -87,18 +87,28 @@ class Networks:
 
     Attributes:
         task: the task whose observations, goals and actions the networks read.
+        commanded_critic: whether phi reads the goal that the policy was given, too.
     """
 
-    def __init__(self, task: Task, actor: nn.Module, phi: nn.Module, psi: nn.Module) -> None:
+    def __init__(
+        self,
+        task: Task,
+        actor: nn.Module,
+        phi: nn.Module,
+        psi: nn.Module,
+        commanded_critic: bool = False,
+    ) -> None:
         """Wraps three modules that map `[*batch, inputs]` to `[*batch, outputs]`.
 
         Args:
             task: the task that declares observations, goals and actions with their scales.
             actor: maps observation and goal to mean and log standard deviation of the action.
-            phi: maps observation and action to an embedding.
+            phi: maps observation and action, and the commanded goal if `commanded_critic`, to an embedding.
             psi: maps a goal to an embedding of the same size.
+            commanded_critic: whether phi reads the goal that the policy was given, too.
         """
         self.task = task
+        self.commanded_critic = commanded_critic
         self._modules = {"actor": actor, "phi": phi, "psi": psi}
 
     def init(self, key: Key[Array, ""]) -> Params:
@@ -145,10 +155,18 @@ class Networks:
         self,
         params: Params,
         observation: Float[Array, "*batch obs"],
+        goal: Float[Array, "*batch goal"] | None,
         action: Float[Array, "*batch act"],
     ) -> Float[Array, "*batch embed"]:
-        """Returns the embedding of a state and an action."""
-        inputs = self._phi_inputs(params, observation, action)
+        """Returns the embedding of a state and an action.
+
+        Args:
+            params: of the networks.
+            observation: the state.
+            goal: the one that the policy was given; it is read, and needed, only by a `commanded_critic`.
+            action: in [-1, 1].
+        """
+        inputs = self._phi_inputs(params, observation, goal, action)
         return apply_module(self._modules["phi"], params["phi"], inputs)
 
     def psi(
@@ -224,7 +242,8 @@ class Networks:
             return jax.vmap(sample_action, (0, None, None))(several, mean, log_std)[0]
 
         actions = jax.vmap(draw)(keys, mean, log_std)
-        phi = self.phi(params, jnp.repeat(observation[:, None], count, axis=1), actions)
+        states, goals = (jnp.repeat(x[:, None], count, axis=1) for x in (observation, goal))
+        phi = self.phi(params, states, goals, actions)
         psi = jnp.broadcast_to(self.psi(params, goal)[:, None], phi.shape)
         return actions, similarity(phi, psi)
 
@@ -236,7 +255,7 @@ class Networks:
         action: Float[Array, "*batch act"],
     ) -> Float[Array, "*batch"]:
         """Returns f(s, a, g)."""
-        return similarity(self.phi(params, observation, action), self.psi(params, goal))
+        return similarity(self.phi(params, observation, goal, action), self.psi(params, goal))
 
     def block_outputs(
         self,
@@ -274,7 +293,7 @@ class Networks:
     ) -> dict[str, Array]:
         return {
             "actor": self._actor_inputs(params, observation, goal),
-            "phi": self._phi_inputs(params, observation, action),
+            "phi": self._phi_inputs(params, observation, goal, action),
             "psi": self._scale_goal(goal),
         }
 
@@ -283,8 +302,14 @@ class Networks:
             [self._encode_observation(params, observation), self._scale_goal(goal)], axis=-1
         )
 
-    def _phi_inputs(self, params: Params, observation: Array, action: Array) -> Array:
-        return jnp.concatenate([self._encode_observation(params, observation), action], axis=-1)
+    def _phi_inputs(
+        self, params: Params, observation: Array, goal: Array | None, action: Array
+    ) -> Array:
+        inputs = [self._encode_observation(params, observation), action]
+        if self.commanded_critic:
+            assert goal is not None
+            inputs.append(self._scale_goal(goal))
+        return jnp.concatenate(inputs, axis=-1)
 
     def _scale_goal(self, goal: Array) -> Array:
         return goal / self.task.goal_scale
@@ -316,4 +341,5 @@ def teacher_networks(
         actor=network(config.actor, 2 * task.action_size),
         phi=network(config.phi, config.embedding),
         psi=network(config.psi, config.embedding),
+        commanded_critic=config.commanded_critic,
     )

@@ -25,6 +25,7 @@ class Replay(NamedTuple):
     action: Float[Array, "slots env act"]
     steps: Int[Array, "slots env"]  # index within the episode, which counts up by one
     inserted: Int[Array, ""]  # control steps ever written, for each environment
+    goal: Float[Array, "slots env goal"] | None = None  # that the policy was given, if it is kept
 
 
 class Batch(NamedTuple):
@@ -33,6 +34,9 @@ class Batch(NamedTuple):
     observation: Float[Array, "batch obs"]
     action: Float[Array, "batch act"]
     future: Float[Array, "batch obs"]
+    goal: Float[Array, "batch goal"] | None = (
+        None  # that the policy was given, if the replay keeps it
+    )
 
 
 class EpisodeIndex(NamedTuple):
@@ -42,13 +46,20 @@ class EpisodeIndex(NamedTuple):
     drawable: Int[Array, "rows"]  # cumulative number of steps that may be drawn, counted age by age
 
 
-def empty_replay(slots: int, environments: int, observation_size: int, action_size: int) -> Replay:
-    """Returns a buffer without steps."""
+def empty_replay(
+    slots: int,
+    environments: int,
+    observation_size: int,
+    action_size: int,
+    goal_size: int | None = None,
+) -> Replay:
+    """Returns a buffer without steps, which keeps the policy's goals if it is given their size."""
     return Replay(
         observation=jnp.zeros((slots, environments, observation_size)),
         action=jnp.zeros((slots, environments, action_size)),
         steps=jnp.zeros((slots, environments), jnp.int32),
         inserted=jnp.zeros((), jnp.int32),
+        goal=None if goal_size is None else jnp.zeros((slots, environments, goal_size)),
     )
 
 
@@ -78,6 +89,7 @@ def insert_rollout(replay: Replay, trajectory: Trajectory) -> Replay:
         # whether the ring is full.
         inserted=jnp.where(replay.inserted >= 2 * slots, replay.inserted - slots, replay.inserted)
         + length,
+        goal=None if replay.goal is None else write(replay.goal, trajectory.goal),
     )
 
 
@@ -129,6 +141,7 @@ def sample_pairs(
         observation=replay.observation[slot, env],
         action=replay.action[slot, env],
         future=replay.observation[future_slot, env],
+        goal=None if replay.goal is None else replay.goal[slot, env],
     )
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array
 from teachers.crl.iteration import TrainingState, state_shardings
 from teachers.crl.learner import Learner
 from teachers.crl.parameters import Params
-from teachers.crl.replay import empty_replay
+from teachers.crl.replay import Replay, empty_replay
 from teachers.crl.training_programs import TrainingPrograms
 from teachers.runs.checkpoints import (
     read_items,
@@ -30,6 +30,15 @@ class _UndisturbedState(NamedTuple):
     goal: Array
     steps: Array
     terminated: Array
+
+
+class _ReplayWithoutGoals(NamedTuple):
+    """`Replay` without goals, as checkpoints hold it where none are kept: Orbax would save an empty field."""
+
+    observation: Array
+    action: Array
+    steps: Array
+    inserted: Array
 
 
 class _EarlierLearner(NamedTuple):
@@ -113,7 +122,7 @@ def restore_state(
     state = training._replace(
         learner=learner,
         environments=State(*training.environments),
-        replay=items["replay"] if with_replay else _empty_replay(shapes, shardings),
+        replay=Replay(*items["replay"]) if with_replay else _empty_replay(shapes, shardings),
     )
     return state, items["params"]
 
@@ -123,14 +132,18 @@ def _state_items(state: TrainingState, with_replay: bool, with_params: bool) -> 
     environments: Any = _UndisturbedState(*state.environments[:-1])
     learner = state.learner if with_params else state.learner._replace(params=removed)
     training = state._replace(learner=learner, environments=environments, replay=removed)
-    return {"training": training, **({"replay": state.replay} if with_replay else {})}
+    replay: Any = (
+        state.replay if state.replay.goal is not None else _ReplayWithoutGoals(*state.replay[:-1])
+    )
+    return {"training": training, **({"replay": replay} if with_replay else {})}
 
 
 def _empty_replay(shapes: TrainingState, shardings: TrainingState) -> Any:
     slots, environments, observation_size = shapes.replay.observation.shape
     action_size = shapes.replay.action.shape[-1]
+    goal_size = None if shapes.replay.goal is None else shapes.replay.goal.shape[-1]
     create = jax.jit(
-        lambda: empty_replay(slots, environments, observation_size, action_size),
+        lambda: empty_replay(slots, environments, observation_size, action_size, goal_size),
         out_shardings=shardings.replay,
     )
     return create()

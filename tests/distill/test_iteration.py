@@ -63,7 +63,7 @@ def test_label_stage_adds_teachers_outputs_to_every_state(two_rounds) -> None:
     mean, log_std = teacher.networks.actor(teacher.params, rows.observation, rows.goal)
     np.testing.assert_allclose(rows.mean, mean, atol=5e-5)
     np.testing.assert_allclose(rows.log_std, log_std, atol=5e-5)
-    phi = teacher.networks.phi(teacher.params, rows.observation, rows.action)
+    phi = teacher.networks.phi(teacher.params, rows.observation, rows.goal, rows.action)
     np.testing.assert_allclose(rows.phi, phi, atol=5e-5)
     np.testing.assert_allclose(rows.psi, teacher.networks.psi(teacher.params, rows.goal), atol=5e-5)
     assert len(np.unique(np.asarray(rows.observation), axis=0)) == 2 * config.states_per_round

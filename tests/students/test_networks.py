@@ -80,14 +80,15 @@ def test_two_headed_shares_an_encoder() -> None:
     assert count_parameters(params["encoder"]) == 8 * 16 + 16
     assert count_parameters(params["actor"]) == (16 + 2) * 16 + 16 + 16 * 4 + 4
     observation, goal, action = jnp.ones((3, 8)), jnp.ones((3, 2)), jnp.ones((3, 2))
-    assert networks.phi(params, observation, action).shape == (3, 4)
+    assert networks.phi(params, observation, goal, action).shape == (3, 4)
     # Both heads read the encoder, and each what is its own.
     other = {**params, "encoder": jax.tree.map(lambda x: 2 * x, params["encoder"])}
     assert not np.allclose(
         networks.policy(other, observation, goal), networks.policy(params, observation, goal)
     )
     assert not np.allclose(
-        networks.phi(other, observation, action), networks.phi(params, observation, action)
+        networks.phi(other, observation, goal, action),
+        networks.phi(params, observation, goal, action),
     )
     assert not np.allclose(
         networks.policy(params, observation, goal), networks.policy(params, observation, -goal)

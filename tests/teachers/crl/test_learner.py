@@ -80,7 +80,10 @@ def test_make_gradients_agrees_with_the_losses(parts, share: float, from_next_ro
     actor_goal = jnp.concatenate([rolled[:from_next_row], goal[from_next_row:]])
 
     def critic(params):
-        phi, psi = networks.phi(params, batch.observation, batch.action), networks.psi(params, goal)
+        phi, psi = (
+            networks.phi(params, batch.observation, None, batch.action),
+            networks.psi(params, goal),
+        )
         # Every pair by its difference.
         logits = similarity(jnp.repeat(phi[:, None], ROWS, 1), jnp.repeat(psi[None], ROWS, 0))
         return info_nce(logits, config.learning.logsumexp_penalty)[0]
