@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import DISTILL
+from tiny import DISTILL, TEACHER
 
 from distill import distill_config, distill_teacher, measure_retention
 from distill.run import distillation_cost, warn_if_larger
 from students import load_student, student_networks
-from teachers import InputError, evaluate_agent
+from teachers import InputError, evaluate_agent, teacher_config, train_teacher
 from teachers.agent import Agent
 from teachers.runs.run_log import read_metrics
 
@@ -72,6 +72,22 @@ def test_distill_teacher_saves_student_with_two_heads(teacher, tmp_path) -> None
             agent.networks.critic(student.params, observation, goal, action),
             student.networks.critic(student.params, observation, goal, action),
         )
+
+
+@pytest.mark.slow
+def test_distill_teacher_gives_the_student_of_a_commanded_critic_one_too(tmp_path) -> None:
+    settings = {**TEACHER, "commanded_critic": True}
+    teacher = train_teacher(teacher_config("reacher", overrides=settings), tmp_path / "teacher")
+    config = distill_config(overrides=DISTILL)
+    student = distill_teacher(teacher, config, tmp_path / "student", force=True)
+    loaded = load_student(tmp_path / "student")
+    assert loaded.networks.commanded_critic
+    observation, goal, action = jnp.ones((3, 8)), jnp.ones((3, 2)), jnp.ones((3, 2))
+    phi = loaded.networks.phi(loaded.params, observation, goal, action)
+    np.testing.assert_array_equal(
+        phi, student.networks.phi(student.params, observation, goal, action)
+    )
+    assert not np.allclose(phi, loaded.networks.phi(loaded.params, observation, -goal, action))
 
 
 def test_measure_retention_of_teacher_is_one(teacher) -> None:

@@ -34,6 +34,16 @@ def test_resume_training_equals_uninterrupted_training(teacher_run, tmp_path) ->
     assert resumed.metadata.metrics["steps"] == 160
 
 
+@pytest.mark.slow
+def test_resume_training_of_a_commanded_critic_equals_uninterrupted_training(tmp_path) -> None:
+    commanded = {"commanded_critic": True, "learning.random_goals": 0.5}
+    train_teacher(settings(**commanded), tmp_path / "straight")
+    train_teacher(settings(**commanded, steps=80), tmp_path / "resumed")
+    train_teacher(settings(**commanded), tmp_path / "resumed", resume=True)
+    straight, resumed = (load_teacher(tmp_path / name) for name in ("straight", "resumed"))
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, straight.params)
+
+
 def test_resume_training_goes_on_after_interruption(teacher_run, tmp_path) -> None:
     def interrupt(done, total, figures):
         if done == 3 * PER_ITERATION:

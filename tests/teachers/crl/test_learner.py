@@ -14,16 +14,26 @@ from teachers.crl.replay import Batch
 ROWS = 8
 
 
-@pytest.fixture(scope="module")
-def parts():
-    config = teacher_config("reacher", overrides=TEACHER)
+def make_parts(settings):
+    config = teacher_config("reacher", overrides=TEACHER | settings)
     networks = teacher_networks(config)
     learner = jax.jit(lambda key: init_learner(networks, config.learning, key))(jax.random.key(0))
     observation, future = jax.random.normal(jax.random.key(1), (2, ROWS, 8))
     action = jax.random.uniform(jax.random.key(2), (ROWS, 2), minval=-1, maxval=1)
-    batch = Batch(observation, action, future)
+    goal = jax.random.normal(jax.random.key(4), (ROWS, 2)) if config.commanded_critic else None
+    batch = Batch(observation, action, future, goal)
     update = jax.jit(make_update(networks, config.learning))
     return config, networks, learner, batch, update
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return make_parts({})
+
+
+@pytest.fixture(scope="module")
+def commanded_parts():
+    return make_parts({"commanded_critic": True})
 
 
 def test_make_update_moves_every_parameter(parts) -> None:
@@ -63,25 +73,30 @@ def test_target_entropy_falls_over_the_last_quarter(parts) -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "from_next_row"),
+    ("kind", "share", "others"),
     [
-        pytest.param(0.0, 0, marks=pytest.mark.slow),
-        (0.3, 3),
-        pytest.param(1.0, ROWS, marks=pytest.mark.slow),
+        pytest.param("parts", 0.0, 0, marks=pytest.mark.slow),
+        ("parts", 0.3, 3),
+        pytest.param("parts", 1.0, ROWS, marks=pytest.mark.slow),
+        ("commanded_parts", 0.3, 3),
+        pytest.param("commanded_parts", 0.0, 0, marks=pytest.mark.slow),
     ],
 )
-def test_make_gradients_agrees_with_the_losses(parts, share: float, from_next_row: int) -> None:
-    config, networks, learner, batch, _ = parts
+def test_make_gradients_agrees_with_the_losses(
+    kind: str, share: float, others: int, request
+) -> None:
+    """Where the critic reads commanded goals, a share of the actor's goals are those, and else the next row's goals."""
+    config, networks, learner, batch, _ = request.getfixturevalue(kind)
     task, params, key = networks.task, learner.params, jax.random.key(3)
     learning = config.learning.model_copy(update={"random_goals": share})
     grads, _ = jax.jit(make_gradients(networks, learning))(learner, batch, key)
     goal = task.achieved_goal(batch.future)
-    rolled = jnp.roll(goal, -1, axis=0)
-    actor_goal = jnp.concatenate([rolled[:from_next_row], goal[from_next_row:]])
+    other = jnp.roll(goal, -1, axis=0) if batch.goal is None else batch.goal
+    actor_goal = jnp.concatenate([other[:others], goal[others:]])
 
     def critic(params):
         phi, psi = (
-            networks.phi(params, batch.observation, None, batch.action),
+            networks.phi(params, batch.observation, batch.goal, batch.action),
             networks.psi(params, goal),
         )
         # Every pair by its difference.

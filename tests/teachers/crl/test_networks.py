@@ -78,3 +78,20 @@ def test_explore_takes_the_best_action_of_several(drawn) -> None:
     found = networks.explore(params, keys, observation, goal, best_of=8)
     np.testing.assert_allclose(found, best, atol=1e-5)
     assert (values.argmax(axis=0) != 0).any()
+
+
+def test_commanded_critic_reads_the_goal_that_the_policy_was_given(drawn) -> None:
+    published, params, _, observation, goal = drawn
+    config = teacher_config("reacher", overrides=TEACHER | {"commanded_critic": True})
+    networks = teacher_networks(config)
+    action = jnp.ones((len(goal), networks.task.action_size))
+    np.testing.assert_array_equal(
+        published.phi(params, observation, goal, action),
+        published.phi(params, observation, -goal, action),
+    )
+    params = networks.init(jax.random.key(0))
+    phi = networks.phi(params, observation, goal, action)
+    assert not np.allclose(phi, networks.phi(params, observation, -goal, action))
+    # As a policy's critic it is asked for the goal that the policy is given.
+    value = similarity(phi, networks.psi(params, goal))
+    np.testing.assert_allclose(networks.critic(params, observation, goal, action), value, rtol=1e-5)

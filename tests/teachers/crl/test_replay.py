@@ -222,3 +222,23 @@ def test_sample_pairs_never_draws_from_a_broken_environment() -> None:
     assert {env for env, _ in drawn} == {0, 2}
     assert len(drawn) == 2 * LENGTH
     assert stats.chisquare(times).pvalue > 1e-3  # all others are drawn as often
+
+
+def test_sample_pairs_draws_the_goal_that_the_policy_was_given_at_the_same_step() -> None:
+    replay = empty_replay(SLOTS, ENVS, 3, 1, goal_size=2)
+    for part in make_rollouts([[5], [3], [7]], 5):
+        goal = part.observation[..., :2] + part.observation[..., 2:] / 100
+        replay = insert(replay, part._replace(goal=goal))
+    batch = sample(replay, index(replay), jax.random.key(0), batch=BATCH, discount=0.8)
+    now = np.asarray(batch.observation)
+    np.testing.assert_allclose(batch.goal, now[:, :2] + now[:, 2:] / 100, rtol=1e-6)
+    assert (
+        sample(
+            insert(empty_replay(SLOTS, ENVS, 3, 1), part),
+            index(replay),
+            jax.random.key(0),
+            batch=4,
+            discount=0.8,
+        ).goal
+        is None
+    )
