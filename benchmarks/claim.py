@@ -64,7 +64,12 @@ EXPERIMENTS = {
     # As in the shipped experiment `cpu/maze`.
     "point_big_maze": Experiment(
         width=64,
-        shared_settings={"steps": 2_500_000, "logging.evaluate_every": 8},
+        shared_settings={
+            "steps": 2_500_000,
+            "commanded_critic": False,
+            "learning.random_goals": 0.0,
+            "logging.evaluate_every": 8,
+        },
         learning_rates={4: (5e-4, 1e-3), 32: (5e-4,)},
         rate_seeds=5,
     ),

@@ -34,7 +34,7 @@ VALUE = Place(
     start=0,
     stop=1,
     unit="1",
-    meaning="-||phi(s, a) - psi(g)||, at most 0: the nearer to 0, the sooner the goal is reached",
+    meaning="-||phi - psi||, at most 0: the nearer to 0, the sooner the goal is reached",
 )
 
 
