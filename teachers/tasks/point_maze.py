@@ -18,7 +18,8 @@ WALL_HEIGHT = 0.5  # m
 BRANCHES_TRAINING = {
     "steps": 2_000_000,
     # Tried on `point_big_maze`: without the commanded goal, the critic prefers the policy's own action even where it presses
-    # against a wall, and success swings; corners hold a policy whose noise changes in every step.
+    # against a wall; corners hold a policy whose noise changes in every step, and without random actions some cells are
+    # hardly reached.
     "commanded_critic": True,
     "rollout.noise_steps": 5,
     "rollout.random": 0.2,
