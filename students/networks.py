@@ -49,8 +49,8 @@ class MLP(nn.Module):
 class TwoHeaded(Networks):
     """One network with two heads: policy and phi read the same encoding of the observation.
 
-    The policy's head reads the goal as well, and phi's head the action (and a commanded critic's the goal). Encoder and head together have the layers of
-    `config.policy`; the last of them belongs to the head.
+    The policy's head reads the goal as well, phi's head the action, and a commanded critic's phi both. Encoder and
+    head together have the layers of `config.policy`; the last of them belongs to the head.
     """
 
     def __init__(

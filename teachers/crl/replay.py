@@ -34,9 +34,7 @@ class Batch(NamedTuple):
     observation: Float[Array, "batch obs"]
     action: Float[Array, "batch act"]
     future: Float[Array, "batch obs"]
-    goal: Float[Array, "batch goal"] | None = (
-        None  # that the policy was given, if the replay keeps it
-    )
+    goal: Float[Array, "batch goal"] | None = None  # that the policy was given, if it is kept
 
 
 class EpisodeIndex(NamedTuple):
