@@ -25,7 +25,7 @@ MEANINGS = {
 # What Markdown would take for code, emphasis, a tag, an entity or the address of a link. An underscore inside a word
 # is text, and so are brackets that no address follows.
 _MARKDOWN = re.compile(r"[\\`*~<&]|(?<![^\W_])_|_(?![^\W_])|(?<=\])[(\[]")
-NETWORKS = {"actor": "policy", "phi": "critic's phi(s, a)", "psi": "critic's psi(g)"}
+NETWORKS = {"actor": "policy", "phi": "critic's phi", "psi": "critic's psi"}
 
 
 def front_matter(metadata: Metadata) -> str:
