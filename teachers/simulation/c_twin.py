@@ -13,6 +13,7 @@ from teachers.tasks.base import Task
 from teachers.tasks.c_engine import model_without_reset
 from teachers.tasks.declaration import GoalSet, State
 from teachers.tasks.disturbance import MAX_DELAY, Disturbed, find_pushed_body, scale_model_in_c
+from teachers.tasks.model_state import initial_mocap
 
 # Where the counts of MuJoCo's warnings that a state has diverged begin: BADQPOS, BADQVEL, BADQACC and BADCTRL are the last.
 # A number is then NaN, or larger than 1e10.
@@ -20,6 +21,7 @@ DIVERGED = int(mujoco.mjtWarning.mjWARN_BADQPOS)
 # MuJoCo prints the first warning of a kind, and appends it to a file in the working directory. With a count of 1 to start
 # from it does neither: a broken episode is reported by those who use the twin.
 SOUND = 1
+STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 
 
 class Twin:
@@ -52,6 +54,8 @@ class Twin:
             self._model = scale_model_in_c(self._model, mass, friction)
         self._pushed_body = find_pushed_body(self._model).body if disturbance else 0
         self._data = mujoco.MjData(self._model)
+        self._state = np.empty(mujoco.mj_stateSize(self._model, STATE))  # the last sound one
+        self._mocap = initial_mocap(self._model)
         self._steps = 0
         self._pending: list[np.ndarray] = []
         self.reset(self._data.qpos.copy(), self._data.qvel.copy())
@@ -94,6 +98,9 @@ class Twin:
         if self.broken:
             return
         self._data.ctrl[:] = self.task.control(action)
+        if self._model.nmocap:
+            self._mocap = self.task.move_mocap(self._mocap, action)
+            self._place_mocap_bodies()
         mujoco.mj_step(self._model, self._data, nstep=self.task.substeps)
         self._steps += 1
         if not self._has_diverged():
@@ -103,7 +110,9 @@ class Twin:
                 self._note_sound_state(observation)
                 return
         self.broken = True
-        self._set_state(self._qpos, self._qvel)
+        mujoco.mj_setState(self._model, self._data, self._state, STATE)
+        self._start_counting()
+        self._update_bodies()
 
     def _start_counting(self) -> None:
         self._diverged = self._data.warning.number[DIVERGED:]  # MuJoCo counts here
@@ -114,14 +123,22 @@ class Twin:
         return self._diverged.tobytes() != self._sound  # faster than to compare arrays
 
     def _note_sound_state(self, observation: Float[np.ndarray, "obs"]) -> None:
-        self._qpos, self._qvel = self._data.qpos.copy(), self._data.qvel.copy()
+        self._qpos = self._data.qpos.copy()
+        mujoco.mj_getState(self._model, self._data, self._state, STATE)
         self._observation = observation
 
     def _set_state(self, qpos: Float[np.ndarray, "nq"], qvel: Float[np.ndarray, "nv"]) -> None:
         mujoco.mj_resetData(self._model, self._data)
         self._start_counting()
         self._data.qpos[:], self._data.qvel[:] = qpos, qvel
+        mujoco.mj_normalizeQuat(self._model, self._data.qpos)
+        self._mocap = initial_mocap(self._model)
+        self._place_mocap_bodies()
         self._update_bodies()
+
+    def _place_mocap_bodies(self) -> None:
+        if self._mocap is not None:
+            self._data.mocap_pos[:], self._data.mocap_quat[:] = np.split(self._mocap, [3], axis=1)
 
     def _update_bodies(self) -> None:
         # `mj_step` leaves poses and velocities of the bodies as they were before its last integration.

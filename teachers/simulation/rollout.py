@@ -122,8 +122,9 @@ def _step(
 
 def _is_finite(states: State) -> Bool[Array, "env"]:
     """Returns in which environments all numbers are finite."""
-    rows = [*states.physics, states.observation]
-    return jnp.stack([jnp.isfinite(x).all(axis=-1) for x in rows]).all(axis=0)
+    arrays = jax.tree.leaves((states.physics, states.observation))
+    rows = (array.reshape(array.shape[0], -1) for array in arrays)
+    return jnp.stack([jnp.isfinite(row).all(axis=-1) for row in rows]).all(axis=0)
 
 
 def _restart(

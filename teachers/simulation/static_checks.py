@@ -116,7 +116,7 @@ def check_traces(task: Task, report: ProblemReport) -> None:
 
     def observe(key: Key[Array, ""]) -> Any:
         qpos, qvel = task.sample_state(key)
-        return task.observe(task.jax_simulation.data.replace(qpos=qpos, qvel=qvel))
+        return task.observe(task.kinematics.data.replace(qpos=qpos, qvel=qvel))
 
     observation = report.attempt("observe", lambda: jax.eval_shape(observe, key))
     if observation is None:

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from teachers.runs.errors import InputError
 from teachers.runs.streams import Stream, stream_key
+from teachers.tasks.actuators import control_limits
 from teachers.tasks.c_engine import CSimulation, simulate_with_c
 from teachers.tasks.declaration import (
     Camera,
@@ -42,6 +43,8 @@ from teachers.tasks.engines import (
     simulate_with_jax,
     simulate_with_warp,
 )
+from teachers.tasks.kinematics import Kinematics, kinematics_of
+from teachers.tasks.model_state import initial_internal, initial_mocap, normalize_quaternions
 
 
 class Task(ABC):
@@ -69,6 +72,7 @@ class Task(ABC):
     source: str = ""  # `/path/to/file.py:Class` where `get_task` loaded it from a file
     source_digest: str = ""  # SHA-256 of that file
     disturbances: Disturbances | None = None  # see `disturbed_by`
+    _simulation: MjxSimulation | CSimulation | None = None  # of the physics; None: `jax_simulation`
 
     def __init__(self) -> None:
         """Builds the model.
@@ -77,19 +81,20 @@ class Task(ABC):
             InputError: the model's actuators do not match the declared action.
         """
         self.model: mujoco.MjModel = self.build().compile()
-        if self.model.na:
-            raise InputError(
-                f"task {self.name}: actuators with activation state are not supported; use stateless ones"
-            )
-        if type(self).control is Task.control:
-            control_size = self.action_size  # one number for each actuator
-        else:
+        if type(self).control is not Task.control:
             control_size = self.control(np.zeros(self.action_size, np.float32)).shape[-1]
+        elif self._moves_mocap and not self.model.nu:
+            control_size = 0
+        else:
+            control_size = self.action_size  # one number for each actuator
         if control_size != self.model.nu:
             raise InputError(
                 f"task {self.name}: the model has {self.model.nu} actuators but is sent {control_size} numbers; declare "
                 "an action number for each actuator, or override `control`"
+                + (", or `move_mocap` for its mocap bodies" if self.model.nmocap else "")
             )
+        if type(self).control is Task.control:
+            _ = self._control_limits  # raises its error here
 
     # What a task declares.
 
@@ -111,8 +116,9 @@ class Task(ABC):
     def observe(self, data: Any) -> Any:
         """Returns the observation `[obs]` in `data`, an `mjx.Data` or a `mujoco.MjData`.
 
-        Poses and velocities of the bodies (`xpos`, `site_xpos`, `cinert`, `cvel`, ...) are current, and `ctrl` is what
-        the actuators were sent last, zero after a reset. Contacts, forces and sensors must not be read.
+        Poses and velocities of the bodies (`xpos`, `site_xpos`, `cinert`, `cvel`, ...) are current, `time` counts from
+        the episode's start, and `ctrl` is what the actuators were sent last, zero after a reset. Contacts, tendons,
+        forces and sensors must not be read.
         Write it with the array's own namespace (`namespace(data.qpos)`), so that it serves all engines.
         """
 
@@ -135,11 +141,25 @@ class Task(ABC):
     def control(self, action: Any) -> Any:
         """Returns what the actuators are sent, `[nu]`, for an action in [-1, 1].
 
-        By default -1 and 1 are the ends of each actuator's control range.
+        By default -1 and 1 are the ends of each actuator's control range, or of the action's field where an actuator has
+        none.
         """
         xp = namespace(action)
-        low, high = self.model.actuator_ctrlrange.T.astype("float32")
+        if not self.model.nu:  # the action moves mocap bodies alone
+            return xp.zeros(0, dtype=action.dtype)
+        low, high = self._control_limits
         return low + (xp.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
+
+    def move_mocap(self, mocap: Any, action: Any) -> Any:
+        """Returns the poses of the mocap bodies in a control step with an action in [-1, 1].
+
+        By default they stay. Write it with the array's own namespace, so that it serves all engines.
+
+        Args:
+            mocap: their poses before: position (m) and unit quaternion of each, `[nmocap, 7]`.
+            action: of the policy, `[act]`.
+        """
+        return mocap
 
     # What follows from the declaration.
 
@@ -183,6 +203,10 @@ class Task(ABC):
         return float(self.substeps * self.model.opt.timestep)
 
     @property
+    def _moves_mocap(self) -> bool:
+        return type(self).move_mocap is not Task.move_mocap
+
+    @property
     def contacts(self) -> int:
         """The largest number of contacts: MJX solves for that many in every step, whether bodies touch or not."""
         return int(self.jax_simulation.data._impl.ncon)
@@ -190,7 +214,7 @@ class Task(ABC):
     @property
     def engine(self) -> Engine:
         """The engine that computes the physics."""
-        return self._simulation.engine
+        return self._simulation.engine if self._simulation else "jax"
 
     @property
     def evaluation_goals(self) -> GoalSet:
@@ -279,7 +303,7 @@ class Task(ABC):
         Raises:
             InputError: the task is simulated by Warp.
         """
-        require_engine_with_disturbances(self._simulation.engine)
+        require_engine_with_disturbances(self.engine)
         task = copy.copy(self)
         task.disturbances = disturbances
         return task
@@ -305,8 +329,9 @@ class Task(ABC):
         """Returns an environment at the start of an episode, with a new state and a new goal."""
         state_key, goal_key = jax.random.split(key)
         qpos, qvel = self.sample_state(state_key)
-        physics = Physics(qpos, qvel, jnp.zeros_like(qvel))
-        observation = self._observe(physics, jnp.zeros(self.model.nu))
+        qpos = normalize_quaternions(self.model, qpos)
+        physics = Physics(qpos, qvel, jnp.zeros_like(qvel), *self._initial_rest)
+        observation = self._observe(physics, jnp.zeros(self.model.nu), jnp.zeros((), jnp.int32))
         return State(
             physics=physics,
             observation=observation,
@@ -336,39 +361,59 @@ class Task(ABC):
             state = state._replace(disturbed=disturbed)
             # Observations stay those of the declared model, as a robot's would.
             force = push_force(disturbed, state.steps)
+            simulation = self._simulation or self.jax_simulation
             task = self._with_simulation(
-                self._simulation.apply_disturbance(disturbed, self._robot.body, force)
+                simulation.apply_disturbance(disturbed, self._robot.body, force)
             )
-        control = self.control(action)
-        physics = task.advance(state.physics, control)
-        observation = self._observe(physics, control)
+        control, physics, steps = self.control(action), state.physics, state.steps + 1
+        if physics.mocap is not None:
+            physics = physics._replace(mocap=self.move_mocap(physics.mocap, action))
+        physics = task.advance(physics, control)
+        observation = self._observe(physics, control, steps)
         return state._replace(
             physics=physics,
             observation=observation,
-            steps=state.steps + 1,
+            steps=steps,
             terminated=self.terminated(observation),
         )
 
     def advance(self, physics: Physics, control: Float[Array, "nu"]) -> Physics:
         """Returns the physics one control period later; nothing is observed."""
-        return self._simulation.advance(physics, control, self.substeps)
+        simulation = self._simulation or self.jax_simulation
+        return simulation.advance(physics, control, self.substeps)
 
-    def _observe(self, physics: Physics, control: Float[Array, "nu"]) -> Float[Array, "obs"]:
-        return self.observe(self.jax_simulation.update_bodies(physics, control))
+    def _observe(
+        self, physics: Physics, control: Float[Array, "nu"], steps: Int[Array, ""]
+    ) -> Float[Array, "obs"]:
+        time = steps * jnp.float32(self.control_period)
+        return self.observe(self.kinematics.update(physics, control, time))
+
+    @cached_property
+    def _control_limits(self) -> tuple[np.ndarray, np.ndarray]:
+        return control_limits(self.model, self.action, self.name)
+
+    @cached_property
+    def kinematics(self) -> Kinematics:
+        """Computes what observations are made of, whatever the engine."""
+        return kinematics_of(self.model)
 
     @cached_property
     def jax_simulation(self) -> MjxSimulation:
-        """Computes observations, whatever the engine."""
+        """Computes the physics in MJX's implementation in JAX.
+
+        Raises:
+            InputError: MJX does not take the model.
+        """
         return simulate_with_jax(self.model, self.name)
 
     @cached_property
-    def _simulation(self) -> MjxSimulation | CSimulation:
-        """Computes the physics."""
-        return self.jax_simulation
+    def _initial_rest(self) -> tuple[Any, Any]:
+        """What a state has beside positions, velocities and warm start, when an episode starts."""
+        return initial_internal(self.model), initial_mocap(self.model)
 
     @cached_property
     def _c_simulation(self) -> CSimulation:
-        return simulate_with_c(self.model, self.name)
+        return simulate_with_c(self.model)
 
     @cached_property
     def _robot(self) -> Robot:

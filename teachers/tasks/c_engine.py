@@ -6,6 +6,7 @@ threads.
 
 import copy
 import hashlib
+import math
 import os
 import threading
 from collections import ChainMap, deque
@@ -30,14 +31,16 @@ from teachers.tasks.host_call import (
     register_function,
     require_host_calls,
 )
+from teachers.tasks.model_state import FULL_PHYSICS, pick_internal
 
 # A position, velocity or acceleration beyond it has diverged, as in MuJoCo (mjMAXVAL).
 LARGEST = 1e10
+INTEGRATED = ("qpos", "qvel", "warmstart", "internal")  # parts of `Physics` that a step changes
 # Each thread takes so many parts of the environments in turn: fewer leave threads idle at the end, more cost time each.
 CHUNKS_PER_THREAD = 4
-FULL_PHYSICS = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
 CONTROL = int(mujoco.mjtState.mjSTATE_CTRL)
 FORCE_ON_BODIES = int(mujoco.mjtState.mjSTATE_XFRC_APPLIED)
+MOCAP_POSES = int(mujoco.mjtState.mjSTATE_MOCAP_POS | mujoco.mjtState.mjSTATE_MOCAP_QUAT)
 
 _threads = threading.Lock()  # the threads of `_rollout` serve one call at a time
 
@@ -74,15 +77,18 @@ class CSimulation(NamedTuple):
 
         All its numbers are NaN if the state has diverged.
         """
-        arguments = [*physics, control]
+        given = {name: part for name, part in physics._asdict().items() if part is not None}
+        given["control"] = control
         body = 0
         if self.disturbance is not None:
-            body, factors, force = self.disturbance
-            arguments += [factors, force]
-        key = f"{self.digest} {substeps} {body}"
-        register_function(key, lambda: _Batch(self.model, substeps, body))
-        shapes = [jax.ShapeDtypeStruct(part.shape, jnp.float32) for part in physics]
-        return Physics(*call_on_host(key, shapes, *arguments))
+            body, given["factors"], given["force"] = self.disturbance
+        names = tuple(given)
+        key = f"{self.digest} {substeps} {body} {' '.join(names)}"
+        register_function(key, lambda: _Batch(self.model, substeps, body, names))
+        integrated = [name for name in INTEGRATED if name in given]
+        shapes = [jax.ShapeDtypeStruct(given[name].shape, jnp.float32) for name in integrated]
+        found = call_on_host(key, shapes, *given.values())
+        return physics._replace(**dict(zip(integrated, found, strict=True)))
 
     def apply_disturbance(
         self, disturbed: Disturbed, body: int, force: Float[Array, "2"]
@@ -101,12 +107,11 @@ def can_simulate_with_c() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def simulate_with_c(model: mujoco.MjModel, task_name: str) -> CSimulation:
+def simulate_with_c(model: mujoco.MjModel) -> CSimulation:
     """Returns the simulation of a model by MuJoCo C.
 
     Raises:
-        InputError: JAX computes on an accelerator or is of a version that cannot call MuJoCo C, or the model has a state
-            beside positions and velocities.
+        InputError: JAX computes on an accelerator or is of a version that cannot call MuJoCo C.
     """
     if jax.default_backend() != "cpu":
         raise InputError(
@@ -117,11 +122,6 @@ def simulate_with_c(model: mujoco.MjModel, task_name: str) -> CSimulation:
         require_host_calls()
     except HostCallsUnsupportedError as error:
         raise InputError(f"physics 'c' cannot be called from {error}; use physics 'jax'") from error
-    if mujoco.mj_stateSize(model, FULL_PHYSICS) != 1 + model.nq + model.nv:
-        raise InputError(
-            f"physics 'c' cannot simulate task {task_name}: its model has a state beside positions and velocities "
-            "(plugins or delays); build it without"
-        )
     model = model_without_reset(model)
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR  # nothing reads the sensors
     if model.ntree == 1:  # there is nothing to divide into islands, and looking for them takes time
@@ -134,8 +134,11 @@ def simulate_with_c(model: mujoco.MjModel, task_name: str) -> CSimulation:
 class _Batch:
     """Advances a batch of environments by one control step."""
 
-    def __init__(self, model: mujoco.MjModel, substeps: int, body: int) -> None:
-        self._model, self._substeps, self._body = model, substeps, body
+    def __init__(
+        self, model: mujoco.MjModel, substeps: int, body: int, names: tuple[str, ...]
+    ) -> None:
+        """Prepares calls with arguments of these names, in this order."""
+        self._model, self._substeps, self._body, self._names = model, substeps, body, names
         self._data = [mujoco.MjData(model) for _ in range(max(1, _thread_count()))]
         self._initial = np.empty(mujoco.mj_stateSize(model, FULL_PHYSICS))
         mujoco.mj_getState(model, self._data[0], self._initial, FULL_PHYSICS)
@@ -149,25 +152,38 @@ class _Batch:
         """Computes `Physics` after the step.
 
         Args:
-            arguments: positions, velocities, warm start and control; where disturbed, also the factors on masses and
-                friction, and the force. `[*batch, n]` each.
-            results: positions, velocities and warm start, to be written.
+            arguments: the parts of `Physics`, the control, and where disturbed the factors on masses and friction, and the
+                force. `[*batch, n]` each, mocap poses `[*batch, nmocap, 7]`.
+            results: those of `INTEGRATED`, to be written.
         """
-        qpos, qvel, warmstart, control, *disturbance = (
-            array.reshape(-1, array.shape[-1]) for array in arguments
-        )
-        count, model = len(qpos), self._model
+        model = self._model
+        given = dict(zip(self._names, arguments, strict=True))
+        count = math.prod(given["qpos"].shape[:-1])
+        given = {
+            name: array.reshape(count, *array.shape[-2 if name == "mocap" else -1 :])
+            for name, array in given.items()
+        }
         positions = slice(1, 1 + model.nq)  # after the time
         velocities = slice(1 + model.nq, 1 + model.nq + model.nv)
-        models = [model] * count
-        controls = np.empty((count, self._substeps, self._control_size(disturbance)))
-        controls[:, :, : model.nu] = control[:, None]
-        if disturbance:
-            factors, force = disturbance
-            models = self._scale_models(factors)
-            controls[:, :, model.nu :] = self._spread(force)[:, None]
+        control = given["control"]
         start = np.repeat(self._initial[None], count, axis=0)
-        start[:, positions], start[:, velocities] = qpos, qvel
+        start[:, positions], start[:, velocities] = given["qpos"], given["qvel"]
+        if "internal" in given:
+            start[:, 0] = given["internal"][:, 0]
+            start[:, 1 + model.nq + model.nv :] = given["internal"][:, 1:]
+        # What the model is sent in a physics step, in MuJoCo's order.
+        sent, specification = [control], CONTROL
+        models = [model] * count
+        if "factors" in given:
+            models = self._scale_models(given["factors"])
+            sent.append(self._spread(given["force"]))
+            specification |= FORCE_ON_BODIES
+        if "mocap" in given:
+            poses = given["mocap"]
+            sent += [poses[:, :, :3].reshape(count, -1), poses[:, :, 3:].reshape(count, -1)]
+            specification |= MOCAP_POSES
+        controls = np.empty((count, self._substeps, sum(part.shape[1] for part in sent)))
+        controls[:] = np.concatenate(sent, axis=1)[:, None]
         states = np.empty((count, self._substeps, len(self._initial)))
         with _threads, divergence_expected():
             _rollout().rollout(
@@ -175,10 +191,10 @@ class _Batch:
                 self._data,
                 initial_state=start,
                 control=controls,
-                control_spec=CONTROL | (FORCE_ON_BODIES if disturbance else 0),
+                control_spec=specification,
                 skip_checks=True,
                 nstep=self._substeps,
-                initial_warmstart=warmstart.astype(np.float64),
+                initial_warmstart=given["warmstart"].astype(np.float64),
                 state=states,
                 chunk_size=max(1, count // (CHUNKS_PER_THREAD * max(1, _thread_count()))),
             )
@@ -186,13 +202,15 @@ class _Batch:
         before = states[:, -2] if self._substeps > 1 else start
         # What the next step starts its solver from: MuJoCo's own, but for implicit damping.
         acceleration = (last[:, velocities] - before[:, velocities]) / model.opt.timestep
-        found = last[:, positions], last[:, velocities], acceleration
+        found = [last[:, positions], last[:, velocities], acceleration]
+        if "internal" in given:
+            found.append(pick_internal(model, last))
         for result, value in zip(results, found, strict=True):
             result[...] = value.reshape(result.shape)
         # MuJoCo stops where a state diverges or its memory for contacts is full, and repeats the state in the remaining
         # physics steps, in which time stands still. A control step that was not completed is broken too.
         is_sound = (
-            last[:, :1] > (self._substeps - 0.5) * model.opt.timestep,
+            last[:, :1] - start[:, :1] > (self._substeps - 0.5) * model.opt.timestep,
             np.isfinite(control),
             np.abs(last[:, 1:]) < LARGEST,
             np.abs(acceleration) < LARGEST,
@@ -202,10 +220,6 @@ class _Batch:
             is_broken = ~np.stack([numbers.all(axis=1) for numbers in is_sound]).all(axis=0)
             for result in results:
                 result.reshape(count, -1)[is_broken] = np.nan
-
-    def _control_size(self, disturbance: Sequence[np.ndarray]) -> int:
-        """Returns how many numbers a physics step is sent: controls, and where disturbed the forces on all bodies."""
-        return self._model.nu + (6 * self._model.nbody if disturbance else 0)
 
     def _scale_models(self, factors: Float[np.ndarray, "env 2"]) -> list[mujoco.MjModel]:
         """Returns a model for each environment; those with the same factors share one."""

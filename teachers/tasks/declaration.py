@@ -43,6 +43,10 @@ class Physics(NamedTuple):
     qpos: Float[Array, "*batch nq"]
     qvel: Float[Array, "*batch nv"]
     warmstart: Float[Array, "*batch nv"]
+    # The time (s), activations of actuators, and what delays and plugins keep; None where a model has none of them.
+    internal: Float[Array, "*batch internal"] | None = None
+    # Position (m) and orientation (quaternion) of each mocap body; None where a model has none.
+    mocap: Float[Array, "*batch nmocap 7"] | None = None
 
 
 class State(NamedTuple):

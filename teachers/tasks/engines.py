@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import mujoco
 from etils import epath
 from jaxtyping import Array, Float
@@ -17,6 +18,7 @@ from teachers.tasks.c_engine import can_simulate_with_c
 from teachers.tasks.declaration import Physics
 from teachers.tasks.disturbance import Disturbed, scale_model
 from teachers.tasks.fusion import limit_fusion
+from teachers.tasks.kinematics import fill_data
 
 Engine = Literal["c", "jax", "warp"]
 EngineChoice = Literal["auto", "c", "jax", "warp"]
@@ -63,24 +65,14 @@ class MjxSimulation(NamedTuple):
         @limit_fusion
         def integrate(physics: Physics, control: Float[Array, "nu"]) -> Physics:
             data = mjx.step(self.model, self._fill(physics, control))
-            return Physics(data.qpos, data.qvel, data.qacc_warmstart)
+            internal = physics.internal
+            if internal is not None:
+                internal = jnp.concatenate([data.time[None], data.act])
+            return Physics(data.qpos, data.qvel, data.qacc_warmstart, internal, physics.mocap)
 
         return jax.lax.fori_loop(
             0, substeps, lambda _, physics: integrate(physics, control), physics
         )
-
-    def update_bodies(self, physics: Physics, control: Float[Array, "nu"]) -> mjx.Data:
-        """Returns data in which poses and velocities of the bodies belong to `physics`.
-
-        `mjx.step` leaves them as they were before its last integration. XLA computes only what is read of them.
-        """
-
-        @limit_fusion
-        def update(physics: Physics, control: Float[Array, "nu"]) -> mjx.Data:
-            data = mjx.kinematics(self.model, self._fill(physics, control))
-            return mjx.com_vel(self.model, mjx.com_pos(self.model, data))
-
-        return update(physics, control)
 
     def apply_disturbance(
         self, disturbed: Disturbed, body: int, force: Float[Array, "2"]
@@ -92,9 +84,8 @@ class MjxSimulation(NamedTuple):
         )
 
     def _fill(self, physics: Physics, control: Float[Array, "nu"]) -> mjx.Data:
-        return self.data.replace(
-            qpos=physics.qpos, qvel=physics.qvel, qacc_warmstart=physics.warmstart
-        ).replace(ctrl=control)
+        data = fill_data(self.data, physics, control)
+        return data.replace(qacc_warmstart=physics.warmstart)
 
 
 def simulate_with_jax(model: mujoco.MjModel, task_name: str) -> MjxSimulation:
@@ -107,6 +98,8 @@ def simulate_with_jax(model: mujoco.MjModel, task_name: str) -> MjxSimulation:
     device = jax.local_devices()[0]
     # The first use may be inside a trace.
     with _explain_unsupported(task_name), jax.ensure_compile_time_eval():
+        if model.nhistory or model.npluginstate:
+            raise NotImplementedError("delays and plugins with a state")
         return MjxSimulation(
             mjx.put_model(model, device=device), mjx.make_data(model, device=device)
         )
@@ -178,5 +171,5 @@ def _explain_unsupported(task_name: str) -> Iterator[None]:
         yield
     except (NotImplementedError, ValueError) as error:
         raise InputError(
-            f"MJX does not take the model of task {task_name}: {error}; build it without that feature"
+            f"MJX does not take the model of task {task_name}: {error}; use physics 'c', or build it without that feature"
         ) from error

@@ -231,11 +231,11 @@ def test_check_task_finds_wrong_resets_actions_and_scales() -> None:
 
 
 class TwoEngines(Cart):
-    """It observes what MJX does not update, and gives goals in millimetres."""
+    """It observes what is not current, and gives goals in millimetres."""
 
     def observe(self, data):
         observation = super().observe(data)
-        return observation + (data.time * np.array([0, 0, 0, 9, 0])).astype("float32")
+        return observation + (data.qacc[0] * np.array([0, 0, 0, 9, 0])).astype("float32")
 
     def sample_goal(self, key, observation, goal_set):
         return 1000 * super().sample_goal(key, observation, goal_set)

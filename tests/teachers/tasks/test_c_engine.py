@@ -89,7 +89,7 @@ def test_rollout_in_c_does_not_depend_on_threads(monkeypatch) -> None:
             monkeypatch.setattr(c_engine, "_thread_count", lambda threads=threads: threads)
             c_engine._rollout.cache_clear()
             for key, batch in batches.items():
-                again = _Batch(batch._model, batch._substeps, batch._body)
+                again = _Batch(batch._model, batch._substeps, batch._body, batch._names)
                 assert len(again._data) == max(1, threads)
                 monkeypatch.setitem(host_call._functions, key, again)
             found = play(jax.random.key(0))
@@ -142,14 +142,14 @@ def test_advance_in_c_is_nan_for_faulty_control(bad) -> None:
     starts = jax.jit(lambda key: reset(task, key, 2, "train"))(jax.random.key(0))
     control = jnp.array([[0.1, 0.0], [bad, 0.0]])
     after = jax.jit(jax.vmap(task.advance))(starts.physics, control)
-    for part in after:
+    for part in jax.tree.leaves(after):
         np.testing.assert_array_equal(np.isfinite(part).all(axis=-1), [True, False])
 
 
 def test_simulate_with_c_refuses_accelerator(monkeypatch) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     with pytest.raises(InputError, match="set JAX_PLATFORMS=cpu, or use physics 'jax'"):
-        simulate_with_c(get_task("reacher").model, "reacher")
+        simulate_with_c(get_task("reacher").model)
 
 
 @pytest.mark.parametrize(("backend", "engine"), [("cpu", "c"), ("gpu", "jax"), ("tpu", "jax")])
@@ -160,7 +160,7 @@ def test_choose_engine_is_c_on_a_cpu_and_jax_elsewhere(monkeypatch, backend, eng
 
 
 def test_scaled_models_are_right_where_devices_ask_at_once() -> None:
-    batch = _Batch(get_task("reacher").model, 1, 0)
+    batch = _Batch(get_task("reacher").model, 1, 0, ())
     factors = np.random.default_rng(0).uniform(0.5, 2.0, (8, 20, 2)).astype(np.float32)
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(batch._scale_models, factors))

@@ -317,6 +317,6 @@ def test_disturbed_by_refuses_warp(monkeypatch) -> None:
     with pytest.raises(InputError, match="use physics 'jax'"):
         task.disturbed_by(RANDOMIZED).simulated_by("warp", 4)
 
-    monkeypatch.setattr(mjx.Model, "impl", mjx.Impl.WARP)
+    monkeypatch.setattr(type(task), "engine", "warp")
     with pytest.raises(InputError, match="use physics 'jax'"):
         task.disturbed_by(RANDOMIZED)

@@ -96,13 +96,13 @@ def test_function_is_left_alone_elsewhere(
 
 
 @limited_here
-@pytest.mark.parametrize("name", ["advance", "update_bodies"])
+@pytest.mark.parametrize("name", ["advance", "kinematics"])
 def test_simulation_by_mjx_is_limited(name: str) -> None:
     task = get_task("reacher").simulated_by("jax", 1)
     physics = jax.eval_shape(task.reset, jax.random.key(0)).physics
     function = {
         "advance": task.advance,
-        "update_bodies": task.jax_simulation.update_bodies,
+        "kinematics": lambda physics, control: task.kinematics.update(physics, control, jnp.zeros(())),
     }[name]
     program = jax.make_jaxpr(function)(physics, jax.ShapeDtypeStruct((2,), jnp.float32))
     assert "optimization_barrier" in str(program)
