@@ -304,7 +304,7 @@ def _task_row(task: Mapping[str, Any]) -> tuple[str, ...]:
         f"{task['episode_steps']} x {1000 * task['control_period']:g} ms",
         f"{task['success_radius']:g} {task['goal'][0]['unit']}"
         + (f" (hard: {hard:g})" if hard else ""),
-        str(task["contacts"]),
+        str(get_task(task["name"]).contacts),
     )
 
 

@@ -54,6 +54,10 @@ OUTPUTS: tuple[Output, ...] = (
         {
             "task": "name of the task",
             "problems": "a list of the problems, a line each; empty where there are none",
+            "contacts": "by kinds of two geoms, such as plane-sphere, how many contacts MJX would solve for",
+            "engines": "a list of what came of each engine: `engine`, `compile_seconds`, `steps_per_second`, `difference` "
+            "(from MuJoCo C, in the observation's scales), `problem`; empty where problems of the task come first",
+            "advice": "a list of lines: which engine to use, and what would help",
         },
     ),
     Output(

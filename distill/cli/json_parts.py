@@ -195,7 +195,6 @@ TASK: Mapping[str, str] = {
     "episode_steps": "control steps of an episode",
     "success_radius": "distance within which the goal counts as reached, in the goal's unit",
     "hard_radius": "a smaller radius on which success is reported too, or null",
-    "contacts": "contacts that MJX computes in every step",
     "goal_sets": "`train`, and `eval` where results are measured on goals of their own",
     "training.*": "the task's defaults for `train-teacher`, by configuration key",
     "image": "path of the picture; with `--image`",

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from distill.cli.console import prepare_process, print_json, print_result
 from distill.cli.options import Json, Seed
 from distill.cli.tables import TextTable, format_value, pair_table
-from distill.cli.terminal import print_line, print_message
+from distill.cli.terminal import TextConsole, print_line, print_message
 
 ARRAYS = ("observation", "goal", "action")
 
@@ -68,40 +68,70 @@ def _check_task(reference: str, seed: int, as_json: bool) -> int:
     """Prints the problems of a task, and returns the exit code."""
     from teachers.simulation.check import CHECKS
 
-    name, problems = find_problems(reference, seed)
+    found = inspect_task(reference, seed)
+    problems = found["problems"]
     if as_json:
-        print_json({"task": name, "problems": problems})
+        print_json(found)
     else:
         for line in problems or [f"no problems found (checked: {', '.join(CHECKS)})"]:
+            print_line(line)
+        if found["engines"]:
+            TextConsole().print(_engines_table(found["engines"]))
+        for line in found["advice"]:
             print_line(line)
     return 2 if problems else 0
 
 
-def find_problems(reference: str, seed: int) -> tuple[str, list[str]]:
-    """Looks for problems in a task's construction, in the task and in its training defaults.
+def inspect_task(reference: str, seed: int) -> dict[str, Any]:
+    """Looks for problems in a task's construction, in the task and in its training defaults, and tries the engines.
 
     Args:
         reference: see `get_task`.
         seed: see `check_task`.
 
     Returns:
-        The task's name, or the reference where there is no task, and the problems.
+        The task's name, or the reference where there is no task, under `task`; `problems`, `contacts`, `engines` and
+        `advice` as in `TaskReport`.
     """
     from teachers.config import teacher_config
     from teachers.runs.errors import InputError
-    from teachers.simulation.check import check_task
+    from teachers.simulation.check import report_task
     from teachers.tasks.registry import get_task
 
+    nothing: dict[str, Any] = {"contacts": {}, "engines": [], "advice": []}
     try:
         task = get_task(reference)
     except InputError as error:
-        return reference, [str(error)]
-    problems = check_task(task, seed)
+        return {"task": reference, "problems": [str(error)], **nothing}
+    report = report_task(task, seed, print_message)
+    problems = report.problems
     try:
         teacher_config(reference)
     except InputError as error:
         problems.append(f"training: {error}")
-    return task.name, problems
+    return {
+        "task": task.name,
+        "problems": problems,
+        "contacts": report.contacts.by_kind,
+        "engines": [trial._asdict() for trial in report.engines],
+        "advice": report.advice,
+    }
+
+
+def _engines_table(trials: Sequence[Mapping[str, Any]]) -> TextTable:
+    table = TextTable("physics", "compiles in", "control steps/s", "from MuJoCo C", "problem")
+    for trial in trials:
+        seconds, speed, difference = (
+            trial[key] for key in ("compile_seconds", "steps_per_second", "difference")
+        )
+        table.add_row(
+            trial["engine"],
+            "-" if seconds is None else f"{seconds:.1f} s",
+            "-" if speed is None else f"{speed:,.0f}",
+            "-" if difference is None else f"{difference:.2g}",
+            trial["problem"] or "-",
+        )
+    return table
 
 
 def _describe_all_tasks() -> list[dict[str, Any]]:
@@ -144,7 +174,6 @@ def _details_table(row: Mapping[str, Any]) -> RenderableType:
         "episode": _format_episode(row),
         "success within": _format_radius(row) + (f" (hard: {hard:g})" if hard else ""),
         "goal sets": row["goal_sets"],
-        "contacts": f"{row['contacts']} at once",
         "training": row["training"],
     }
     fields = (_fields_table(array, row[array]) for array in ARRAYS)

@@ -253,7 +253,12 @@ def _recipe(task: Task) -> Task | str:
     if task.name in task_names() and get_task(task.name) is task:
         return task.name
     bare = copy.copy(task)
-    for computed in ("jax_simulation", "kinematics", "_simulation", "_robot"):  # MuJoCo C does not need them
+    for computed in (
+        "jax_simulation",
+        "kinematics",
+        "_simulation",
+        "_robot",
+    ):  # MuJoCo C does not need them
         bare.__dict__.pop(computed, None)
     return bare
 

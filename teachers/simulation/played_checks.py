@@ -1,4 +1,4 @@
-"""Checks of a task on simulated steps: resets, goals, magnitudes, actions, and MJX against MuJoCo C."""
+"""Checks of a task on simulated steps: resets, goals, magnitudes, actions, and observations in JAX against MuJoCo C."""
 
 from typing import NamedTuple
 
@@ -68,13 +68,15 @@ def sample_task(task: Task, key: Key[Array, ""]) -> Samples:
     return Samples(starts, goals, actions, observation, qpos, qvel)
 
 
-def check_samples(task: Task, samples: Samples, report: ProblemReport) -> None:
-    """Checks samples of a task. If some are not finite, nothing else is checked."""
-    if _check_finite(task, samples, report):
-        _check_resets(task, samples, report)
-        _check_magnitudes(task, samples, report)
-        _check_actions(task, samples, report)
-        _check_engines(task, samples, report)
+def check_samples(task: Task, samples: Samples, report: ProblemReport) -> bool:
+    """Checks samples of a task, and returns whether all are finite; otherwise nothing else is checked."""
+    if not _check_finite(task, samples, report):
+        return False
+    _check_resets(task, samples, report)
+    _check_magnitudes(task, samples, report)
+    _check_actions(task, samples, report)
+    _check_observations(task, samples, report)
+    return True
 
 
 def _check_finite(task: Task, samples: Samples, report: ProblemReport) -> bool:
@@ -186,7 +188,7 @@ def _check_actions(task: Task, samples: Samples, report: ProblemReport) -> None:
         )
 
 
-def _check_engines(task: Task, samples: Samples, report: ProblemReport) -> None:
+def _check_observations(task: Task, samples: Samples, report: ProblemReport) -> None:
     starts = jax.tree.map(lambda leaf: leaf[:ENVIRONMENTS], samples.starts)
 
     def play() -> np.ndarray:
@@ -201,17 +203,17 @@ def _check_engines(task: Task, samples: Samples, report: ProblemReport) -> None:
     in_c = report.attempt("observe in MuJoCo C", play, "use `namespace(data.qpos)` for both")
     if in_c is None:
         return
-    in_mjx = np.concatenate(
+    in_jax = np.concatenate(
         [starts.observation[None], samples.observation[:COMPARED_STEPS, :ENVIRONMENTS]]
     )
-    if in_c.shape != in_mjx.shape:
+    if in_c.shape != in_jax.shape:
         report.add(
             "observe in MuJoCo C",
-            f"gives {list(in_c.shape[2:])}, not {list(in_mjx.shape[2:])}",
+            f"gives {list(in_c.shape[2:])}, not {list(in_jax.shape[2:])}",
             "use `namespace(data.qpos)` for both engines",
         )
         return
-    error = np.abs(in_c - in_mjx) / task.observation_scale
+    error = np.abs(in_c - in_jax) / task.observation_scale
     for when, errors, tolerance in (
         ("at a reset", error[0].max(axis=0), RESET_TOLERANCE),
         (f"after {COMPARED_STEPS} steps", error.max(axis=0).min(axis=0), STEP_TOLERANCE),
@@ -220,9 +222,9 @@ def _check_engines(task: Task, samples: Samples, report: ProblemReport) -> None:
             field = _field_at(task.observation, int(np.argmax(errors)))
             report.add(
                 f"observation field {field.name!r}",
-                f"differs between MJX and MuJoCo C by {errors.max():.2g} of its scale {when} (tolerance "
+                f"differs between JAX and MuJoCo C by {errors.max():.2g} of its scale {when} (tolerance "
                 f"{tolerance:g})",
-                "read only positions, velocities and poses, and use no feature that MJX approximates",
+                "read only positions, velocities, poses, controls and the time: see `Task.observe`",
             )
             return
 

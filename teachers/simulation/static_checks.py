@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from teachers.process import mjx
 from teachers.simulation.problem_report import ProblemReport
 from teachers.tasks.base import Task
 from teachers.tasks.declaration import Camera, Field, GoalSet, slices
+from teachers.tasks.engines import choose_engine
 
 
 def check_declaration(task: Task, report: ProblemReport) -> None:
@@ -41,8 +41,8 @@ def check_declaration(task: Task, report: ProblemReport) -> None:
         ("camera", isinstance(task.camera, Camera), lambda: True),
         (
             "goal_sets",
-            isinstance(sets, tuple),
-            lambda: "train" in sets and {*sets} <= {"train", "eval"},
+            isinstance(sets, tuple) and {*sets} <= {"train", "eval"},
+            lambda: "train" in sets,
         ),
     ):
         remedy = "see teachers.tasks.Task for what it is"
@@ -91,11 +91,11 @@ def _check_action_limits(task: Task, report: ProblemReport) -> None:
                 )
 
 
-def check_model_support(task: Task, report: ProblemReport) -> None:
-    """Checks that MJX supports the model's features."""
+def check_engine(task: Task, report: ProblemReport) -> None:
+    """Checks that the engine which is used by default here takes the model."""
     report.attempt(
-        "MJX does not take the model",
-        lambda: (mjx.put_model(task.model), mjx.make_data(task.model)),
+        "the engine does not take the model",
+        lambda: task.simulated_by(choose_engine("auto"), 1),
         "build it without that feature",
     )
 
@@ -116,7 +116,7 @@ def check_traces(task: Task, report: ProblemReport) -> None:
 
     def observe(key: Key[Array, ""]) -> Any:
         qpos, qvel = task.sample_state(key)
-        return task.observe(task.kinematics.data.replace(qpos=qpos, qvel=qvel))
+        return task.start_at(qpos, qvel)[1]
 
     observation = report.attempt("observe", lambda: jax.eval_shape(observe, key))
     if observation is None:

@@ -43,7 +43,7 @@ from teachers.tasks.engines import (
     simulate_with_jax,
     simulate_with_warp,
 )
-from teachers.tasks.kinematics import Kinematics, kinematics_of
+from teachers.tasks.kinematics import Kinematics
 from teachers.tasks.model_state import initial_internal, initial_mocap, normalize_quaternions
 
 
@@ -328,10 +328,7 @@ class Task(ABC):
     def reset(self, key: Key[Array, ""], goal_set: GoalSet = "train") -> State:
         """Returns an environment at the start of an episode, with a new state and a new goal."""
         state_key, goal_key = jax.random.split(key)
-        qpos, qvel = self.sample_state(state_key)
-        qpos = normalize_quaternions(self.model, qpos)
-        physics = Physics(qpos, qvel, jnp.zeros_like(qvel), *self._initial_rest)
-        observation = self._observe(physics, jnp.zeros(self.model.nu), jnp.zeros((), jnp.int32))
+        physics, observation = self.start_at(*self.sample_state(state_key))
         return State(
             physics=physics,
             observation=observation,
@@ -342,6 +339,14 @@ class Task(ABC):
             if self.disturbances
             else (),
         )
+
+    def start_at(
+        self, qpos: Float[Array, "nq"], qvel: Float[Array, "nv"]
+    ) -> tuple[Physics, Float[Array, "obs"]]:
+        """Returns the physics of an episode that starts there, and its first observation."""
+        qpos = normalize_quaternions(self.model, qpos)
+        physics = Physics(qpos, qvel, jnp.zeros_like(qvel), *self._initial_rest)
+        return physics, self._observe(physics, jnp.zeros(self.model.nu), jnp.zeros((), jnp.int32))
 
     def sense(self, state: State, key: Key[Array, ""]) -> Float[Array, "obs"]:
         """Returns what a policy is given: the observation, with noise where the episode is disturbed."""
@@ -395,7 +400,7 @@ class Task(ABC):
     @cached_property
     def kinematics(self) -> Kinematics:
         """Computes what observations are made of, whatever the engine."""
-        return kinematics_of(self.model)
+        return Kinematics(self.model)
 
     @cached_property
     def jax_simulation(self) -> MjxSimulation:

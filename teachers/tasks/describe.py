@@ -18,7 +18,6 @@ def describe_task(task: Task) -> dict[str, Any]:
         "episode_steps": task.episode_steps,
         "success_radius": task.success_radius,
         "hard_radius": task.hard_radius,
-        "contacts": task.contacts,
         "goal_sets": list(task.goal_sets),
         "training": dict(task.training),
         "distillation": dict(task.distillation),

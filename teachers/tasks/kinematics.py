@@ -3,8 +3,6 @@
 What MJX cannot simulate (a pair of geoms, an integrator, a flex) is no obstacle here, because nothing collides or acts.
 """
 
-from typing import NamedTuple
-
 import jax
 import mujoco
 from jaxtyping import Array, Float
@@ -14,34 +12,31 @@ from teachers.tasks.declaration import Physics
 from teachers.tasks.fusion import limit_fusion
 
 
-class Kinematics(NamedTuple):
-    """The bodies of a model without its contacts and forces, with data at rest."""
+class Kinematics:
+    """Computes poses and velocities of a model's bodies, joints, geoms and sites.
 
-    model: mjx.Model
-    data: mjx.Data
+    Attributes:
+        update: returns MJX's data in which they belong to a state. Its arguments are of one environment: `Physics`, what the
+            actuators were sent last `[nu]`, and the time since the episode's start (s). XLA computes only what is read.
+    """
 
-    def update(
+    def __init__(self, model: mujoco.MjModel) -> None:
+        """Keeps the bodies of a model without its contacts and forces."""
+        # By default MJX uses the first device of all, which may belong to another machine.
+        device = jax.local_devices()[0]
+        bare = bare_model(model)
+        with jax.ensure_compile_time_eval():  # the first use may be inside a trace
+            self._model = mjx.put_model(bare, device=device)
+            self._data = mjx.make_data(bare, device=device)
+        # JAX traces it once, although programs contain it several times.
+        self.update = jax.jit(limit_fusion(self._update))
+
+    def _update(
         self, physics: Physics, control: Float[Array, "nu"], time: Float[Array, ""]
     ) -> mjx.Data:
-        """Returns data in which poses and velocities of the bodies belong to `physics`.
-
-        XLA computes only what is read of them.
-
-        Args:
-            physics: of one environment.
-            control: what the actuators were sent last.
-            time: s, since the episode's start.
-        """
-
-        @limit_fusion
-        def update(
-            physics: Physics, control: Float[Array, "nu"], time: Float[Array, ""]
-        ) -> mjx.Data:
-            data = fill_data(self.data, physics, control).replace(time=time)
-            data = mjx.kinematics(self.model, data)
-            return mjx.com_vel(self.model, mjx.com_pos(self.model, data))
-
-        return update(physics, control, time)
+        data = fill_data(self._data, physics, control).replace(time=time)
+        data = mjx.kinematics(self._model, data)
+        return mjx.com_vel(self._model, mjx.com_pos(self._model, data))
 
 
 def fill_data(data: mjx.Data, physics: Physics, control: Float[Array, "nu"]) -> mjx.Data:
@@ -53,15 +48,6 @@ def fill_data(data: mjx.Data, physics: Physics, control: Float[Array, "nu"]) -> 
     if physics.mocap is not None:
         data = data.replace(mocap_pos=physics.mocap[:, :3], mocap_quat=physics.mocap[:, 3:])
     return data
-
-
-def kinematics_of(model: mujoco.MjModel) -> Kinematics:
-    """Returns what computes poses and velocities of a model's bodies, joints, geoms and sites."""
-    # By default MJX uses the first device of all, which may belong to another machine.
-    device = jax.local_devices()[0]
-    bare = bare_model(model)
-    with jax.ensure_compile_time_eval():  # the first use may be inside a trace
-        return Kinematics(mjx.put_model(bare, device=device), mjx.make_data(bare, device=device))
 
 
 def bare_model(model: mujoco.MjModel) -> mujoco.MjModel:
@@ -88,9 +74,7 @@ def bare_model(model: mujoco.MjModel) -> mujoco.MjModel:
     turning_or_sliding = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
     for i in range(model.njnt):
         kind = mujoco.mjtJoint(model.jnt_type[i])
-        reference = (
-            {"ref": model.qpos0[model.jnt_qposadr[i]]} if kind in turning_or_sliding else {}
-        )
+        reference = {"ref": model.qpos0[model.jnt_qposadr[i]]} if kind in turning_or_sliding else {}
         bodies[model.jnt_bodyid[i]].add_joint(
             name=model.joint(i).name,
             type=kind,

@@ -39,9 +39,7 @@ def initial_mocap(model: mujoco.MjModel) -> Float[np.ndarray, "nmocap 7"] | None
     return np.concatenate([data.mocap_pos, data.mocap_quat], axis=1).astype(np.float32)
 
 
-def normalize_quaternions(
-    model: mujoco.MjModel, qpos: Float[Array, "nq"]
-) -> Float[Array, "nq"]:
+def normalize_quaternions(model: mujoco.MjModel, qpos: Float[Array, "nq"]) -> Float[Array, "nq"]:
     """Returns joint positions in which the quaternions of free and ball joints have unit length.
 
     MuJoCo C does this to the first state that it is given, and MJX does not.

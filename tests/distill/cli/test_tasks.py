@@ -37,7 +37,7 @@ def test_tasks_lists_declared_fields() -> None:
 
 def test_tasks_shows_and_draws_one_task(cart) -> None:
     (shown,) = run_json("tasks", "cart.py:Cart", "--image", "cart.png", "--seed", 3)
-    assert (shown["name"], shown["contacts"], shown["image"]) == ("cart", 0, "cart.png")
+    assert (shown["name"], shown["image"]) == ("cart", "cart.png")
     assert [field["name"] for field in shown["goal"]] == ["position"]
     assert imageio.imread("cart.png").shape == (640, 640, 3)
     result = run("tasks", "cart.py:Cart", "--image", "other.png")
@@ -81,7 +81,10 @@ def test_tasks_refuses_bad_reference(cart, arguments, words) -> None:
 @pytest.mark.slow
 @pytest.mark.end_to_end
 def test_user_task_passes_through_every_command(cart, tmp_path, monkeypatch, new_process) -> None:
-    assert run_json("tasks", "--check", "cart.py:Cart") == {"task": "cart", "problems": []}
+    checked = run_json("tasks", "--check", "cart.py:Cart")
+    assert (checked["task"], checked["problems"], checked["contacts"]) == ("cart", [], {})
+    assert [trial["engine"] for trial in checked["engines"]] == ["c", "jax"]
+    assert checked["advice"][0].startswith("use physics ")
 
     trained = run_json("train-teacher", "cart.py:Cart", *TRAIN)
     assert (trained["task"], trained["out"]) == ("cart", "runs/cart-teacher")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from examples.cart import Cart
 
+from teachers.simulation import static_checks
 from teachers.simulation.check import check_task
 from teachers.simulation.problem_report import ProblemReport
 from teachers.simulation.static_checks import check_declaration
@@ -32,13 +33,8 @@ class Undeclared(Cart):
     success_radius = 0.0
     goal_sets = ("test",)
 
-    def build(self):
-        spec = super().build()
-        spec.option.solver = mujoco.mjtSolver.mjSOL_PGS
-        return spec
 
-
-def test_check_task_finds_wrong_declaration_and_unsupported_model() -> None:
+def test_check_task_finds_wrong_declaration() -> None:
     assert_found(
         Undeclared(),
         "action field 'force': unit is empty",
@@ -47,7 +43,25 @@ def test_check_task_finds_wrong_declaration_and_unsupported_model() -> None:
         "action field 'force': low = -1, but the model's actuator has [-10]",
         "success_radius: 0.0",
         "goal_sets: ('test',)",
-        "MJX does not take the model: raises NotImplementedError: mjtSolver.mjSOL_PGS",
+    )
+
+
+class Unsupported(Cart):
+    """It uses a solver that MJX does not have."""
+
+    def build(self):
+        spec = super().build()
+        spec.option.solver = mujoco.mjtSolver.mjSOL_PGS
+        return spec
+
+
+def test_check_task_finds_what_the_default_engine_does_not_take(monkeypatch) -> None:
+    assert check_task(Unsupported()) == []  # MuJoCo C
+    monkeypatch.setattr(static_checks, "choose_engine", lambda choice: "jax")  # as on a GPU
+    assert_found(
+        Unsupported(),
+        "the engine does not take the model: raises InputError: MJX does not take the model of task cart: "
+        "mjtSolver.mjSOL_PGS; use physics 'c'",
     )
 
 
@@ -246,7 +260,7 @@ def test_check_task_finds_differing_engines_and_goal_units() -> None:
         TwoEngines(),
         "goal field 'position': train goals lie",
         "goal field 'position': scale = 0.5 m, but its values are near",
-        "observation field 'velocity': differs between MJX and MuJoCo C",
+        "observation field 'velocity': differs between JAX and MuJoCo C",
     )
 
 

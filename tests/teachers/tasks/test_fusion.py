@@ -102,7 +102,9 @@ def test_simulation_by_mjx_is_limited(name: str) -> None:
     physics = jax.eval_shape(task.reset, jax.random.key(0)).physics
     function = {
         "advance": task.advance,
-        "kinematics": lambda physics, control: task.kinematics.update(physics, control, jnp.zeros(())),
+        "kinematics": lambda physics, control: task.kinematics.update(
+            physics, control, jnp.zeros(())
+        ),
     }[name]
     program = jax.make_jaxpr(function)(physics, jax.ShapeDtypeStruct((2,), jnp.float32))
     assert "optimization_barrier" in str(program)

@@ -60,9 +60,9 @@ class Carrier(Task):
     )
     goal = (Field("load", 3, "m", "where the load should be"),)
     action = (
-        Field("step", 3, "m", "step of the hand"),
-        Field("slow", 1, "N", "of the slow actuator"),
-        Field("late", 1, "N m", "of the late actuator"),
+        Field("step", 3, "m", "step of the hand", low=-0.01, high=0.01),
+        Field("slow", 1, "N", "of the slow actuator", low=-5.0, high=5.0),
+        Field("late", 1, "N m", "of the late actuator", low=-1.0, high=1.0),
     )
     substeps = 4
     episode_steps = 50
