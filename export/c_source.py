@@ -20,6 +20,12 @@ from teachers.runs.outputs import require_unused, write_atomically
 from teachers.runs.paths import create_folder
 from teachers.tasks import Field
 from teachers.tasks.declaration import slices
+from teachers.tasks.encoding import (
+    ROTATION_SIZE,
+    encoded_size,
+    plain_places,
+    quaternion_places,
+)
 
 EPSILON = 1e-6  # the default of flax.linen.LayerNorm
 NUMBERS_PER_LINE = 6
@@ -108,13 +114,15 @@ def render_source(student: Student, units: Units) -> str:
     """Returns the C source: the weights, and the function that computes an action with them."""
     task = student.task
     encoder, actor = _layers(student)
-    encoding_size = len(encoder[-1].bias) if encoder else task.observation_size
+    observed, wanted = encoded_size(task.observation), encoded_size(task.goal)
+    encoding_size = len(encoder[-1].bias) if encoder else observed
     hidden_size = max(len(layer.bias) for layer in [*encoder, *actor])
-    buffer_size = max(hidden_size, task.observation_size, encoding_size + task.goal_size)
+    buffer_size = max(hidden_size, observed, encoding_size + wanted)
     arrays = [
         _array("observation_scale", task.observation_scale),
         _array("goal_scale", task.goal_scale),
     ]
+    has_quaternions = any(field.quaternion for field in (*task.observation, *task.goal))
     if units == "task":
         low, high = task.action_limits
         arrays += [
@@ -131,6 +139,8 @@ def render_source(student: Student, units: Units) -> str:
                 arrays.append(_array(f"{name}_{i}_norm_scale", layer.norm[0]))
                 arrays.append(_array(f"{name}_{i}_norm_bias", layer.norm[1]))
     functions = [_DENSE]
+    if has_quaternions:
+        functions.append(_ROTATION)
     if any(layer.norm for layer in [*encoder, *actor]):
         functions.append(_LAYER_NORM)
     activations = {layer.activation for layer in [*encoder, *actor] if layer.activation}
@@ -140,8 +150,9 @@ def render_source(student: Student, units: Units) -> str:
         for name in sorted(activations)
     ]
     lines = [
+        *_encode("observation", task.observation, 0),
         *_layer_calls("encoder", encoder),
-        *_append_goal(encoding_size),
+        *_encode("goal", task.goal, encoding_size),
         *_layer_calls("actor", actor),
         *_write_action(units),
     ]
@@ -159,8 +170,6 @@ void policy_act(const float *observation, const float *goal, float *action)
     float first[{buffer_size}], second[{buffer_size}];
     float *x = first, *y = second, *swap;
 
-    for (int i = 0; i < POLICY_OBSERVATION; i++)
-        x[i] = observation[i] / observation_scale[i];
 {body}
 }}
 """
@@ -174,6 +183,17 @@ _DENSE = """static void dense(const float *x, int inputs, const float *kernel, c
             sum += kernel[i * inputs + j] * x[j];
         y[i] = sum;
     }
+}
+"""
+
+_ROTATION = """static void rotate(const float *q, float *columns)
+{
+    columns[0] = 1.0f - 2.0f * (q[2] * q[2] + q[3] * q[3]);
+    columns[1] = 2.0f * (q[1] * q[2] + q[0] * q[3]);
+    columns[2] = 2.0f * (q[1] * q[3] - q[0] * q[2]);
+    columns[3] = 2.0f * (q[1] * q[2] - q[0] * q[3]);
+    columns[4] = 1.0f - 2.0f * (q[1] * q[1] + q[3] * q[3]);
+    columns[5] = 2.0f * (q[2] * q[3] + q[0] * q[1]);
 }
 """
 
@@ -204,10 +224,23 @@ def _layer_calls(name: str, layers: list[Layer]) -> Iterator[str]:
         yield "swap = x, x = y, y = swap;"
 
 
-def _append_goal(encoding_size: int) -> Iterator[str]:
-    """Yields the C lines that put the goal behind the encoding of the observation in `x`."""
-    yield "for (int i = 0; i < POLICY_GOAL; i++)"
-    yield f"    x[{encoding_size} + i] = goal[i] / goal_scale[i];"
+def _encode(name: str, fields: tuple[Field, ...], start: int) -> Iterator[str]:
+    """Yields the C lines that write what networks read of an observation or goal to `x`, from `start` on.
+
+    See `teachers.tasks.encoding.encode_fields`.
+    """
+    offset = f"{start} + " if start else ""
+    quaternions = quaternion_places(fields)
+    if not quaternions:
+        yield f"for (int i = 0; i < POLICY_{name.upper()}; i++)"
+        yield f"    x[{offset}i] = {name}[i] / {name}_scale[i];"
+        return
+    plain = plain_places(fields)
+    for target, source in enumerate(plain.tolist()):
+        yield f"x[{start + target}] = {name}[{source}] / {name}_scale[{source}];"
+    for number, source in enumerate(quaternions):
+        target = start + len(plain) + number * ROTATION_SIZE
+        yield f"rotate({name} + {source}, x + {target});"
 
 
 def _write_action(units: Units) -> Iterator[str]:

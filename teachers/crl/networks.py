@@ -15,6 +15,7 @@ from teachers.crl.evaluator import Evaluator
 from teachers.crl.parameters import Params, apply_module
 from teachers.crl.residual_mlp import ResidualMLP
 from teachers.tasks.base import Task
+from teachers.tasks.encoding import encode_fields
 from teachers.tasks.engines import choose_engine
 from teachers.tasks.registry import get_task
 
@@ -173,7 +174,7 @@ class Networks:
         self, params: Params, goal: Float[Array, "*batch goal"]
     ) -> Float[Array, "*batch embed"]:
         """Returns the embedding of a goal."""
-        return apply_module(self._modules["psi"], params["psi"], self._scale_goal(goal))
+        return apply_module(self._modules["psi"], params["psi"], self._encode_goal(goal))
 
     def policy(
         self,
@@ -294,12 +295,12 @@ class Networks:
         return {
             "actor": self._actor_inputs(params, observation, goal),
             "phi": self._phi_inputs(params, observation, goal, action),
-            "psi": self._scale_goal(goal),
+            "psi": self._encode_goal(goal),
         }
 
     def _actor_inputs(self, params: Params, observation: Array, goal: Array) -> Array:
         return jnp.concatenate(
-            [self._encode_observation(params, observation), self._scale_goal(goal)], axis=-1
+            [self._encode_observation(params, observation), self._encode_goal(goal)], axis=-1
         )
 
     def _phi_inputs(
@@ -308,15 +309,15 @@ class Networks:
         inputs = [self._encode_observation(params, observation), action]
         if self.commanded_critic:
             assert goal is not None
-            inputs.append(self._scale_goal(goal))
+            inputs.append(self._encode_goal(goal))
         return jnp.concatenate(inputs, axis=-1)
 
-    def _scale_goal(self, goal: Array) -> Array:
-        return goal / self.task.goal_scale
+    def _encode_goal(self, goal: Array) -> Array:
+        return encode_fields(self.task.goal, goal)
 
     def _encode_observation(self, params: Params, observation: Array) -> Array:
         """Returns what actor and phi read of an observation: by default the scaled observation."""
-        return observation / self.task.observation_scale
+        return encode_fields(self.task.observation, observation)
 
 
 def teacher_networks(

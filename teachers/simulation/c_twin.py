@@ -13,7 +13,7 @@ from teachers.tasks.base import Task
 from teachers.tasks.c_engine import model_without_reset
 from teachers.tasks.declaration import GoalSet, State
 from teachers.tasks.disturbance import MAX_DELAY, Disturbed, find_pushed_body, scale_model_in_c
-from teachers.tasks.model_state import initial_mocap
+from teachers.tasks.model_state import initial_mocap, reset_data
 
 # Where the counts of MuJoCo's warnings that a state has diverged begin: BADQPOS, BADQVEL, BADQACC and BADCTRL are the last.
 # A number is then NaN, or larger than 1e10.
@@ -128,7 +128,7 @@ class Twin:
         self._observation = observation
 
     def _set_state(self, qpos: Float[np.ndarray, "nq"], qvel: Float[np.ndarray, "nv"]) -> None:
-        mujoco.mj_resetData(self._model, self._data)
+        reset_data(self._model, self._data, self.task.rest_control)
         self._start_counting()
         self._data.qpos[:], self._data.qvel[:] = qpos, qvel
         mujoco.mj_normalizeQuat(self._model, self._data.qpos)

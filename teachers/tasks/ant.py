@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import Task
 from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
+from teachers.tasks.defaults import WALKING, WALKING_DISTILLATION
 from teachers.tasks.maze import BIG, HARDEST, PUSH, U4, U5, Maze, U
 from teachers.tasks.modelling import (
     BODY_COLOUR,
@@ -23,7 +24,7 @@ from teachers.tasks.modelling import (
     add_floor,
     add_motor,
 )
-from teachers.tasks.walking import DISTILLATION, TRAINING, is_outside
+from teachers.tasks.walking import is_outside
 
 TORSO_RADIUS = 0.25  # m
 LIMB_RADIUS = 0.08  # m
@@ -46,7 +47,7 @@ HEALTHY_HEIGHT = (0.2, 1.0)  # m
 BALL_RADIUS = 0.5  # m
 # The ant on open ground takes 14 M steps; the other ant tasks were tried for fewer, or not at all.
 ANT_TRAINING: Mapping[str, Any] = {
-    **TRAINING,
+    **WALKING,
     "steps": 14_000_000,
     "learning.entropy_fall": 0.7,
     "logging.evaluate_every": 120,
@@ -88,7 +89,7 @@ class Ant(Task):
     episode_steps = 1000
     success_radius = 0.5
     training = ANT_TRAINING
-    distillation = DISTILLATION
+    distillation = WALKING_DISTILLATION
     camera = Camera(lookat=(0.0, 0.0, 0.0), distance=28.0, elevation=-60.0)
     floor_half_width = 20.0  # m, in pictures
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import Task
 from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
+from teachers.tasks.defaults import PUSHING, REACHING
 from teachers.tasks.modelling import BODY_COLOUR, MOVABLE_COLOUR, PAIRS_ONLY, WALL_COLOUR, add_floor
 
 SOLVER_ITERATIONS = (4, 6)  # of the solver and of its line search
@@ -106,7 +107,7 @@ class Arm(Task):
     )
     substeps = 10
     success_radius = 0.1
-    training = {"steps": 1_000_000}
+    training = REACHING
     hard_radius: ClassVar[float | None] = 0.03
     camera = Camera(lookat=(0.35, 0.0, 0.2), distance=1.7, azimuth=140.0, elevation=-25.0)
 
@@ -180,37 +181,17 @@ class ArmReach(Arm):
 CUBE_FIELD = Field("cube", 3, "m", "x, y and z of the cube", 0.3)
 
 
-# Tried on `arm_push_easy`, `arm_push_hard` and `arm_grasp`, and not one by one.
-CUBE_TRAINING = {
-    **{f"{network}.depth": 8 for network in ("actor", "phi", "psi")},
-    **{f"{network}.width": 128 for network in ("actor", "phi", "psi")},
-    "steps": 12_000_000,
-    "rollout.noise_steps": 5,
-    "rollout.random": 0.2,
-    "rollout.replay_steps": 4000,
-    "learning.random_goals": 0.5,
-    "learning.initial_temperature": 1.0,
-    "learning.discount": 0.97,
-    "learning.gradient_steps": 96,
-    "learning.learning_rate": 5e-4,
-    "logging.evaluate_every": 32,
-    "logging.checkpoint_every": 64,
-}
-
-
 class ArmCube(Arm):
     """The arm and a cube; subclasses declare where the cube starts and where its goals are."""
 
-    training = CUBE_TRAINING
+    training = PUSHING
 
     observation = (
         CUBE_FIELD,
         *_arm_fields(),
         Field("finger_gap", 1, "m", "distance of the fingers", 0.05),
     )
-    goal: ClassVar[tuple[Field, ...]] = (
-        CUBE_FIELD._replace(meaning="x, y and z where the cube should be"),
-    )
+    goal: tuple[Field, ...] = (CUBE_FIELD._replace(meaning="x, y and z where the cube should be"),)
     cube_centre = (0.5, -0.15)  # where the cube starts, m
     cube_spread = 0.1  # half-width of the square where it starts, m
     goal_centre = (0.5, 0.1)  # m
@@ -331,7 +312,7 @@ class ArmGrasp(ArmCube):
 
     name = "arm_grasp"
     hard_radius = None
-    training = {**CUBE_TRAINING, "steps": 5_000_000}
+    training = {**PUSHING, "steps": 5_000_000}
     summary = "A seven-joint arm takes a cube between its fingers."
     observation = (
         *ArmCube.observation,

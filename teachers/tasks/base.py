@@ -58,14 +58,14 @@ class Task(ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    observation: ClassVar[tuple[Field, ...]]
-    goal: ClassVar[tuple[Field, ...]]
-    action: ClassVar[tuple[Field, ...]]
+    observation: tuple[Field, ...]
+    goal: tuple[Field, ...]
+    action: tuple[Field, ...]
     substeps: ClassVar[int]  # physics steps in a control step
     episode_steps: ClassVar[int]
     success_radius: ClassVar[float]  # in the goal's unit
     hard_radius: ClassVar[float | None] = None  # a stricter one, on which success is reported too
-    camera: ClassVar[Camera]
+    camera: Camera
     goal_sets: ClassVar[tuple[GoalSet, ...]] = ("train",)
     training: ClassVar[Mapping[str, Any]] = {}  # default settings of its teachers, by dotted key
     distillation: ClassVar[Mapping[str, Any]] = {}  # of its students
@@ -81,6 +81,10 @@ class Task(ABC):
             InputError: the model's actuators do not match the declared action.
         """
         self.model: mujoco.MjModel = self.build().compile()
+        self.rest_control = np.zeros(self.model.nu, np.float32)
+        self.read_model()
+        for kind in ("observation", "goal", "action"):
+            _require_fields(self.name, kind, getattr(self, kind))
         if type(self).control is not Task.control:
             control_size = self.control(np.zeros(self.action_size, np.float32)).shape[-1]
         elif self._moves_mocap and not self.model.nu:
@@ -117,8 +121,8 @@ class Task(ABC):
         """Returns the observation `[obs]` in `data`, an `mjx.Data` or a `mujoco.MjData`.
 
         Poses and velocities of the bodies (`xpos`, `site_xpos`, `cinert`, `cvel`, ...) are current, `time` counts from
-        the episode's start, and `ctrl` is what the actuators were sent last, zero after a reset. Contacts, tendons,
-        forces and sensors must not be read.
+        the episode's start, and `ctrl` is what the actuators were sent last, after a reset `rest_control` (zeros). Contacts,
+        tendons, forces and sensors must not be read.
         Write it with the array's own namespace (`namespace(data.qpos)`), so that it serves all engines.
         """
 
@@ -160,6 +164,9 @@ class Task(ABC):
             action: of the policy, `[act]`.
         """
         return mocap
+
+    def read_model(self) -> None:  # noqa: B027 - most tasks have nothing to do
+        """Declares what depends on the compiled model: fields, or `rest_control`. By default nothing does."""
 
     # What follows from the declaration.
 
@@ -346,7 +353,8 @@ class Task(ABC):
         """Returns the physics of an episode that starts there, and its first observation."""
         qpos = normalize_quaternions(self.model, qpos)
         physics = Physics(qpos, qvel, jnp.zeros_like(qvel), *self._initial_rest)
-        return physics, self._observe(physics, jnp.zeros(self.model.nu), jnp.zeros((), jnp.int32))
+        control = jnp.asarray(self.rest_control)
+        return physics, self._observe(physics, control, jnp.zeros((), jnp.int32))
 
     def sense(self, state: State, key: Key[Array, ""]) -> Float[Array, "obs"]:
         """Returns what a policy is given: the observation, with noise where the episode is disturbed."""
@@ -395,7 +403,7 @@ class Task(ABC):
 
     @cached_property
     def _control_limits(self) -> tuple[np.ndarray, np.ndarray]:
-        return control_limits(self.model, self.action, self.name)
+        return control_limits(self.model, np.arange(self.model.nu), self.action, self.name)
 
     @cached_property
     def kinematics(self) -> Kinematics:
@@ -414,7 +422,7 @@ class Task(ABC):
     @cached_property
     def _initial_rest(self) -> tuple[Any, Any]:
         """What a state has beside positions, velocities and warm start, when an episode starts."""
-        return initial_internal(self.model), initial_mocap(self.model)
+        return initial_internal(self.model, self.rest_control), initial_mocap(self.model)
 
     @cached_property
     def _c_simulation(self) -> CSimulation:
@@ -428,3 +436,17 @@ class Task(ABC):
         task = copy.copy(self)
         task._simulation = simulation
         return task
+
+
+def _require_fields(task_name: str, kind: str, fields: Any) -> None:
+    """Raises an error if what a task declares as its observation, goal or action is not a tuple of fields.
+
+    Raises:
+        InputError: it is not.
+    """
+    is_tuple = isinstance(fields, tuple) and not isinstance(fields, Field)
+    if not is_tuple or not fields or not all(isinstance(field, Field) for field in fields):
+        raise InputError(
+            f"task {task_name}: {kind} is not a tuple of Field; write ({kind} of one field needs a comma) "
+            f"{kind} = (Field(...),)"
+        )

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import Task
 from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
+from teachers.tasks.defaults import WALKING, WALKING_DISTILLATION
 from teachers.tasks.modelling import BODY_COLOUR, LIMB_COLOUR, PAIRS_ONLY, add_floor, add_motor
-from teachers.tasks.walking import DISTILLATION, TRAINING
 
 LIMB_RADIUS = 0.046  # m
 DENSITY = 646.8  # kg/m^3, for 14 kg in all
@@ -79,8 +79,8 @@ class Cheetah(Task):
     substeps = 5
     episode_steps = 1000
     success_radius = 0.5
-    training = {**TRAINING, "steps": 4_000_000}
-    distillation = DISTILLATION
+    training = {**WALKING, "steps": 4_000_000}
+    distillation = WALKING_DISTILLATION
     camera = Camera(lookat=(0.0, 0.0, 0.5), distance=4.0, azimuth=90.0, elevation=-10.0)
 
     def build(self) -> mujoco.MjSpec:

@@ -13,7 +13,7 @@ class Field(NamedTuple):
 
     `scale` is its usual magnitude in `unit`: networks read the field divided by it, because their input layer's
     LayerNorm would otherwise hide a small field beside a large one. `low` and `high` are physical limits; for an action
-    they are what -1 and 1 stand for.
+    they are what -1 and 1 stand for. A field of four numbers that is declared as a `quaternion` is one of unit length.
     """
 
     name: str
@@ -23,6 +23,9 @@ class Field(NamedTuple):
     scale: float = 1.0
     low: float | None = None
     high: float | None = None
+    quaternion: bool = (
+        False  # a unit quaternion whose sign does not matter: networks read its rotation matrix
+    )
 
 
 class Camera(NamedTuple):

@@ -12,9 +12,10 @@ from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import Task
 from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
+from teachers.tasks.defaults import WALKING, WALKING_DISTILLATION
 from teachers.tasks.maze import BIG, HARDEST, Maze, U
 from teachers.tasks.modelling import BODY_COLOUR, LIMB_COLOUR, PAIRS_ONLY, add_floor, add_motor
-from teachers.tasks.walking import DISTILLATION, TRAINING, is_outside
+from teachers.tasks.walking import is_outside
 
 DENSITY = 1000.0  # kg/m^3
 CELL = 4.0  # m
@@ -122,8 +123,8 @@ class Humanoid(Task):
     substeps = 5
     episode_steps = 1000
     success_radius = 0.5
-    training = TRAINING
-    distillation = DISTILLATION
+    training = WALKING
+    distillation = WALKING_DISTILLATION
     camera = Camera(lookat=(0.0, 0.0, 0.8), distance=8.0, azimuth=120.0, elevation=-20.0)
     floor_half_width = 8.0  # m, in pictures
 

@@ -23,7 +23,6 @@ from teachers.runs.errors import InputError
 from teachers.runs.paths import require_utf8
 from teachers.tasks.base import Task
 from teachers.tasks.consent import Consent, named_places, recall_consent, remember_consent
-from teachers.tasks.declaration import Field
 from teachers.tasks.folder_code import ChangedCodeError, FolderCode, find_changed_code
 
 ENTRY_POINTS = "crl_distill.tasks"
@@ -302,18 +301,6 @@ def _instantiate(loaded: object, where: str) -> Task:
         raise InputError(
             f"{where}: name = {loaded.name!r}; use letters, digits, `_` and `-`, as in 'my_robot'"
         )
-    for kind in ("observation", "goal", "action"):
-        fields = getattr(loaded, kind)
-        if (
-            isinstance(fields, Field)
-            or not isinstance(fields, tuple)
-            or not fields
-            or not all(isinstance(field, Field) for field in fields)
-        ):
-            raise InputError(
-                f"{where}: {kind} is not a tuple of Field; write ({kind} of one field needs a comma) "
-                f"{kind} = (Field(...),)"
-            )
     with _describe_errors(where, sys.modules.get(loaded.__module__)):
         return loaded()
 

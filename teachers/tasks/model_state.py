@@ -5,6 +5,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Float
 
+FILTERS = (int(mujoco.mjtDyn.mjDYN_FILTER), int(mujoco.mjtDyn.mjDYN_FILTEREXACT))
 FULL_PHYSICS = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
 
 
@@ -14,13 +15,36 @@ def internal_size(model: mujoco.MjModel) -> int:
     return rest if rest > 1 else 0  # the time alone does not matter to the physics
 
 
-def initial_internal(model: mujoco.MjModel) -> Float[np.ndarray, "internal"] | None:
-    """Returns `Physics.internal` after a reset, float32; None where there is none."""
+def initial_internal(
+    model: mujoco.MjModel, control: Float[np.ndarray, "nu"]
+) -> Float[np.ndarray, "internal"] | None:
+    """Returns `Physics.internal` at the start of an episode, float32; None where there is none.
+
+    Args:
+        model: of the task.
+        control: what the actuators were sent before.
+    """
     if not internal_size(model):
         return None
+    data = mujoco.MjData(model)
+    reset_data(model, data, control)
     state = np.empty(mujoco.mj_stateSize(model, FULL_PHYSICS))
-    mujoco.mj_getState(model, mujoco.MjData(model), state, FULL_PHYSICS)
+    mujoco.mj_getState(model, data, state, FULL_PHYSICS)
     return pick_internal(model, state).astype(np.float32)
+
+
+def reset_data(
+    model: mujoco.MjModel, data: mujoco.MjData, control: Float[np.ndarray, "nu"]
+) -> None:
+    """Resets MuJoCo's data as if the actuators had been sent the same control for long."""
+    mujoco.mj_resetData(model, data)
+    data.ctrl[:] = control
+    for i in range(model.nactuator):
+        sent = control[model.actuator_ctrladr[i] :][: model.actuator_ctrlnum[i]]
+        if model.actuator_dyntype[i] in FILTERS:
+            data.act[model.actuator_actadr[i]] = sent[0]
+        if samples := int(model.actuator_history[i, 0]):
+            mujoco.mj_initCtrlHistory(model, data, i, None, np.tile(sent, (samples, 1)))
 
 
 def pick_internal(
