@@ -51,6 +51,9 @@ class Place(Config):
     )
     low: float | None = Field(None, description="physical limit; of an action, what -1 stands for")
     high: float | None = Field(None, description="physical limit; of an action, what 1 stands for")
+    quaternion: bool = Field(
+        False, description="a unit quaternion, w first, of which either sign may be given"
+    )
     seen_low: tuple[float, ...] | None = Field(
         None, description="smallest values in training, one for each number of the field"
     )

@@ -120,14 +120,14 @@ def place_fields(
     if observed_range is None:
         return tuple(Place(**row) for row in rows)
     low, high = observed_range
-    return tuple(
-        Place(
-            **row,
-            seen_low=low[row["start"] : row["stop"]].tolist(),
-            seen_high=high[row["start"] : row["stop"]].tolist(),
-        )
-        for row in rows
-    )
+    places = []
+    for row in rows:
+        place = slice(row["start"], row["stop"])
+        lows, highs = low[place].tolist(), high[place].tolist()
+        if row["quaternion"]:  # a robot may send the other sign
+            lows, highs = [-1.0] * row["size"], [1.0] * row["size"]
+        places.append(Place(**row, seen_low=lows, seen_high=highs))
+    return tuple(places)
 
 
 def attach_contract(model: onnx.ModelProto, contract: Contract) -> None:

@@ -22,7 +22,7 @@ def check_declaration(task: Task, report: ProblemReport) -> None:
         fields: tuple[Field, ...] = getattr(task, kind)
         names = [field.name for field in fields]
         if len(set(names)) < len(names):
-            report.add(kind, f"fields {names} repeat a name", "give each its own")
+            report.block(kind, f"fields {names} repeat a name", "give each its own")
         for field in fields:
             _check_field(kind, field, report)
     if type(task).control is Task.control:

@@ -302,7 +302,10 @@ def _instantiate(loaded: object, where: str) -> Task:
             f"{where}: name = {loaded.name!r}; use letters, digits, `_` and `-`, as in 'my_robot'"
         )
     with _describe_errors(where, sys.modules.get(loaded.__module__)):
-        return loaded()
+        try:
+            return loaded()
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error.__cause__
 
 
 @contextmanager

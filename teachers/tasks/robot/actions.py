@@ -46,12 +46,6 @@ def position_targets(*actuators: str, scale: float = 0.5) -> ActionOf:
         low, high = rest[ids] - scale, rest[ids] + scale
         low = np.where(is_limited, np.maximum(low, limits[:, 0]), low)
         high = np.where(is_limited, np.minimum(high, limits[:, 1]), high)
-        if (low >= high).any():
-            number = int(np.argmax(low >= high))
-            raise InputError(
-                f"actuator {model.actuator(ids[number]).name!r}: its pose {rest[ids][number]:.3g} is not within its range "
-                f"{limits[number].tolist()}; choose another keyframe"
-            )
         return _actuated(model, ids, rest, low, high, "target of")
 
     return make
@@ -155,7 +149,7 @@ def _actuated(
             float(low[number]),
             float(high[number]),
         )
-        for number, i in enumerate(ids)
+        for number, i in enumerate(ids.tolist())
     )
     # Where each actuator's number comes from: the action, or the pose at rest behind it.
     source = np.arange(model.nu) + len(ids)

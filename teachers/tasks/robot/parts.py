@@ -158,7 +158,8 @@ def _place(kind: str, number: int, name: str, axes: str, scale: float) -> Part:
     if not axes or set(axes) - set(AXES):
         raise InputError(f"axes = {axes!r} of {kind} {name!r}; use some of 'xyz'")
     places = np.array([AXES.index(axis) for axis in axes])
-    field = Field(name, len(axes), "m", f"{', '.join(axes)} of the {kind} {name}", scale)
+    title = name if axes == AXES else f"{name}_{axes}"
+    field = Field(title, len(axes), "m", f"{', '.join(axes)} of the {kind} {name}", scale)
     if kind == "site":
         return Part((field,), lambda data: data.site_xpos[number, places])
     return Part((field,), lambda data: data.xpos[number, places])

@@ -73,9 +73,7 @@ class RobotTask(Task):
         self.goal = self.goal_part.fields
         self.action = self._action.fields
         if type(self).camera is RobotTask.camera:
-            centre, extent = model.stat.center, float(model.stat.extent)
-            x, y, z = map(float, centre)
-            self.camera = Camera((x, y, z), 1.8 * extent, 140.0, -25.0)
+            self.camera = _show_all(model, self.rest_pose)
         self.is_single_joint = _is_single_joint(model)
         self.joint_limits = _joint_limits(model)
         self._check_orientations()
@@ -201,6 +199,18 @@ def _find_rest(
     limits, is_limited = model.actuator_ctrlrange, model.actuator_ctrllimited.astype(bool)
     control[is_limited] = np.clip(control, *limits.T)[is_limited]
     return qpos.astype(np.float32), control.astype(np.float32)
+
+
+def _show_all(model: mujoco.MjModel, qpos: Float[np.ndarray, "nq"]) -> Camera:
+    """Returns a camera that shows all bodies at rest."""
+    data = mujoco.MjData(model)
+    data.qpos[:] = qpos
+    mujoco.mj_kinematics(model, data)
+    places = data.xpos[1:]
+    low, high = places.min(axis=0), places.max(axis=0)
+    x, y, z = ((low + high) / 2).tolist()
+    distance = 2.2 * max(float(np.linalg.norm(high - low)), 2 * model.stat.meansize)
+    return Camera((x, y, z), distance, azimuth=140.0, elevation=-25.0)
 
 
 def _is_single_joint(model: mujoco.MjModel) -> Float[np.ndarray, "nq"]:
