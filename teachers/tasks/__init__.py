@@ -2,7 +2,7 @@
 
 from teachers.tasks.base import Task
 from teachers.tasks.declaration import Camera, Field, GoalSet, Physics, State, namespace, slices
-from teachers.tasks.defaults import PUSHING, REACHING, WALKING, WALKING_DISTILLATION
+from teachers.tasks.defaults import FLYING, PUSHING, REACHING, WALKING, WALKING_DISTILLATION
 from teachers.tasks.disturbance import CONDITIONS, RANDOMIZED, Disturbances, Disturbed
 from teachers.tasks.engines import Engine
 from teachers.tasks.load import absolute_reference
@@ -11,6 +11,7 @@ from teachers.tasks.registry import TASKS, get_task, reopen_task, task_names
 
 __all__ = [
     "CONDITIONS",
+    "FLYING",
     "PUSHING",
     "RANDOMIZED",
     "REACHING",

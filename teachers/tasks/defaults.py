@@ -9,6 +9,9 @@ from typing import Any
 # Bringing a hand to a place, with which `arm_reach` learned.
 REACHING: Mapping[str, Any] = {"steps": 1_000_000}
 
+# Flying to a place.
+FLYING: Mapping[str, Any] = {"steps": 2_000_000, "learning.discount": 0.97}
+
 # Walking to a place, with which ants and the cheetah learned to walk to their goals (benchmarks/notes/learned-tasks.md), for episodes
 # of 1,000 steps: a longer horizon, and fewer of the long evaluations.
 WALKING: Mapping[str, Any] = {

@@ -64,7 +64,7 @@ def joint_velocities(*joints: str, scale: float = 5.0) -> PartOf:
 
 
 def base(name: str = "", *, speed: float = 1.0) -> PartOf:
-    """Observes a floating base: height, gravity's direction in its frame, linear and angular velocity.
+    """Observes a floating base: height, orientation, linear and angular velocity.
 
     Args:
         name: of the body with the free joint; by default the first one.
@@ -77,15 +77,15 @@ def base(name: str = "", *, speed: float = 1.0) -> PartOf:
         what = f"of {model.body(body_id).name or 'the base'}"
         fields = (
             Field("height", 1, "m", f"height {what}", 0.5),
-            Field("gravity", 3, "1", f"direction of gravity in the frame {what}"),
+            Field("orientation", 4, "1", f"orientation {what}, w first", quaternion=True),
             Field("velocity", 3, "m/s", f"linear velocity {what} in the world", speed),
             Field("angular_velocity", 3, "rad/s", f"angular velocity {what} in its frame", 3.0),
         )
 
         def read(data: Any) -> Any:
             xp = namespace(data.qpos)
-            height = data.xpos[body_id, 2:]
-            return xp.concatenate([height, _gravity(data, body_id), data.qvel[place : place + 6]])
+            pose = [data.xpos[body_id, 2:], data.xquat[body_id]]
+            return xp.concatenate([*pose, data.qvel[place : place + 6]])
 
         return Part(fields, read)
 
