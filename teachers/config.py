@@ -134,6 +134,12 @@ class LearningConfig(Config):
         ge=0,
         description="by how much the target entropy falls, linearly over the last quarter of the training, in nats for each action dimension",
     )
+    rate_fall: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the learning rate that is lost at the end: it falls linearly over the last 40% of the training",
+    )
     random_goals: float = Field(
         0.0,
         ge=0,

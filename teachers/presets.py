@@ -29,6 +29,7 @@ _PAPER: Mapping[str, Any] = {
     "learning.initial_temperature": 1.0,
     "learning.target_entropy": -0.5,
     "learning.entropy_fall": 0.0,
+    "learning.rate_fall": 0.0,
     "learning.random_goals": 0.0,
     "commanded_critic": False,
     "logging.episodes": 128,

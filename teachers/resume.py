@@ -105,7 +105,7 @@ def _with_changeable_settings(saved: TeacherConfig, config: TeacherConfig) -> Te
     """Returns the saved configuration with those settings of `config` that a resumed run may change.
 
     These are the length, the logging, the physics engine, the use of memory and the place of the task's file. None of them
-    changes what is trained, but for the length where `learning.entropy_fall` is not 0.
+    changes what is trained, but for the length where `learning.entropy_fall` or `learning.rate_fall` is not 0.
     """
     rollout = saved.rollout.model_copy(update={"physics": config.rollout.physics})
     learning = saved.learning.model_copy(

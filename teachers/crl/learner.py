@@ -146,6 +146,16 @@ def target_entropy(learning: LearningConfig, progress: Progress) -> Progress:
     return learning.target_entropy - learning.entropy_fall * fallen
 
 
+def learning_rate_share(learning: LearningConfig, progress: Progress) -> Progress:
+    """Returns what is left of the learning rate, from 1 to 0.
+
+    Args:
+        learning: says by which share it falls over the last 40% of the training.
+        progress: share of the training's iterations before this one.
+    """
+    return 1.0 - learning.rate_fall * jnp.maximum(2.5 * progress - 1.5, 0.0)
+
+
 def make_gradients(
     networks: Networks, learning: LearningConfig
 ) -> Callable[..., tuple[Gradients, Metrics]]:
@@ -207,9 +217,12 @@ def make_update(
         # The losses need not be looked at: one that is not finite has gradients that are not finite.
         norm = {"actor": optax.tree.norm(grads.actor), "critic": optax.tree.norm(grads.critic)}
         is_finite = jnp.isfinite(norm["actor"] + norm["critic"] + grads.temperature)
+        share = learning_rate_share(learning, progress) if learning.rate_fall else None
 
         def step(grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
             updates, new_state = adam.update(grads, state, params)
+            if share is not None:
+                updates = optax.tree.scale(share, updates)
             stepped = optax.apply_updates(params, updates), new_state
             return jax.tree.map(
                 lambda new, old: jnp.where(is_finite, new, old), stepped, (params, state)

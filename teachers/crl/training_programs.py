@@ -27,7 +27,7 @@ from teachers.tasks.engines import choose_engine
 class TrainingPrograms:
     """The compiled functions of training runs that differ in seed, length and logging alone.
 
-    Runs with `learning.entropy_fall` have the same length, because their gradient steps depend on it.
+    Runs with `learning.entropy_fall` or `learning.rate_fall` have the same length, because their gradient steps depend on it.
 
     Each is compiled at its first use. Tracing and compiling physics takes many seconds, so that runs which can share one
     object should: see `train_teacher`.
@@ -132,7 +132,7 @@ def _compiled_settings(config: TeacherConfig) -> TeacherConfig:
     """Returns the configuration with defaults in place of all that the compiled functions do not depend on."""
     logging = LoggingConfig(episodes=config.logging.episodes)
     learning = config.learning.model_copy(update={"max_skipped": 0})
-    steps = config.steps if learning.entropy_fall else 1
+    steps = config.steps if learning.entropy_fall or learning.rate_fall else 1
     return config.model_copy(
         update={"seed": 0, "steps": steps, "logging": logging, "learning": learning}
     )

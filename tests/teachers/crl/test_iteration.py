@@ -70,12 +70,13 @@ def test_make_iteration_computes_no_gradient_step_while_it_fills_the_replay(
         )
 
 
-def test_gradient_steps_know_how_much_of_the_training_is_over(monkeypatch) -> None:
+@pytest.mark.parametrize("falling", ["learning.entropy_fall", "learning.rate_fall"])
+def test_gradient_steps_know_how_much_of_the_training_is_over(monkeypatch, falling) -> None:
     def make_update(*_):
         return lambda learner, batch, key, progress: (learner, {"progress": progress})
 
     monkeypatch.setattr(iteration, "make_update", make_update)
-    settings = {"learning.entropy_fall": 1.0, "steps": 10 * CONFIG.steps_per_iteration}
+    settings = {falling: 1.0, "steps": 10 * CONFIG.steps_per_iteration}
     config = teacher_config("reacher", overrides={**TEACHER, **settings})
     programs = teacher_programs(config)
     assert not programs.can_train(config.model_copy(update={"steps": config.steps + 1}), 1)

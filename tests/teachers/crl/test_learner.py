@@ -72,6 +72,21 @@ def test_target_entropy_falls_over_the_last_quarter(parts) -> None:
         np.testing.assert_allclose(grads.temperature, metrics["temperature"] * excess, rtol=1e-5)
 
 
+def test_learning_rate_falls_over_the_last_two_fifths(parts) -> None:
+    config, networks, learner, batch, _ = parts
+    learning = config.learning.model_copy(update={"rate_fall": 0.9})
+    key = jax.random.key(3)
+    full, _ = jax.jit(make_update(networks, config.learning))(learner, batch, key)
+    update = jax.jit(make_update(networks, learning))
+    for progress, expected in ((0.2, 1.0), (0.6, 1.0), (0.8, 0.55), (1.0, 0.1)):
+        assert learning_rate_share(learning, progress) == pytest.approx(expected)
+        stepped, _ = update(learner, batch, key, progress)
+        for old, new, fast in zip(
+            *(jax.tree.leaves(each.params) for each in (learner, stepped, full)), strict=True
+        ):
+            np.testing.assert_allclose(new - old, expected * (fast - old), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("kind", "share", "others"),
     [
