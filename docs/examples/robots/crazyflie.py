@@ -8,10 +8,8 @@ from teachers.tasks.robot import (
     base,
     body,
     box,
-    height_outside,
     motor_commands,
     package_file,
-    tilted_beyond,
 )
 
 WEIGHT = 0.0328 * 9.81  # N
@@ -29,7 +27,6 @@ class CrazyflieReach(RobotTask):
     acts = motor_commands()
     brings = body("drone", scale=0.5)
     goals = box((0.0, 0.0, 1.0), (0.7, 0.7, 0.4))
-    ends = (height_outside("drone", 0.1, 3.0), tilted_beyond("drone", 1.2))
     substeps = 10
     episode_steps = 150
     success_radius = 0.1

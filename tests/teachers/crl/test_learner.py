@@ -6,7 +6,13 @@ import pytest
 from tiny import TEACHER
 
 from teachers import teacher_config
-from teachers.crl.learner import init_learner, make_gradients, make_update, target_entropy
+from teachers.crl.learner import (
+    init_learner,
+    learning_rate_share,
+    make_gradients,
+    make_update,
+    target_entropy,
+)
 from teachers.crl.losses import actor_loss, info_nce
 from teachers.crl.networks import sample_action, similarity, teacher_networks
 from teachers.crl.replay import Batch
