@@ -45,6 +45,13 @@ def train_teacher_command(
         str | None,
         typer.Option(help="Settings to start from: paper, which are those of Wang et al."),
     ] = None,
+    randomize: Annotated[
+        bool,
+        typer.Option(
+            "--randomize",
+            help="Roll out under sensor noise, delay, other masses and friction, and pushes.",
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -82,12 +89,14 @@ def train_teacher_command(
     import jax
 
     from teachers import InputError, get_task, teacher_config, train_teacher
+    from teachers.config import randomized_settings
     from teachers.crl.estimate import estimate
     from teachers.runs.configuration import parse_assignments
     from teachers.runs.progress import ignore_progress
 
     networks = ("actor", "phi", "psi")
     options = {
+        **(randomized_settings() if randomize else {}),
         **{f"{network}.depth": depth for network in networks},
         **{f"{network}.width": width for network in networks},
         "steps": steps,

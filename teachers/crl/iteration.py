@@ -24,7 +24,7 @@ from teachers.crl.replay import (
 from teachers.runs.devices import replicated, require_divisible, shard_batch, sharded
 from teachers.runs.streams import Stream, stream_key
 from teachers.simulation.rollout import random_policy, reset, rollout
-from teachers.tasks import State, Task
+from teachers.tasks import Disturbances, State, Task
 from teachers.tasks.engines import choose_engine
 
 SATURATION = 0.99  # an action in [-1, 1] of a larger magnitude counts as saturated
@@ -56,7 +56,7 @@ def init_training(
     reset_key = stream_key(key, Stream.RESET)
     return TrainingState(
         learner=init_learner(networks, config.learning, stream_key(key, Stream.PARAMETERS)),
-        environments=reset(task, reset_key, config.rollout.environments, "train"),
+        environments=reset(disturb(task, config), reset_key, config.rollout.environments, "train"),
         replay=empty_replay(
             config.replay_slots,
             config.rollout.environments,
@@ -105,7 +105,7 @@ def make_iteration(
     Raises:
         InputError: see `configure_physics`.
     """
-    task = configure_physics(networks.task, config, seeds)
+    task = disturb(configure_physics(networks.task, config, seeds), config)
     learning = config.learning
     update = make_update(networks, learning)
 
@@ -210,6 +210,16 @@ def _unless_prefilling(
 
     is_filled = state.iteration >= config.prefill_iterations
     return jax.lax.cond(is_filled, take_steps, take_none, state.learner)
+
+
+def disturb(task: Task, config: TeacherConfig) -> Task:
+    """Returns the task as a run's rollouts simulate it: disturbed as the configuration says.
+
+    Raises:
+        InputError: the engine simulates no disturbances.
+    """
+    disturbances = config.rollout.disturbances
+    return task if disturbances == Disturbances() else task.disturbed_by(disturbances)
 
 
 def configure_physics(task: Task, config: TeacherConfig, seeds: int = 1) -> Task:

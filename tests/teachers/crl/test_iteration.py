@@ -5,6 +5,7 @@ import pytest
 from tiny import TEACHER
 
 from teachers import teacher_config
+from teachers.config import randomized_settings
 from teachers.crl import iteration
 from teachers.crl.networks import teacher_networks
 from teachers.crl.training_programs import teacher_programs
@@ -122,3 +123,15 @@ def test_draw_behaviour_draws_the_shares(share: float) -> None:
     assert float(is_random.mean()) == pytest.approx(1 - share, abs=0.02)
     again, _ = iteration._draw_behaviour(config, jax.random.key(1))
     assert share in (0.0, 1.0) or not np.array_equal(again, is_deterministic)
+
+
+def test_disturbed_training_rolls_out_with_other_masses_and_evaluates_without() -> None:
+    config = teacher_config("reacher", overrides={**TEACHER, **randomized_settings()})
+    programs = teacher_programs(config)
+    state = programs.init(jnp.uint32(0))
+    mass = np.array(state.environments.disturbed.mass)
+    assert len(np.unique(mass)) == config.rollout.environments
+    after, metrics = programs.iterate(state)
+    assert np.isfinite(metrics["critic_loss"])
+    np.testing.assert_array_equal(after.environments.disturbed.mass, mass)
+    assert programs.evaluator.task.disturbances is None
