@@ -1,6 +1,7 @@
 """Tries the engines on a task, within bounds of time and memory, and says which one to use."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -76,7 +77,7 @@ def _try_engine(task: Task, engine: Engine, folder: Path) -> EngineTrial:
     if "problem" in found:
         return EngineTrial(engine, None, None, None, found["problem"])
     difference = None
-    if engine != "c":
+    if engine != "c" and (folder / "c.npz").exists():
         expected, states = (_observe(task, folder / f"{name}.npz") for name in ("c", engine))
         errors = np.abs(states - expected) / task.observation_scale
         # In the environment where it is smallest: impacts make engines diverge.
@@ -91,10 +92,12 @@ def _run_probe(folder: Path, engine: Engine) -> dict[str, Any]:
     """Returns what the program finds; under `problem`, why it was stopped."""
     command = [sys.executable, "-m", "teachers.simulation.engine_probe", str(folder), engine]
     started = time.monotonic()
+    # MuJoCo C is called by JAX on a CPU, which may not be the default here.
+    environment = {**os.environ, **({"JAX_PLATFORMS": "cpu"} if engine == "c" else {})}
     with (
         tempfile.TemporaryFile("w+") as output,
         tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(command, stdout=output, stderr=errors) as process,
+        subprocess.Popen(command, stdout=output, stderr=errors, env=environment) as process,
     ):
         reason = ""
         while process.poll() is None and not reason:
