@@ -1,5 +1,6 @@
 """A training state in the items of a checkpoint: how it is split for saving, and how it is read back."""
 
+from collections import namedtuple
 from typing import Any, NamedTuple
 
 import jax
@@ -20,25 +21,6 @@ from teachers.runs.checkpoints import (
 )
 from teachers.runs.metadata import Metadata
 from teachers.tasks import Physics, State
-
-
-class _UndisturbedState(NamedTuple):
-    """`State` without disturbances, as checkpoints hold it: training is undisturbed, and Orbax would save an empty field."""
-
-    physics: Physics
-    observation: Array
-    goal: Array
-    steps: Array
-    terminated: Array
-
-
-class _ReplayWithoutGoals(NamedTuple):
-    """`Replay` without goals, as checkpoints hold it where none are kept: Orbax would save an empty field."""
-
-    observation: Array
-    action: Array
-    steps: Array
-    inserted: Array
 
 
 class _EarlierLearner(NamedTuple):
@@ -119,22 +101,33 @@ def restore_state(
         learner = Learner(**{**learner._asdict(), "skipped_in_a_row": zero})
     if not keeps_best:
         learner = learner._replace(params=items["params"])
+    environments = training.environments._asdict()
+    physics = Physics(**environments["physics"]._asdict())
     state = training._replace(
         learner=learner,
-        environments=State(*training.environments),
-        replay=Replay(*items["replay"]) if with_replay else _empty_replay(shapes, shardings),
+        environments=State(**environments | {"physics": physics}),
+        replay=Replay(**items["replay"]._asdict())
+        if with_replay
+        else _empty_replay(shapes, shardings),
     )
     return state, items["params"]
 
 
+def _without_empty_fields(value: Any) -> Any:
+    """Returns a named tuple without the fields that hold nothing, as checkpoints hold it: Orbax would save them too."""
+    fields = {name: part for name, part in value._asdict().items() if jax.tree.leaves(part)}
+    if len(fields) == len(value):
+        return value
+    return namedtuple(type(value).__name__, fields)(**fields)
+
+
 def _state_items(state: TrainingState, with_replay: bool, with_params: bool) -> dict[str, Any]:
     removed: Any = {}
-    environments: Any = _UndisturbedState(*state.environments[:-1])
+    physics = _without_empty_fields(state.environments.physics)
+    environments = _without_empty_fields(state.environments._replace(physics=physics))
     learner = state.learner if with_params else state.learner._replace(params=removed)
     training = state._replace(learner=learner, environments=environments, replay=removed)
-    replay: Any = (
-        state.replay if state.replay.goal is not None else _ReplayWithoutGoals(*state.replay[:-1])
-    )
+    replay = _without_empty_fields(state.replay)
     return {"training": training, **({"replay": replay} if with_replay else {})}
 
 

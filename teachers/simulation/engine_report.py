@@ -120,7 +120,7 @@ def _run_probe(folder: Path, engine: Engine) -> dict[str, Any]:
 def _memory(process: int) -> float:
     """Returns the resident memory of a process in bytes; 0 where the system does not tell."""
     try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0.0
     sizes = [line.split()[1] for line in lines if line.startswith("VmRSS:")]

@@ -31,3 +31,11 @@ class Reach(RobotTask):
     episode_steps = 50
     success_radius = 0.02
     success_angle = 0.2
+
+
+class Filtered(Reach):
+    """Its actuators follow late, and have a state therefore."""
+
+    name = "bench_filtered"
+    action_filter = 0.05
+    action_delay = 0.02

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from edited import copy_with_metadata
 from etils import epath
+from examples.bench import BENCH
 from metrics import drop_timings
 from tiny import TEACHER
 
 from teachers import InputError, load_teacher, teacher_config, train_teacher
+from teachers.config import randomized_settings
 from teachers.resume import require_same_teacher
 from teachers.runs.checkpoint_files import checkpoint_steps, remove_training_state
 from teachers.runs.checkpoints import CheckpointWarning
@@ -35,11 +37,24 @@ def test_resume_training_equals_uninterrupted_training(teacher_run, tmp_path) ->
 
 
 @pytest.mark.slow
-def test_resume_training_of_a_commanded_critic_equals_uninterrupted_training(tmp_path) -> None:
-    commanded = {"commanded_critic": True, "learning.random_goals": 0.5}
-    train_teacher(settings(**commanded), tmp_path / "straight")
-    train_teacher(settings(**commanded, steps=80), tmp_path / "resumed")
-    train_teacher(settings(**commanded), tmp_path / "resumed", resume=True)
+@pytest.mark.parametrize(
+    ("task", "changed"),
+    [
+        ("reacher", {"commanded_critic": True, "learning.random_goals": 0.5}),
+        ("reacher", randomized_settings()),
+        (f"{BENCH.with_suffix('.py')}:Filtered", {}),  # its actuators have a state
+    ],
+    ids=["commanded", "randomized", "filtered"],
+)
+def test_resume_training_with_more_state_equals_uninterrupted_training(
+    tmp_path, task, changed
+) -> None:
+    def configure(**more):
+        return teacher_config(task, overrides={**TEACHER, **changed, **more})
+
+    train_teacher(configure(), tmp_path / "straight")
+    train_teacher(configure(steps=80), tmp_path / "resumed")
+    train_teacher(configure(), tmp_path / "resumed", resume=True)
     straight, resumed = (load_teacher(tmp_path / name) for name in ("straight", "resumed"))
     jax.tree.map(np.testing.assert_array_equal, resumed.params, straight.params)
 

@@ -28,7 +28,7 @@ class Action(NamedTuple):
 
 
 # From the model and the control at rest `[nu]`.
-ActionOf = Callable[[mujoco.MjModel, Float[np.ndarray, "nu"]], Action]
+ActionOf = Callable[[mujoco.MjModel, np.ndarray], Action]
 
 
 def position_targets(*actuators: str, scale: float = 0.5) -> ActionOf:

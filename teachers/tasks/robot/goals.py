@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 from teachers.tasks.declaration import Physics
 
 # (key, what has been achieved at the start [goal], the task) -> goal [goal]
-Sampler = Callable[[Key[Array, ""], Float[Array, "goal"], Any], Float[Array, "goal"]]
+Sampler = Callable[[Array, Array, Any], Array]
 DRAWS = 16  # attempts at a goal that is not in the floor
 
 

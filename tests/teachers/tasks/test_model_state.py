@@ -169,10 +169,10 @@ def test_rollout_in_mjx_agrees_with_twins_of_models_with_more_state(prompt, acti
 
 def test_initial_state_is_that_of_a_reset(late, prompt) -> None:
     assert internal_size(prompt.model) == 1 + 1  # time and activation
-    np.testing.assert_array_equal(initial_internal(prompt.model), [0.0, 0.0])
+    np.testing.assert_array_equal(initial_internal(prompt.model, np.float32([2, 1])), [0.0, 2.0])
     assert internal_size(late.model) > internal_size(prompt.model)
     np.testing.assert_array_equal(initial_mocap(late.model), [[0, 0, 0.5, 1, 0, 0, 0]])
-    assert initial_internal(mujoco.MjSpec().compile()) is None
+    assert initial_internal(mujoco.MjSpec().compile(), np.zeros(0, np.float32)) is None
 
 
 def test_simulate_with_jax_refuses_delays_and_names_the_other_engine(late) -> None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
-from examples.bench import BENCH, Reach
+from examples.bench import BENCH, Filtered, Reach
 
 from teachers.runs.errors import InputError
 from teachers.simulation.c_twin import Twin, make_twins
@@ -191,11 +191,7 @@ def test_filter_and_delay_slow_the_actuators_down(push, starts) -> None:
 
 
 def test_pose_at_rest_is_held_by_filtered_actuators() -> None:
-    class Still(Reach):
-        action_filter = 0.05
-        action_delay = 0.02
-
-    twin = Twin(Still())
+    twin = Twin(Filtered())
     twin.reset(twin.task.rest_pose.astype(float), np.zeros(twin.task.model.nv))
     for _ in range(20):
         twin.step(np.zeros(2, np.float32))
