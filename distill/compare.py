@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from distill.compare_figures import draw_figures
-from distill.config import DistillConfig, distill_config, randomized_settings
+from distill.config import DistillConfig, distill_config
 from distill.critic_measures import CriticComparison
 from distill.methods import METHODS
 from distill.programs import DistillPrograms
@@ -37,7 +37,7 @@ from teachers.runs.lock import lock_folder
 from teachers.runs.metadata import replace_non_finite
 from teachers.runs.outputs import create_marked_folder, read_marker, write_atomically
 from teachers.runs.progress import Progress, ignore_progress
-from teachers.tasks.disturbance import CONDITIONS
+from teachers.tasks.disturbance import CONDITIONS, randomized_settings
 
 RESULTS = "compare.json"
 MARKER = ".crl-distill-compare"  # holds the teacher's digest
@@ -326,7 +326,7 @@ class _Comparison:
         }
 
     def _robustness_rows(self) -> list[dict[str, Any]]:
-        (randomized,) = self._distill("randomized", randomized_settings())
+        (randomized,) = self._distill("randomized", randomized_settings("collect"))
         agents: dict[str, Agent] = {
             "teacher": self._teacher,
             "student": self._default_students[0],

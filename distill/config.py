@@ -13,7 +13,6 @@ from distill.schedules import Schedule
 from students.config import StudentConfig
 from teachers.runs.configuration import Config, resolve_config
 from teachers.tasks import Disturbances, Task
-from teachers.tasks.disturbance import RANDOMIZED
 from teachers.tasks.engines import ENGINE_HELP, EngineChoice, choose_engine
 
 STEPS_SHARE = 0.08  # default control steps as a share of the teacher's
@@ -245,9 +244,3 @@ def distill_config(
         **({} if method is None else method_settings(method)),
     }
     return resolve_config(DistillConfig, defaults, file, overrides)
-
-
-def randomized_settings() -> dict[str, Any]:
-    """Returns the settings, by dotted key, of a distillation under sensor noise, delay, other masses and pushes."""
-    ranges = RANDOMIZED.model_dump()
-    return {f"collect.disturbances.{name}": value for name, value in ranges.items()}

@@ -14,7 +14,7 @@ from teachers.presets import preset_settings
 from teachers.runs.configuration import Config, resolve_config
 from teachers.runs.errors import InputError
 from teachers.tasks import absolute_reference
-from teachers.tasks.disturbance import RANDOMIZED, Disturbances
+from teachers.tasks.disturbance import Disturbances
 from teachers.tasks.engines import ENGINE_HELP, EngineChoice, choose_engine
 from teachers.tasks.load import portable_reference
 from teachers.tasks.registry import get_task
@@ -274,9 +274,3 @@ def teacher_config(
             "its `task`"
         )
     return config.model_copy(update={"task": absolute_reference(task)})
-
-
-def randomized_settings() -> dict[str, Any]:
-    """Returns the settings, by dotted key, of a training under sensor noise, delay, other masses and pushes."""
-    ranges = RANDOMIZED.model_dump()
-    return {f"rollout.disturbances.{name}": value for name, value in ranges.items()}

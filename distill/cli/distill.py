@@ -69,10 +69,11 @@ def distill_command(
       crl-distill distill runs/teacher --layers 2 --width 64 --out runs/student
     """
     prepare_process()
-    from distill.config import distill_config, randomized_settings
+    from distill.config import distill_config
     from distill.run import distill_teacher
     from teachers import InputError, load_teacher
     from teachers.runs.configuration import parse_assignments
+    from teachers.tasks.disturbance import randomized_settings
 
     if steps is not None and steps < 1:
         raise InputError(
@@ -85,7 +86,7 @@ def distill_command(
         "seed": seed,
         "steps": steps,
         "collect.physics": physics,
-        **(randomized_settings() if randomize else {}),
+        **(randomized_settings("collect") if randomize else {}),
     }
     overrides = drop_unset(options) | parse_assignments(assignments or [])
     agent = load_teacher(teacher, parse_task(task), parse_checkpoint(checkpoint))

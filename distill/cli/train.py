@@ -89,14 +89,14 @@ def train_teacher_command(
     import jax
 
     from teachers import InputError, get_task, teacher_config, train_teacher
-    from teachers.config import randomized_settings
     from teachers.crl.estimate import estimate
     from teachers.runs.configuration import parse_assignments
     from teachers.runs.progress import ignore_progress
+    from teachers.tasks.disturbance import randomized_settings
 
     networks = ("actor", "phi", "psi")
     options = {
-        **(randomized_settings() if randomize else {}),
+        **(randomized_settings("rollout") if randomize else {}),
         **{f"{network}.depth": depth for network in networks},
         **{f"{network}.width": width for network in networks},
         "steps": steps,

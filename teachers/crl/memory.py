@@ -14,6 +14,7 @@ from teachers.crl.replay import empty_replay
 from teachers.crl.residual_mlp import residual_dtype
 from teachers.runs.devices import mesh
 from teachers.runs.errors import InputError
+from teachers.tasks.model_state import internal_size
 from teachers.tasks.registry import get_task
 
 GIB = 2**30
@@ -97,7 +98,8 @@ def _state_memory(config: TeacherConfig) -> dict[str, int]:
         )
     )
     # An environment's numbers of 4 bytes, and a flag of 1 byte: see `teachers.tasks.declaration.State`.
-    numbers = task.model.nq + 2 * task.model.nv + task.observation_size + task.goal_size + 1
+    physics = task.model.nq + 2 * task.model.nv + internal_size(task.model) + 7 * task.model.nmocap
+    numbers = physics + task.observation_size + task.goal_size + 1
     return {
         "parameters": parameters,
         "gradients": parameters,

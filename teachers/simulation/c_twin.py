@@ -55,7 +55,7 @@ class Twin:
         self._pushed_body = find_pushed_body(self._model).body if disturbance else 0
         self._data = mujoco.MjData(self._model)
         self._state = np.empty(mujoco.mj_stateSize(self._model, STATE))  # the last sound one
-        self._mocap = initial_mocap(self._model)
+        self._mocap = self._initial_mocap = initial_mocap(self._model)
         self._steps = 0
         self._pending: list[np.ndarray] = []
         self.reset(self._data.qpos.copy(), self._data.qvel.copy())
@@ -132,7 +132,7 @@ class Twin:
         self._start_counting()
         self._data.qpos[:], self._data.qvel[:] = qpos, qvel
         mujoco.mj_normalizeQuat(self._model, self._data.qpos)
-        self._mocap = initial_mocap(self._model)
+        self._mocap = self._initial_mocap
         self._place_mocap_bodies()
         self._update_bodies()
 

@@ -76,6 +76,16 @@ CONDITIONS: Mapping[str, Disturbances] = {
 RANDOMIZED = Disturbances(noise=0.05, delay=(0, 2), mass=(0.9, 1.1), friction=(0.9, 1.1), push=0.5)
 
 
+def randomized_settings(section: str) -> dict[str, Any]:
+    """Returns the settings, by dotted key, with which rollouts are disturbed as `RANDOMIZED` says.
+
+    Args:
+        section: of the configuration, `rollout` for a training and `collect` for a distillation.
+    """
+    ranges = RANDOMIZED.model_dump()
+    return {f"{section}.disturbances.{name}": value for name, value in ranges.items()}
+
+
 class Disturbed(NamedTuple):
     """The disturbance of one environment in one episode."""
 

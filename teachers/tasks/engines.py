@@ -98,8 +98,8 @@ def simulate_with_jax(model: mujoco.MjModel, task_name: str) -> MjxSimulation:
     device = jax.local_devices()[0]
     # The first use may be inside a trace.
     with _explain_unsupported(task_name), jax.ensure_compile_time_eval():
-        if model.nhistory or model.npluginstate:
-            raise NotImplementedError("delays and plugins with a state")
+        if model.nhistory or model.npluginstate:  # which MJX would leave out without a word
+            raise ValueError("delays and plugins with a state")
         return MjxSimulation(
             mjx.put_model(model, device=device), mjx.make_data(model, device=device)
         )

@@ -12,11 +12,11 @@ from metrics import drop_timings
 from tiny import TEACHER
 
 from teachers import InputError, load_teacher, teacher_config, train_teacher
-from teachers.config import randomized_settings
 from teachers.resume import require_same_teacher
 from teachers.runs.checkpoint_files import checkpoint_steps, remove_training_state
 from teachers.runs.checkpoints import CheckpointWarning
 from teachers.runs.run_log import read_metrics
+from teachers.tasks.disturbance import randomized_settings
 from teachers.train import train_seeds
 
 PER_ITERATION = 40
@@ -41,7 +41,7 @@ def test_resume_training_equals_uninterrupted_training(teacher_run, tmp_path) ->
     ("task", "changed"),
     [
         ("reacher", {"commanded_critic": True, "learning.random_goals": 0.5}),
-        ("reacher", randomized_settings()),
+        ("reacher", randomized_settings("rollout")),
         (f"{BENCH.with_suffix('.py')}:Filtered", {}),  # its actuators have a state
     ],
     ids=["commanded", "randomized", "filtered"],

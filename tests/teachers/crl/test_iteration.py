@@ -5,10 +5,10 @@ import pytest
 from tiny import TEACHER
 
 from teachers import teacher_config
-from teachers.config import randomized_settings
 from teachers.crl import iteration
 from teachers.crl.networks import teacher_networks
 from teachers.crl.training_programs import teacher_programs
+from teachers.tasks.disturbance import randomized_settings
 
 CONFIG = teacher_config("reacher", overrides=TEACHER)
 
@@ -126,7 +126,7 @@ def test_draw_behaviour_draws_the_shares(share: float) -> None:
 
 
 def test_disturbed_training_rolls_out_with_other_masses_and_evaluates_without() -> None:
-    config = teacher_config("reacher", overrides={**TEACHER, **randomized_settings()})
+    config = teacher_config("reacher", overrides={**TEACHER, **randomized_settings("rollout")})
     programs = teacher_programs(config)
     state = programs.init(jnp.uint32(0))
     mass = np.array(state.environments.disturbed.mass)
