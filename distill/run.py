@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-import mujoco
 from etils import epath
 
 from distill.config import DistillConfig
@@ -20,7 +19,7 @@ from students.artefact import Student, save_student
 from students.config import saved_student_config
 from students.networks import describe_networks, parameters_used_by
 from teachers.agent import Agent, Teacher, describe_teacher
-from teachers.crl.memory import require_memory, total_bytes
+from teachers.crl.memory import changed_models_memory, require_memory, total_bytes
 from teachers.crl.parameters import Params, count_parameters
 from teachers.evaluate import evaluate_agent
 from teachers.measures import Outcomes
@@ -41,7 +40,6 @@ from teachers.runs.outputs import (
 from teachers.runs.progress import Progress, ignore_progress
 from teachers.runs.run_log import RunLog
 from teachers.tasks import Task
-from teachers.tasks.engines import choose_engine
 
 MIN_TEACHER_SUCCESS = 0.05  # share of episodes in which a teacher must reach its goal
 
@@ -251,10 +249,7 @@ def _require_memory(config: DistillConfig, state: DistillState, task: Task) -> N
     batch = config.learning.batch
     activations = 2 * batch * sum(shape.layers * shape.width for shape in shapes)
     logits = 0 if config.critic.loss == "embedding" else 4 * batch**2
-    # In MuJoCo C each environment has a model of its own where masses or friction differ.
-    undisturbed = config.collect.disturbances.mass == config.collect.disturbances.friction == (1, 1)
-    is_in_c = choose_engine(config.collect.physics) == "c" and not undisturbed
-    models = config.collect.environments * mujoco.mj_sizeModel(task.model) if is_in_c else 0
+    models = changed_models_memory(task, config.collect)
     require_memory(
         # The parameters count twice because of their gradients.
         total_bytes((state, state.params)) + 4 * (activations + logits) + models,

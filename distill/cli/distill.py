@@ -43,7 +43,7 @@ def distill_command(
         bool,
         typer.Option(
             "--randomize",
-            help="Collect states under sensor noise, delay, other masses and friction, and pushes.",
+            help="Collect states under noise, delay and pushes, with other masses, friction, gains and starts.",
         ),
     ] = False,
     resume: Annotated[

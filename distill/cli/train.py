@@ -49,7 +49,7 @@ def train_teacher_command(
         bool,
         typer.Option(
             "--randomize",
-            help="Roll out under sensor noise, delay, other masses and friction, and pushes.",
+            help="Roll out under noise, delay and pushes, with other masses, friction, gains and starts.",
         ),
     ] = False,
     resume: Annotated[

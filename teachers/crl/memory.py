@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import mujoco
 
 from teachers.config import LAYERS_PER_BLOCK, NetworkConfig, TeacherConfig
 from teachers.crl.learner import init_learner
@@ -14,6 +15,8 @@ from teachers.crl.replay import empty_replay
 from teachers.crl.residual_mlp import residual_dtype
 from teachers.runs.devices import mesh
 from teachers.runs.errors import InputError
+from teachers.tasks.base import Task
+from teachers.tasks.engines import choose_engine
 from teachers.tasks.model_state import internal_size
 from teachers.tasks.registry import get_task
 
@@ -81,6 +84,18 @@ def total_bytes(tree: Any) -> int:
     return sum(_leaf_bytes(leaf) for leaf in jax.tree.leaves(tree))
 
 
+def changed_models_memory(task: Task, rollouts: Any) -> int:
+    """Returns the bytes of the models of the environments, where disturbances make them differ and MuJoCo C simulates.
+
+    Args:
+        task: what is simulated.
+        rollouts: settings of the rollouts, with `disturbances`, `physics` and `environments`.
+    """
+    if not rollouts.disturbances.changes_model or choose_engine(rollouts.physics) != "c":
+        return 0
+    return int(rollouts.environments) * int(mujoco.mj_sizeModel(task.model))
+
+
 def _state_memory(config: TeacherConfig) -> dict[str, int]:
     """Returns the bytes of what a run holds on each device from its start to its end, by part."""
     task, networks, learning = get_task(config.task), teacher_networks(config), config.learning
@@ -105,7 +120,10 @@ def _state_memory(config: TeacherConfig) -> dict[str, int]:
         "gradients": parameters,
         "optimizers": total_bytes(learner.optimizers),
         "replay": total_bytes(replay) // devices,
-        "environments": (4 * numbers + 1) * environments // devices,
+        "environments": (
+            (4 * numbers + 1) * environments + changed_models_memory(task, config.rollout)
+        )
+        // devices,
     }
 
 

@@ -39,6 +39,7 @@ class Stream(IntEnum):
     # Of the key of an environment in an episode or a step.
     DISTURBANCE = 2**31 + 15
     SENSORS = 2**31 + 16
+    START = 2**31 + 20  # how far the joints' start is shifted
 
 
 def stream_key(key: Key[Array, ""], stream: Stream) -> Key[Array, ""]:

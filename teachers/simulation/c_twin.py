@@ -12,7 +12,7 @@ from teachers.process import in_32_bits
 from teachers.tasks.base import Task
 from teachers.tasks.c_engine import model_without_reset
 from teachers.tasks.declaration import GoalSet, State
-from teachers.tasks.disturbance import MAX_DELAY, Disturbed, find_pushed_body, scale_model_in_c
+from teachers.tasks.disturbance import MAX_DELAY, Disturbed, change_model_in_c, find_robot
 from teachers.tasks.model_state import initial_mocap, reset_data
 
 # Where the counts of MuJoCo's warnings that a state has diverged begin: BADQPOS, BADQVEL, BADQACC and BADCTRL are the last.
@@ -49,10 +49,12 @@ class Twin:
         self.broken = False
         self._disturbance = disturbance
         self._model = model_without_reset(task.model) if model is None else model
+        self._declared = self._model  # observations are made with it, as a robot's would be
+        self._heaviest_body = 0
         if disturbance is not None:
-            mass, friction = float(disturbance.mass), float(disturbance.friction)
-            self._model = scale_model_in_c(self._model, mass, friction)
-        self._pushed_body = find_pushed_body(self._model).body if disturbance else 0
+            self._heaviest_body = find_robot(self._model).body
+            change = np.asarray(disturbance.model_change).tolist()
+            self._model = change_model_in_c(self._model, change, self._heaviest_body)
         self._data = mujoco.MjData(self._model)
         self._state = np.empty(mujoco.mj_stateSize(self._model, STATE))  # the last sound one
         self._mocap = self._initial_mocap = initial_mocap(self._model)
@@ -93,7 +95,7 @@ class Twin:
             self._pending = [np.array(action), *self._pending[:MAX_DELAY]]
             action = self._pending[int(disturbance.delay)]
             is_pushed = self._steps == int(disturbance.push_step)
-            force = self._data.xfrc_applied[self._pushed_body]
+            force = self._data.xfrc_applied[self._heaviest_body]
             force[:2] = np.asarray(disturbance.push) if is_pushed else 0.0
         if self.broken:
             return
@@ -142,9 +144,9 @@ class Twin:
 
     def _update_bodies(self) -> None:
         # `mj_step` leaves poses and velocities of the bodies as they were before its last integration.
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_comPos(self._model, self._data)
-        mujoco.mj_comVel(self._model, self._data)
+        mujoco.mj_kinematics(self._declared, self._data)
+        mujoco.mj_comPos(self._declared, self._data)
+        mujoco.mj_comVel(self._declared, self._data)
 
     def _observe(self) -> Float[np.ndarray, "obs"]:
         return np.array(self.task.observe(self._data), np.float32)

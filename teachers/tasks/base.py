@@ -32,8 +32,9 @@ from teachers.tasks.disturbance import (
     add_noise,
     apply_delay,
     draw_disturbance,
-    find_pushed_body,
+    find_robot,
     push_force,
+    shift_start,
 )
 from teachers.tasks.engines import (
     Engine,
@@ -305,7 +306,8 @@ class Task(ABC):
     def disturbed_by(self, disturbances: Disturbances) -> "Task":
         """Returns the same task, with every episode disturbed by values drawn from these ranges at its start.
 
-        Initial states and goals are those of the undisturbed task. Observations contain no noise: `sense` adds it.
+        Goals are drawn as in the undisturbed task, and so are initial states unless the disturbances shift them.
+        Observations contain no noise: `sense` adds it.
 
         Raises:
             InputError: the task is simulated by Warp.
@@ -328,6 +330,7 @@ class Task(ABC):
             action_size=self.action_size,
             episode_steps=self.episode_steps,
             force=self._robot.mass / self.control_period,
+            radius=self._robot.radius,
         )
 
     # Dynamics of one environment.
@@ -335,7 +338,13 @@ class Task(ABC):
     def reset(self, key: Key[Array, ""], goal_set: GoalSet = "train") -> State:
         """Returns an environment at the start of an episode, with a new state and a new goal."""
         state_key, goal_key = jax.random.split(key)
-        physics, observation = self.start_at(*self.sample_state(state_key))
+        qpos, qvel = self.sample_state(state_key)
+        if self.disturbances and self.disturbances.start:
+            shift_key = stream_key(key, Stream.START)
+            qpos = shift_start(
+                self.model, self._robot.joints, qpos, self.disturbances.start, shift_key
+            )
+        physics, observation = self.start_at(qpos, qvel)
         return State(
             physics=physics,
             observation=observation,
@@ -366,7 +375,7 @@ class Task(ABC):
         """Returns the environment one control period later.
 
         Episodes do not restart here: see `teachers.simulation.rollout`. A disturbed environment applies the action
-        that its delay selects, with its own masses and friction.
+        that its delay selects, with its own model.
         """
         task = self
         if state.disturbed:
@@ -430,7 +439,7 @@ class Task(ABC):
 
     @cached_property
     def _robot(self) -> Robot:
-        return find_pushed_body(self.model)
+        return find_robot(self.model)
 
     def _with_simulation(self, simulation: MjxSimulation | CSimulation) -> "Task":
         task = copy.copy(self)

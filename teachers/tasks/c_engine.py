@@ -24,7 +24,7 @@ from mujoco.rollout import Rollout
 from teachers.process import divergence_expected
 from teachers.runs.errors import InputError
 from teachers.tasks.declaration import Physics
-from teachers.tasks.disturbance import Disturbed, scale_model_in_c
+from teachers.tasks.disturbance import Disturbed, change_model_in_c
 from teachers.tasks.host_call import (
     HostCallsUnsupportedError,
     call_on_host,
@@ -55,8 +55,8 @@ def model_without_reset(model: mujoco.MjModel) -> mujoco.MjModel:
 class Disturbance(NamedTuple):
     """What disturbs a control step of one environment."""
 
-    body: int  # on which the force acts
-    factors: Float[Array, "2"]  # on masses and on friction
+    body: int  # the heaviest one, on which the force acts
+    model_change: Float[Array, "5"]  # as `change_model_in_c` takes it
     force: Float[Array, "2"]  # N, along x and y
 
 
@@ -81,7 +81,7 @@ class CSimulation(NamedTuple):
         given["control"] = control
         body = 0
         if self.disturbance is not None:
-            body, given["factors"], given["force"] = self.disturbance
+            body, given["change"], given["force"] = self.disturbance
         names = tuple(given)
         key = f"{self.digest} {substeps} {body} {' '.join(names)}"
         register_function(key, lambda: _Batch(self.model, substeps, body, names))
@@ -93,9 +93,8 @@ class CSimulation(NamedTuple):
     def apply_disturbance(
         self, disturbed: Disturbed, body: int, force: Float[Array, "2"]
     ) -> "CSimulation":
-        """Returns this simulation with other masses and friction, and with a force along x and y (N) on a body."""
-        factors = jnp.stack([disturbed.mass, disturbed.friction])
-        return self._replace(disturbance=Disturbance(body, factors, force))
+        """Returns this simulation with a changed model, and with a force along x and y (N) on the heaviest body."""
+        return self._replace(disturbance=Disturbance(body, disturbed.model_change, force))
 
 
 def can_simulate_with_c() -> bool:
@@ -142,18 +141,17 @@ class _Batch:
         self._data = [mujoco.MjData(model) for _ in range(max(1, _thread_count()))]
         self._initial = np.empty(mujoco.mj_stateSize(model, FULL_PHYSICS))
         mujoco.mj_getState(model, self._data[0], self._initial, FULL_PHYSICS)
-        # The models of the last call of each device, by their factors on masses and friction.
-        self._scaled = deque[dict[tuple[float, float], mujoco.MjModel]](
+        # The models of the last call of each device, by their changes.
+        self._changed = deque[dict[tuple[float, ...], mujoco.MjModel]](
             maxlen=jax.local_device_count()
         )
-        self._scaling = threading.Lock()
+        self._changing = threading.Lock()
 
     def __call__(self, arguments: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> None:
         """Computes `Physics` after the step.
 
         Args:
-            arguments: the parts of `Physics`, the control, and where disturbed the factors on masses and friction, and the
-                force. `[*batch, n]` each, mocap poses `[*batch, nmocap, 7]`.
+            arguments: the parts of `Physics`, the control, and where disturbed the changes of the models and the force. `[*batch, n]` each, mocap poses `[*batch, nmocap, 7]`.
             results: those of `INTEGRATED`, to be written.
         """
         model = self._model
@@ -174,8 +172,8 @@ class _Batch:
         # What the model is sent in a physics step, in MuJoCo's order.
         sent, specification = [control], CONTROL
         models = [model] * count
-        if "factors" in given:
-            models = self._scale_models(given["factors"])
+        if "change" in given:
+            models = self._change_models(given["change"])
             sent.append(self._spread(given["force"]))
             specification |= FORCE_ON_BODIES
         if "mocap" in given:
@@ -221,16 +219,17 @@ class _Batch:
             for result in results:
                 result.reshape(count, -1)[is_broken] = np.nan
 
-    def _scale_models(self, factors: Float[np.ndarray, "env 2"]) -> list[mujoco.MjModel]:
-        """Returns a model for each environment; those with the same factors share one."""
-        pairs = [(mass, friction) for mass, friction in factors.tolist()]
-        with self._scaling:
-            known = ChainMap(*self._scaled)
+    def _change_models(self, changes: Float[np.ndarray, "env 5"]) -> list[mujoco.MjModel]:
+        """Returns a model for each environment; those with the same change share one."""
+        rows = [tuple(row) for row in changes.tolist()]
+        with self._changing:
+            known = ChainMap(*self._changed)
             models = {
-                pair: known.get(pair) or scale_model_in_c(self._model, *pair) for pair in set(pairs)
+                row: known.get(row) or change_model_in_c(self._model, row, self._body)
+                for row in set(rows)
             }
-            self._scaled.append(models)
-        return [models[pair] for pair in pairs]
+            self._changed.append(models)
+        return [models[row] for row in rows]
 
     def _spread(self, force: Float[np.ndarray, "env 2"]) -> Float[np.ndarray, "env forces"]:
         """Returns the forces and torques on all bodies."""

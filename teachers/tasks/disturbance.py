@@ -1,17 +1,17 @@
-"""Disturbances of a simulation: sensor noise, action delay, changed masses and friction, and a push.
+"""Disturbances of a simulation: sensor noise, action delay, a changed model, and a push.
 
 An episode's disturbance is drawn when it starts and is part of its state, so that one compiled program serves all.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_DELAY = 3  # control periods
@@ -55,6 +55,25 @@ class Disturbances(BaseModel):
         ge=0,
         description="m/s by which a push, once an episode, would change the robot's speed",
     )
+    gain: Annotated[tuple[_Friction, _Friction], *_PAIR] = Field(
+        (1.0, 1.0), description="factor on the forces of motors and servos, before their limits"
+    )
+    center: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="largest offset of the heaviest body's centre of mass along its x and y, in its radii of gyration",
+    )
+    start: float = Field(
+        0.0,
+        ge=0,
+        description="rad or m by which actuated joints start elsewhere at most; evaluations leave it out",
+    )
+
+    @property
+    def changes_model(self) -> bool:
+        """Whether the models of the environments differ."""
+        return not (self.mass == self.friction == self.gain == (1, 1) and self.center == 0)
 
 
 # The rows of a robustness table.
@@ -73,7 +92,16 @@ CONDITIONS: Mapping[str, Disturbances] = {
     "all": Disturbances(noise=0.1, delay=(0, 3), mass=(0.9, 1.1), friction=(0.9, 1.1), push=0.5),
 }
 # The ranges to train with.
-RANDOMIZED = Disturbances(noise=0.05, delay=(0, 2), mass=(0.9, 1.1), friction=(0.9, 1.1), push=0.5)
+RANDOMIZED = Disturbances(
+    noise=0.05,
+    delay=(0, 2),
+    mass=(0.9, 1.1),
+    friction=(0.9, 1.1),
+    push=0.5,
+    gain=(0.9, 1.1),
+    center=0.05,
+    start=0.05,
+)
 
 
 def randomized_settings(section: str) -> dict[str, Any]:
@@ -96,27 +124,64 @@ class Disturbed(NamedTuple):
     push: Float[Array, "*batch 2"]  # N, along x and y
     push_step: Int[Array, "*batch"]  # the control step of the episode in which it acts
     pending: Float[Array, "*batch delay act"]  # the last actions that were chosen, the newest first
+    gain: Float[Array, "*batch"]
+    center: Float[Array, "*batch 2"]  # m, along x and y of the body
+
+    @property
+    def model_change(self) -> Float[Array, "*batch 5"]:
+        """What the environment's model differs in, as `change_model_in_c` takes it."""
+        factors = jnp.stack([self.mass, self.friction, self.gain], axis=-1)
+        return jnp.concatenate([factors, self.center], axis=-1)
 
 
 class Robot(NamedTuple):
-    """The part of a model that a push acts on."""
+    """The part of a model that is disturbed."""
 
     body: int  # the heaviest one
     mass: float  # of all its bodies together, kg
+    radius: float  # of gyration of `body`, m; 0 where MuJoCo requires that its centre of mass is its origin
+    joints: Int[np.ndarray, "actuated"]  # hinges and slides with an actuator
 
 
-def find_pushed_body(model: mujoco.MjModel) -> Robot:
+def find_robot(model: mujoco.MjModel) -> Robot:
     """Returns the robot of a model: the bodies whose joints have actuators and all attached to them, but no loose objects."""
     of_joint = np.isin(
         model.actuator_trntype,
         [mujoco.mjtTrn.mjTRN_JOINT, mujoco.mjtTrn.mjTRN_JOINTINPARENT],
     )
-    trees = model.body_treeid[model.jnt_bodyid[model.actuator_trnid[of_joint, 0]]]
+    joints = np.unique(model.actuator_trnid[of_joint, 0])
+    trees = model.body_treeid[model.jnt_bodyid[joints]]
     moving = np.isin(model.body_treeid, trees) if len(trees) else model.body_treeid >= 0
-    return Robot(
-        body=int(np.argmax(np.where(moving, model.body_mass, -1.0))),
-        mass=float(model.body_mass[moving].sum()),
+    body = int(np.argmax(np.where(moving, model.body_mass, -1.0)))
+    has_center = not model.body_simple[body] and model.body_mass[body] > 0
+    gyration = model.body_inertia[body].mean() / model.body_mass[body] if has_center else 0.0
+    is_scalar = np.isin(
+        model.jnt_type[joints], [mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE]
     )
+    return Robot(
+        body=body,
+        mass=float(model.body_mass[moving].sum()),
+        radius=float(np.sqrt(gyration)),
+        joints=joints[is_scalar],
+    )
+
+
+def shift_start(
+    model: mujoco.MjModel,
+    joints: Int[np.ndarray, "actuated"],
+    qpos: Float[Array, "nq"],
+    largest: float,
+    key: Key[Array, ""],
+) -> Float[Array, "nq"]:
+    """Returns joint positions of which some are shifted by up to `largest` (rad or m), within the joints' ranges."""
+    places = model.jnt_qposadr[joints]
+    shift = jax.random.uniform(key, places.shape, minval=-largest, maxval=largest)
+    is_limited = model.jnt_limited[joints].astype(bool)
+    before, (low, high) = qpos[places], model.jnt_range[joints].T
+    # A start outside a joint's range stays there.
+    low = jnp.where(is_limited, jnp.minimum(low, before), -jnp.inf)
+    high = jnp.where(is_limited, jnp.maximum(high, before), jnp.inf)
+    return qpos.at[places].set(jnp.clip(before + shift, low, high))
 
 
 def draw_disturbance(
@@ -126,6 +191,7 @@ def draw_disturbance(
     action_size: int,
     episode_steps: int,
     force: float,
+    radius: float,
 ) -> Disturbed:
     """Returns the disturbance of one episode.
 
@@ -135,8 +201,9 @@ def draw_disturbance(
         action_size: numbers in an action.
         episode_steps: control steps in an episode.
         force: that changes the robot's speed by 1 m/s within one control period, in N.
+        radius: of gyration of the robot's heaviest body, in m.
     """
-    keys = iter(jax.random.split(key, 5))
+    keys = iter(jax.random.split(key, 7))
 
     def draw_factor(pair: tuple[Any, Any]) -> Float[Array, ""]:
         low, high = pair
@@ -152,6 +219,8 @@ def draw_disturbance(
         push=ranges["push"] * force * jnp.stack([jnp.cos(angle), jnp.sin(angle)]),
         push_step=jax.random.randint(next(keys), (), 0, episode_steps),
         pending=jnp.zeros((MAX_DELAY, action_size)),
+        gain=draw_factor(ranges["gain"]),
+        center=ranges["center"] * radius * jax.random.uniform(next(keys), (2,), minval=-1),
     )
 
 
@@ -178,15 +247,23 @@ def push_force(disturbance: Disturbed, step: Int[Array, ""]) -> Float[Array, "2"
     return jnp.where(step == disturbance.push_step, disturbance.push, 0.0)
 
 
-def scale_model(model: Any, disturbance: Disturbed) -> Any:
-    """Returns an `mjx.Model` with its masses and friction multiplied by the disturbance's factors."""
-    mass, friction = disturbance.mass, disturbance.friction
+def change_model(model: Any, disturbed: Disturbed, body: int) -> Any:
+    """Returns an `mjx.Model` that differs as the disturbance says.
+
+    Args:
+        model: to be changed.
+        disturbed: the factors on its masses, friction and gains, and the offset of a centre of mass.
+        body: whose centre of mass is elsewhere.
+    """
+    mass, friction = disturbed.mass, disturbed.friction
+    gain = jnp.where(_scalable_actuators(model), disturbed.gain, 1.0)[:, None]
     factors = {
         "body_mass": mass,
         "body_inertia": mass,
         "body_subtreemass": mass,
         # The following say how much constraints give way. The factors are exact where inertia comes from masses alone:
-        # an armature (the inertia of the rotors) stays as it is, so that with it they would change by less.
+        # an armature (the inertia of the rotors) stays as it is, so that with it they would change by less. The centre of
+        # mass has a small effect on them, too.
         "dof_M0": mass,
         "body_invweight0": 1 / mass,
         "dof_invweight0": 1 / mass,
@@ -196,21 +273,41 @@ def scale_model(model: Any, disturbance: Disturbed) -> Any:
         "pair_friction": friction,
         "dof_damping": friction,
         "dof_frictionloss": friction,
+        "actuator_gainprm": gain,
+        "actuator_biasprm": gain,
     }
-    return model.tree_replace({name: getattr(model, name) * by for name, by in factors.items()})
+    changed = {name: getattr(model, name) * by for name, by in factors.items()}
+    center = jnp.asarray(model.body_ipos).at[body, :2].add(disturbed.center)
+    return model.tree_replace(changed | {"body_ipos": center})
 
 
-def scale_model_in_c(model: mujoco.MjModel, mass: float, friction: float) -> mujoco.MjModel:
-    """Returns a model of MuJoCo C with its masses and friction multiplied by factors.
+def change_model_in_c(model: mujoco.MjModel, change: Sequence[float], body: int) -> mujoco.MjModel:
+    """Returns a copy of a model of MuJoCo C that differs, or the model itself where nothing does.
 
-    It is a copy, or the model itself where both factors are 1.
+    Args:
+        model: to be changed.
+        change: factors on its masses, friction and gains, and the offset (m) of a centre of mass along x and y.
+        body: whose centre of mass is elsewhere.
     """
-    if mass == friction == 1.0:
+    mass, friction, gain, *center = change
+    if mass == friction == gain == 1.0 and not any(center):
         return model
-    scaled = copy.deepcopy(model)
+    changed = copy.deepcopy(model)
     for name in ("body_mass", "body_inertia"):
-        getattr(scaled, name)[:] *= mass
+        getattr(changed, name)[:] *= mass
     for name in ("geom_friction", "pair_friction", "dof_damping", "dof_frictionloss"):
-        getattr(scaled, name)[:] *= friction
-    mujoco.mj_setConst(scaled, mujoco.MjData(scaled))
-    return scaled
+        getattr(changed, name)[:] *= friction
+    for name in ("actuator_gainprm", "actuator_biasprm"):
+        getattr(changed, name)[_scalable_actuators(model)] *= gain
+    if any(center):
+        changed.body_ipos[body, :2] += center
+        changed.body_sameframe[body] = mujoco.mjtSameFrame.mjSAMEFRAME_NONE
+    mujoco.mj_setConst(changed, mujoco.MjData(changed))
+    return changed
+
+
+def _scalable_actuators(model: Any) -> Bool[np.ndarray, "nu"]:
+    """Returns which actuators' forces are proportional to their parameters: those of motors and servos, not of muscles."""
+    gains = [mujoco.mjtGain.mjGAIN_FIXED, mujoco.mjtGain.mjGAIN_AFFINE]
+    biases = [mujoco.mjtBias.mjBIAS_NONE, mujoco.mjtBias.mjBIAS_AFFINE]
+    return np.isin(model.actuator_gaintype, gains) & np.isin(model.actuator_biastype, biases)

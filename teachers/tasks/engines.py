@@ -16,7 +16,7 @@ from teachers.runs.checkpoints import warn_on_main_process
 from teachers.runs.errors import InputError
 from teachers.tasks.c_engine import can_simulate_with_c
 from teachers.tasks.declaration import Physics
-from teachers.tasks.disturbance import Disturbed, scale_model
+from teachers.tasks.disturbance import Disturbed, change_model
 from teachers.tasks.fusion import limit_fusion
 from teachers.tasks.kinematics import fill_data
 
@@ -77,10 +77,10 @@ class MjxSimulation(NamedTuple):
     def apply_disturbance(
         self, disturbed: Disturbed, body: int, force: Float[Array, "2"]
     ) -> "MjxSimulation":
-        """Returns this simulation with other masses and friction, and with a force along x and y (N) on a body."""
+        """Returns this simulation with a changed model, and with a force along x and y (N) on the heaviest body."""
         forces = self.data.xfrc_applied.at[body, :2].set(force)
         return MjxSimulation(
-            scale_model(self.model, disturbed), self.data.replace(xfrc_applied=forces)
+            change_model(self.model, disturbed, body), self.data.replace(xfrc_applied=forces)
         )
 
     def _fill(self, physics: Physics, control: Float[Array, "nu"]) -> mjx.Data:

@@ -124,7 +124,9 @@ def test_twin_breaks_where_observation_is_not_finite() -> None:
 
 def test_twin_leaves_the_model_of_the_task_alone() -> None:
     task = DivergingReacher()
-    undisturbed = Disturbed(0.0, 0, 1.0, 1.0, np.zeros(2), 0, np.zeros((MAX_DELAY, 2)))
+    undisturbed = Disturbed(
+        0.0, 0, 1.0, 1.0, np.zeros(2), 0, np.zeros((MAX_DELAY, 2)), 1.0, np.zeros(2)
+    )
     for disturbance in (None, undisturbed, undisturbed._replace(mass=2.0)):
         robot = Twin(task, disturbance)
         robot.reset(np.zeros(2), np.zeros(2))

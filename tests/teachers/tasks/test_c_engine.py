@@ -159,14 +159,14 @@ def test_choose_engine_is_c_on_a_cpu_and_jax_elsewhere(monkeypatch, backend, eng
     assert choose_engine("warp") == "warp"
 
 
-def test_scaled_models_are_right_where_devices_ask_at_once() -> None:
+def test_changed_models_are_right_where_devices_ask_at_once() -> None:
     batch = _Batch(get_task("reacher").model, 1, 0, ())
-    factors = np.random.default_rng(0).uniform(0.5, 2.0, (8, 20, 2)).astype(np.float32)
+    changes = np.random.default_rng(0).uniform(0.5, 2.0, (8, 20, 5)).astype(np.float32)
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(batch._scale_models, factors))
+        found = list(threads.map(batch._change_models, changes))
     mass = batch._model.body_mass
-    for pairs, models in zip(factors, found, strict=True):
-        for pair, model in zip(pairs, models, strict=True):
-            np.testing.assert_allclose(model.body_mass, mass * pair[0])
+    for rows, models in zip(changes, found, strict=True):
+        for row, model in zip(rows, models, strict=True):
+            np.testing.assert_allclose(model.body_mass, mass * row[0])
     # No more are kept than the devices need.
-    assert sum(map(len, batch._scaled)) == 20 * jax.local_device_count()
+    assert sum(map(len, batch._changed)) == 20 * jax.local_device_count()

@@ -15,8 +15,10 @@ from teachers.tasks.disturbance import (
     MAX_DELAY,
     Disturbed,
     apply_delay,
-    find_pushed_body,
-    scale_model,
+    change_model,
+    change_model_in_c,
+    find_robot,
+    shift_start,
 )
 from teachers.tasks.registry import get_task
 
@@ -85,8 +87,8 @@ def assert_apart(task, one, other, bound):
 
 
 def test_disturbed_by_keeps_starts() -> None:
-    task = get_task("reacher")
-    plain, disturbed = reset_jitted(task, ENVS), reset_jitted(task.disturbed_by(RANDOMIZED), ENVS)
+    task, ranges = get_task("reacher"), RANDOMIZED.model_copy(update={"start": 0.0})
+    plain, disturbed = reset_jitted(task, ENVS), reset_jitted(task.disturbed_by(ranges), ENVS)
     assert plain.disturbed == ()
     jax.tree.map(np.testing.assert_array_equal, plain, disturbed._replace(disturbed=()))
     # Evaluations draw the same disturbances.
@@ -97,12 +99,52 @@ def test_disturbed_by_keeps_starts() -> None:
     assert task.disturbances is None
 
 
+def test_disturbed_by_shifts_starts_within_ranges() -> None:
+    task = get_task("arm_push_easy")  # its cube has no actuator
+    robot = find_robot(task.model)
+    joints = task.model.jnt_qposadr[robot.joints]
+    plain = reset_jitted(task, ENVS)
+    shifted = reset_jitted(task.disturbed_by(Disturbances(start=0.1)), ENVS)
+    shift = np.asarray(shifted.physics.qpos - plain.physics.qpos)
+    assert 0.05 < np.abs(shift[:, joints]).max() <= 0.1
+    assert (shift[:, joints].std(axis=0) > 0.01).all()
+    assert not np.delete(shift, joints, axis=1).any()
+    moved = np.asarray(shifted.observation) != np.asarray(plain.observation)
+    assert moved.any(axis=1).all()
+
+
+def test_shift_start_stays_in_ranges() -> None:
+    model = get_task("arm_push_easy").model
+    joints = find_robot(model).joints
+    high = model.jnt_range[joints, 1]
+    places = model.jnt_qposadr[joints]
+    ends = jnp.asarray(model.qpos0).at[places].set(high)
+    found = np.asarray(shift_start(model, joints, ends, 0.1, jax.random.key(0)))[places]
+    limited = model.jnt_limited[joints].astype(bool)
+    assert limited.any()
+    assert (found[limited] <= high[limited] + 1e-6).all()
+    assert (found[limited] < high[limited]).any()
+    # Beyond its range a joint stays at most where it was.
+    beyond = ends.at[places].add(1.0)
+    found = np.asarray(shift_start(model, joints, beyond, 0.1, jax.random.key(0)))[places]
+    assert (found[limited] <= high[limited] + 1.0 + 1e-6).all()
+    assert (found[limited] >= high[limited] + 0.89).all()
+
+
 def test_draw_disturbance_fills_ranges() -> None:
     task = get_task("reacher")
     found = draw(task, CONDITIONS["all"], 500)
     assert isinstance(found, Disturbed)
     np.testing.assert_array_equal(np.unique(found.delay), [0, 1, 2, 3])
-    for factor in (found.mass, found.friction):
+    np.testing.assert_array_equal(found.gain, 1.0)
+    assert not found.center.any()
+    ranges = CONDITIONS["all"].model_copy(update={"gain": (0.9, 1.1), "center": 0.05})
+    found = draw(task, ranges, 500)
+    radius = find_robot(task.model).radius
+    assert 0.01 < radius < 0.1
+    assert 0.99 * 0.05 * radius < np.abs(found.center).max() <= 0.05 * radius * (1 + 1e-6)
+    assert abs(np.corrcoef(*np.asarray(found.center).T)[0, 1]) < 0.2
+    for factor in (found.mass, found.friction, found.gain):
         assert 0.9 <= factor.min() < 0.91
         assert 1.09 < factor.max() <= 1.1
     assert abs(np.corrcoef(found.mass, found.friction)[0, 1]) < 0.2
@@ -175,7 +217,81 @@ def test_step_with_friction_factor_agrees_with_mujoco_c(case, factor) -> None:
     assert_apart(task, observations, step_all(step, starts, actions), 0.05)
 
 
-def test_scale_model_agrees_with_set_const() -> None:
+def test_step_with_gain_agrees_with_mujoco_c(case) -> None:
+    task, starts, actions, step = case
+
+    def change(model):
+        model.actuator_gainprm *= 0.5
+        model.actuator_biasprm *= 0.5
+
+    weak = with_disturbances(task, starts, Disturbances(gain=(0.5, 0.5)))
+    observations = step_all(step, weak, actions)
+    assert_close(task, observations[:, :4], step_in_c(task, starts, actions, change, 4), 1e-2)
+    assert_apart(task, observations, step_all(step, starts, actions), 0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["reacher"], indirect=True)
+def test_step_with_other_center_agrees_with_mujoco_c(case) -> None:
+    task, starts, actions, step = case
+    body = find_robot(task.model).body
+
+    def change(model):
+        model.body_ipos[body, :2] += [0.02, -0.02]
+        model.body_sameframe[body] = mujoco.mjtSameFrame.mjSAMEFRAME_NONE
+
+    moved = with_disturbances(task, starts, Disturbances())
+    center = jnp.tile(jnp.array([0.02, -0.02]), (ENVS, 1))
+    moved = moved._replace(disturbed=moved.disturbed._replace(center=center))
+    observations = step_all(step, moved, actions)
+    assert_close(task, observations[:, :4], step_in_c(task, starts, actions, change, 4), 1e-2)
+    assert_apart(task, observations, step_all(step, starts, actions), 0.01)
+
+
+def test_change_model_in_c_is_model_with_other_numbers() -> None:
+    """The torso's frame is at its centre of mass, which MuJoCo does not compute then."""
+    task = get_task("ant")
+    changed = change_model_in_c(
+        task.model, (1.2, 0.8, 0.5, 0.03, -0.02), find_robot(task.model).body
+    )
+    spec = task.build()
+    torso = spec.body("torso")
+    torso.explicitinertial = True
+    torso.mass = task.model.body("torso").mass[0]
+    torso.inertia = task.model.body("torso").inertia
+    torso.ipos = [0.03, -0.02, 0.0]
+    expected = spec.compile()
+    expected.body_mass *= 1.2
+    expected.body_inertia *= 1.2
+    expected.geom_friction *= 0.8
+    expected.pair_friction *= 0.8
+    expected.dof_damping *= 0.8
+    expected.actuator_gainprm *= 0.5
+    mujoco.mj_setConst(expected, mujoco.MjData(expected))
+    ends = []
+    for model in (task.model, changed, expected):
+        data = mujoco.MjData(model)
+        data.ctrl[:] = 0.5
+        mujoco.mj_step(model, data, nstep=100)
+        ends.append(data.qpos.copy())
+    np.testing.assert_allclose(ends[1], ends[2], atol=1e-9)
+    assert np.abs(ends[0] - ends[1]).max() > 0.01
+
+
+def test_change_model_in_c_leaves_muscles_alone() -> None:
+    spec = get_task("reacher").build()
+    muscle = spec.add_actuator(name="muscle", target=spec.joints[0].name)
+    muscle.trntype = mujoco.mjtTrn.mjTRN_JOINT
+    muscle.lengthrange, muscle.gainprm[:2] = [0.1, 1.0], [0.75, 1.05]
+    muscle.gaintype = mujoco.mjtGain.mjGAIN_MUSCLE
+    muscle.biastype = mujoco.mjtBias.mjBIAS_MUSCLE
+    model = spec.compile()
+    changed = change_model_in_c(model, (1.0, 1.0, 2.0, 0.0, 0.0), 1)
+    np.testing.assert_array_equal(changed.actuator_gainprm[:-1], 2 * model.actuator_gainprm[:-1])
+    np.testing.assert_array_equal(changed.actuator_gainprm[-1], model.actuator_gainprm[-1])
+
+
+def test_change_model_agrees_with_set_const() -> None:
     task = get_task("point_u_maze")
     spec = task.build()
     # Besides walls, the model gets a body with friction of every kind, a tendon and a contact pair.
@@ -189,13 +305,14 @@ def test_scale_model_agrees_with_set_const() -> None:
     tendon.wrap_joint("turn", 2.0)
     model = spec.compile()
     one = jax.tree.map(lambda leaf: leaf[0], draw(task, CONDITIONS["clean"], 1))
-    one = one._replace(mass=jnp.float32(1.25), friction=jnp.float32(0.75))
+    one = one._replace(mass=jnp.float32(1.25), friction=jnp.float32(0.75), gain=jnp.float32(0.5))
     before = mjx.put_model(model)
-    after = scale_model(before, one)
+    after = change_model(before, one, 0)
     model.body_mass *= 1.25
     model.body_inertia *= 1.25
     for name in ("geom_friction", "pair_friction", "dof_damping", "dof_frictionloss"):
         getattr(model, name)[:] *= 0.75
+    model.actuator_gainprm *= 0.5
     mujoco.mj_setConst(model, mujoco.MjData(model))
     expected = mjx.put_model(model)
 
@@ -209,7 +326,7 @@ def test_scale_model_agrees_with_set_const() -> None:
         }
 
     assert different(after, expected) == set()
-    assert len(different(before, after)) == 12
+    assert len(different(before, after)) == 13
 
 
 @pytest.mark.parametrize("case", ["point_u_maze"], indirect=True)  # its base can move
@@ -236,9 +353,9 @@ def test_step_with_push_changes_speed_in_its_step_only(case) -> None:
     ("name", "body", "mass"),
     [("point_u_maze", "point", 0.3), ("ant_push", "torso", 0.911), ("ant_ball", "torso", 0.911)],
 )
-def test_find_pushed_body_excludes_loose_objects(name, body, mass) -> None:
+def test_find_robot_excludes_loose_objects(name, body, mass) -> None:
     model = get_task(name).model
-    robot = find_pushed_body(model)
+    robot = find_robot(model)
     assert model.body(robot.body).name == body
     assert robot.mass == pytest.approx(mass, abs=1e-3)
 
