@@ -282,7 +282,9 @@ def test_change_model_in_c_leaves_muscles_alone() -> None:
     spec = get_task("reacher").build()
     muscle = spec.add_actuator(name="muscle", target=spec.joints[0].name)
     muscle.trntype = mujoco.mjtTrn.mjTRN_JOINT
-    muscle.lengthrange, muscle.gainprm[:2] = [0.1, 1.0], [0.75, 1.05]
+    muscle.lengthrange = [0.1, 1.0]
+    for parameters in (muscle.gainprm, muscle.biasprm):
+        parameters[:9] = [0.75, 1.05, -1.0, 200.0, 0.5, 1.6, 1.5, 1.3, 1.2]
     muscle.gaintype = mujoco.mjtGain.mjGAIN_MUSCLE
     muscle.biastype = mujoco.mjtBias.mjBIAS_MUSCLE
     model = spec.compile()
