@@ -46,6 +46,7 @@ def prepare_process(*, computes: bool = True) -> None:
     warnings.showwarning = _print_warning
     # JAX warns of every fork. Ours, such as the encoder of videos, start another program at once, which is safe.
     warnings.filterwarnings("ignore", r"os\.fork\(\)", RuntimeWarning)
+    warnings.filterwarnings("ignore", 'Mesh ".*" has a coplanar face')  # `tasks --check` says it
     problem = use_compilation_cache()
     if problem:
         print_message(

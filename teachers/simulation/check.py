@@ -34,6 +34,7 @@ CHECKS = (
     "tracing by JAX",
     "goals as a function of observations",
     f"{RESETS} resets",
+    "goals out of reach",
     f"{STEPS} steps of random actions",
     "every action by itself",
     f"observations in JAX against MuJoCo C over {COMPARED_STEPS} steps",

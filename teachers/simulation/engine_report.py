@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,7 @@ from teachers.tasks.engines import Engine
 TIMED_ENVIRONMENTS = 128
 MAX_SECONDS = 20.0  # for which an engine may compile and run
 MAX_MEMORY = 1.2e9  # bytes
-SHOWN_KINDS, SHOWN_GEOMS = 4, 12
+SHOWN_KINDS, SHOWN_NAMES = 4, 12
 
 
 class EngineTrial(NamedTuple):
@@ -43,6 +44,7 @@ class EngineTrial(NamedTuple):
         float | None
     )  # largest one from MuJoCo C after a few steps, in the scales of the observation
     problem: str  # empty where there is none
+    meshes: tuple[str, ...] = ()  # whose faces have too many corners for MJX
 
 
 def try_engines(task: Task, samples: Samples, say: Callable[[str], None]) -> list[EngineTrial]:
@@ -74,8 +76,9 @@ def try_engines(task: Task, samples: Samples, say: Callable[[str], None]) -> lis
 
 def _try_engine(task: Task, engine: Engine, folder: Path) -> EngineTrial:
     found = _run_probe(folder, engine)
+    meshes = found.pop("meshes")
     if "problem" in found:
-        return EngineTrial(engine, None, None, None, found["problem"])
+        return EngineTrial(engine, None, None, None, found["problem"], meshes)
     difference = None
     if engine != "c" and (folder / "c.npz").exists():
         expected, states = (_observe(task, folder / f"{name}.npz") for name in ("c", engine))
@@ -84,12 +87,14 @@ def _try_engine(task: Task, engine: Engine, folder: Path) -> EngineTrial:
         difference = float(errors.max(axis=0).min(axis=0).max())
         if not difference <= STEP_TOLERANCE:
             problem = f"differs from MuJoCo C by {difference:.2g} of a field's scale after {COMPARED_STEPS} steps"
-            return EngineTrial(engine, **found, difference=difference, problem=problem)
-    return EngineTrial(engine, **found, difference=difference, problem="")
+            return EngineTrial(
+                engine, **found, difference=difference, problem=problem, meshes=meshes
+            )
+    return EngineTrial(engine, **found, difference=difference, problem="", meshes=meshes)
 
 
 def _run_probe(folder: Path, engine: Engine) -> dict[str, Any]:
-    """Returns what the program finds; under `problem`, why it was stopped."""
+    """Returns what the program finds, the meshes that MJX warns of, and under `problem` why it was stopped."""
     command = [sys.executable, "-m", "teachers.simulation.engine_probe", str(folder), engine]
     started = time.monotonic()
     # MuJoCo C is called by JAX on a CPU, which may not be the default here.
@@ -108,13 +113,18 @@ def _run_probe(folder: Path, engine: Engine) -> dict[str, Any]:
                 reason = f"took over {MAX_MEMORY / 1e9:.1f} GB"
         if reason:
             process.kill()
-            return {"problem": reason}
         process.wait()
         output.seek(0)
         errors.seek(0)
-        if process.returncode:
-            return {"problem": (errors.read().strip().splitlines() or ["it failed"])[-1]}
-        return json.loads(output.read().strip().splitlines()[-1])
+        messages = errors.read().strip()
+        meshes = tuple(re.findall(r'Mesh "(.*?)" has a coplanar face', messages))
+        if reason:
+            found = {"problem": reason}
+        elif process.returncode:
+            found = {"problem": (messages.splitlines() or ["it failed"])[-1]}
+        else:
+            found = json.loads(output.read().strip().splitlines()[-1])
+        return found | {"meshes": meshes}
 
 
 def _memory(process: int) -> float:
@@ -155,6 +165,11 @@ def give_advice(trials: list[EngineTrial], contacts: ContactCount) -> list[str]:
         lines.append(
             f"contacts that MJX solves for in every step: {contacts.total} ({', '.join(kinds[:SHOWN_KINDS])}{more})"
         )
+    meshes = [name for trial in trials for name in trial.meshes]
+    if meshes:
+        lines.append(
+            f"meshes of which a flat face has more than 20 corners, which MJX leaves out in part: {_list_names(tuple(meshes))}"
+        )
     slow = any(trial.engine == "jax" and trial.problem for trial in trials)
     if slow and contacts.total and contacts.others:
         lines.append(
@@ -165,5 +180,5 @@ def give_advice(trials: list[EngineTrial], contacts: ContactCount) -> list[str]:
 
 
 def _list_names(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:SHOWN_GEOMS])
-    return shown + (f" and {len(names) - SHOWN_GEOMS} more" if len(names) > SHOWN_GEOMS else "")
+    shown = ", ".join(names[:SHOWN_NAMES])
+    return shown + (f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else "")

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from teachers.simulation.c_twin import make_twins
 from teachers.simulation.problem_report import ProblemReport
+from teachers.simulation.reach_check import find_unreachable
 from teachers.simulation.static_checks import format_values, goal_sampler
 from teachers.tasks.base import Task
 from teachers.tasks.declaration import Field, GoalSet, State, slices
@@ -22,6 +23,8 @@ MAX_MAGNITUDE = 40.0  # largest factor between a field's scale and its values
 RESET_TOLERANCE = 1e-3  # largest difference between the engines at a reset, in scales
 # And after `COMPARED_STEPS`, in the environment where it is smallest: impacts make the engines diverge.
 STEP_TOLERANCE = 0.05
+SEARCHED_GOALS = 32  # for joint positions that reach them
+MISSED_SHARE = 0.1  # of them, which the search may fail to find
 MAX_SPEED = 1e4  # of a joint, in its own unit
 
 
@@ -76,6 +79,8 @@ def check_samples(task: Task, samples: Samples, report: ProblemReport) -> bool:
     _check_magnitudes(task, samples, report)
     _check_actions(task, samples, report)
     _check_observations(task, samples, report)
+    if not report.blocked:
+        _check_reach(task, samples, report)
     return True
 
 
@@ -151,6 +156,18 @@ def _check_resets(task: Task, samples: Samples, report: ProblemReport) -> None:
                 f"{goal_set} goals lie {difference[number]:.3g} {field.unit} from what starts have achieved, over "
                 f"{MAX_MAGNITUDE:g} times its scale {field.scale:g}",
                 "let sample_goal and achieved_goal give the same quantity in the same unit",
+            )
+
+
+def _check_reach(task: Task, samples: Samples, report: ProblemReport) -> None:
+    for goal_set, goals in samples.goals.items():
+        goals = goals[:SEARCHED_GOALS]
+        missed = find_unreachable(task, np.asarray(goals))
+        if missed and missed > MISSED_SHARE * len(goals):
+            report.add(
+                f"{goal_set} goals",
+                f"no joint positions that a search finds come near {missed} of {len(goals)}",
+                "draw goals that can be reached, as teachers.tasks.robot.reachable does",
             )
 
 

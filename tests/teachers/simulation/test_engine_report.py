@@ -1,6 +1,7 @@
 """What `tasks --check` says of the engines."""
 
 import mujoco
+import numpy as np
 import pytest
 from examples.cart import Cart
 
@@ -65,6 +66,10 @@ TRIAL = EngineTrial("c", 0.5, 1000.0, None, "")
             ["use physics c", "26 (20 box-box, 6 plane-box)", "only these collide: foot; set"],
         ),
         (EngineTrial("jax", 2.0, 3000.0, 1.5, "differs"), ["use physics c", "26 (", "collide"]),
+        (
+            EngineTrial("jax", 2.0, 3000.0, 0.01, "", ("link", "hand")),
+            ["use physics jax", "26 (", "20 corners, which MJX leaves out in part: link, hand"],
+        ),
     ],
 )
 def test_advice_names_the_fastest_engine_that_agrees(jax_trial, lines) -> None:
@@ -72,6 +77,30 @@ def test_advice_names_the_fastest_engine_that_agrees(jax_trial, lines) -> None:
     found = give_advice([TRIAL, jax_trial], contacts)
     assert len(found) == len(lines)
     assert all(part in line for part, line in zip(lines, found, strict=True))
+
+
+class Disc(Cart):
+    """Its pole is a mesh, a disc of 48 corners."""
+
+    def build(self):
+        spec = super().build()
+        angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+        circle = np.stack([np.cos(angle), np.sin(angle)], axis=1) * 0.1
+        points = [np.append(place, z) for z in (0.0, 0.02) for place in circle]
+        spec.add_mesh(name="disc", uservert=np.concatenate(points))
+        (geom,) = spec.body("pole").geoms
+        geom.type, geom.meshname = mujoco.mjtGeom.mjGEOM_MESH, "disc"
+        geom.fromto[:] = np.nan
+        spec.worldbody.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_PLANE, size=[3.0, 3.0, 1.0], pos=[0.0, 0.0, -1.0]
+        )
+        return spec
+
+
+@pytest.mark.slow
+def test_report_names_meshes_that_mjx_warns_of() -> None:
+    trials = report_task(Disc(), 0, lambda text: None).engines
+    assert [trial.meshes for trial in trials] == [(), ("disc",)]
 
 
 @pytest.mark.slow
