@@ -49,7 +49,6 @@ BALL_RADIUS = 0.5  # m
 ANT_TRAINING: Mapping[str, Any] = {
     **WALKING,
     "steps": 16_000_000,
-    "learning.rate_fall": 0.95,
     "learning.entropy_fall": 0.7,
     "logging.evaluate_every": 120,
     "logging.checkpoint_every": 60,

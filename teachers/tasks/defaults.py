@@ -13,7 +13,7 @@ REACHING: Mapping[str, Any] = {"steps": 1_000_000}
 FLYING: Mapping[str, Any] = {"steps": 2_000_000, "learning.discount": 0.97}
 
 # Walking to a place, with which ants and the cheetah learned to walk to their goals (benchmarks/notes/learned-tasks.md), for episodes
-# of 1,000 steps: a longer horizon, and fewer of the long evaluations.
+# of 1,000 steps: a longer horizon, a learning rate that falls, and fewer of the long evaluations.
 WALKING: Mapping[str, Any] = {
     **{f"{network}.depth": 8 for network in ("actor", "phi", "psi")},
     **{f"{network}.width": 128 for network in ("actor", "phi", "psi")},
@@ -24,6 +24,7 @@ WALKING: Mapping[str, Any] = {
     "learning.initial_temperature": 0.3,
     "learning.gradient_steps": 96,
     "learning.learning_rate": 5e-4,
+    "learning.rate_fall": 0.95,
     "learning.random_goals": 0.5,
     "logging.evaluate_every": 60,
     "logging.episodes": 128,
