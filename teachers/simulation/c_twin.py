@@ -136,6 +136,8 @@ class Twin:
         mujoco.mj_normalizeQuat(self._model, self._data.qpos)
         self._mocap = self._initial_mocap
         self._place_mocap_bodies()
+        if self.task.senses and self._model.nsensordata:
+            mujoco.mj_forward(self._model, self._data)
         self._update_bodies()
 
     def _place_mocap_bodies(self) -> None:
@@ -163,6 +165,10 @@ class Twin:
         deviation = float(self._disturbance.noise) * self.task.observation_scale
         noise = random.standard_normal(self.task.observation_size)
         return (self.observation + deviation * noise).astype(np.float32)
+
+    def measure(self, goal: Float[np.ndarray, "goal"]) -> Float[np.ndarray, "sens"]:
+        """Returns what the sensors measure, before their errors, float32."""
+        return np.array(self.task.measure(self._data, goal), np.float32)
 
     @property
     def qpos(self) -> Float[np.ndarray, "nq"]:

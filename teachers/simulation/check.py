@@ -79,7 +79,10 @@ def report_task(task: Task, seed: int, say: Callable[[str], None]) -> TaskReport
     if samples is None:
         return TaskReport(problems, contacts, [], [])
     trials = try_engines(task, samples, say)
-    return TaskReport(problems, contacts, trials, give_advice(trials, contacts))
+    advice = give_advice(trials, contacts)
+    if hidden := [sensor.name for sensor in task.sensors if sensor.privileged]:
+        advice.append(f"no robot measures these sensors, which are privileged: {', '.join(hidden)}")
+    return TaskReport(problems, contacts, trials, advice)
 
 
 def _check(task: Task, seed: int, say: Callable[[str], None]) -> tuple[list[str], Samples | None]:
@@ -91,6 +94,8 @@ def _check(task: Task, seed: int, say: Callable[[str], None]) -> tuple[list[str]
             return report.problems, None
 
     simulated = task.simulated_by(choose_engine("auto"), RESETS)
+    if task.sensors:
+        simulated = simulated.with_sensors()
     say(f"compiling and playing {STEPS} steps with physics {simulated.engine}")
     sample = jax.jit(partial(sample_task, simulated))
     samples = report.attempt("a rollout", lambda: sample(jax.random.key(seed)))

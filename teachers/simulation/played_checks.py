@@ -1,18 +1,20 @@
 """Checks of a task on simulated steps: resets, goals, magnitudes, actions, and observations in JAX against MuJoCo C."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from teachers.simulation.c_twin import make_twins
+from teachers.simulation.c_twin import Twin, make_twins
 from teachers.simulation.problem_report import ProblemReport
 from teachers.simulation.reach_check import find_unreachable
 from teachers.simulation.static_checks import format_values, goal_sampler
 from teachers.tasks.base import Task
-from teachers.tasks.declaration import Field, GoalSet, State, slices
+from teachers.tasks.declaration import Field, GoalSet, Sensor, State, scales, slices
 
 RESETS = 64
 ENVIRONMENTS = 8  # under random actions
@@ -35,6 +37,9 @@ class Samples(NamedTuple):
     goals: dict[GoalSet, Float[Array, "resets goal"]]
     actions: Float[Array, "time env act"]
     observation: Float[Array, "time env obs"]  # after each step
+    measured: (
+        Float[Array, "time env sens"] | None
+    )  # after each step; None where no sensors are declared
     qpos: Float[Array, "time env nq"]
     qvel: Float[Array, "time env nv"]
 
@@ -62,13 +67,15 @@ def sample_task(task: Task, key: Key[Array, ""]) -> Samples:
         axis=1,
     )
 
-    def step(states: State, action: Array) -> tuple[State, tuple[Array, Array, Array]]:
+    def step(states: State, action: Array) -> tuple[State, tuple[Any, ...]]:
         states = jax.vmap(task.step)(states, action)
-        return states, (states.observation, states.physics.qpos, states.physics.qvel)
+        measured = states.sensed.measured if task.senses else None
+        physics = states.physics
+        return states, (states.observation, measured, physics.qpos, physics.qvel)
 
     first = jax.tree.map(lambda leaf: leaf[index], starts)
-    _, (observation, qpos, qvel) = jax.lax.scan(step, first, actions)
-    return Samples(starts, goals, actions, observation, qpos, qvel)
+    _, recorded = jax.lax.scan(step, first, actions)
+    return Samples(starts, goals, actions, *recorded)
 
 
 def check_samples(task: Task, samples: Samples, report: ProblemReport) -> bool:
@@ -207,46 +214,73 @@ def _check_actions(task: Task, samples: Samples, report: ProblemReport) -> None:
 
 def _check_observations(task: Task, samples: Samples, report: ProblemReport) -> None:
     starts = jax.tree.map(lambda leaf: leaf[:ENVIRONMENTS], samples.starts)
+    goals = np.asarray(starts.goal)
 
-    def play() -> np.ndarray:
-        robots = make_twins(task, starts)
-        rows = [np.stack([robot.observation for robot in robots])]
+    def play(read: Callable[[Twin, np.ndarray], np.ndarray]) -> np.ndarray:
+        robots = make_twins(task.with_sensors() if task.sensors else task, starts)
+        rows = [np.stack([read(*pair) for pair in zip(robots, goals, strict=True)])]
         for actions in samples.actions[:COMPARED_STEPS, :ENVIRONMENTS]:
             for robot, action in zip(robots, actions, strict=True):
                 robot.step(action)
-            rows.append(np.stack([robot.observation for robot in robots]))
+            rows.append(np.stack([read(*pair) for pair in zip(robots, goals, strict=True)]))
         return np.stack(rows)
 
-    in_c = report.attempt("observe in MuJoCo C", play, "use `namespace(data.qpos)` for both")
-    if in_c is None:
-        return
-    in_jax = np.concatenate(
-        [starts.observation[None], samples.observation[:COMPARED_STEPS, :ENVIRONMENTS]]
-    )
+    compared: list[tuple[str, tuple[Field | Sensor, ...], Any, Any]] = [
+        ("observe", task.observation, starts.observation, samples.observation)
+    ]
+    if samples.measured is not None:
+        compared.append(("measure", task.sensors, starts.sensed.measured, samples.measured))
+    for function, fields, first, later in compared:
+        in_c = report.attempt(
+            f"{function} in MuJoCo C",
+            partial(play, _READERS[function]),
+            "use `namespace(data.qpos)` for both",
+        )
+        if in_c is None:
+            return
+        in_jax = np.concatenate([first[None], later[:COMPARED_STEPS, :ENVIRONMENTS]])
+        _compare_engines(function, fields, in_c, in_jax, report)
+
+
+_READERS: dict[str, Callable[[Twin, np.ndarray], np.ndarray]] = {
+    "observe": lambda robot, goal: robot.observation,
+    "measure": lambda robot, goal: robot.measure(goal),
+}
+
+
+def _compare_engines(
+    function: str,
+    fields: tuple[Field | Sensor, ...],
+    in_c: np.ndarray,
+    in_jax: np.ndarray,
+    report: ProblemReport,
+) -> None:
+    """Checks that a function of the task gives the same in MuJoCo C and in JAX, `[time, env, n]`."""
     if in_c.shape != in_jax.shape:
         report.add(
-            "observe in MuJoCo C",
+            f"{function} in MuJoCo C",
             f"gives {list(in_c.shape[2:])}, not {list(in_jax.shape[2:])}",
             "use `namespace(data.qpos)` for both engines",
         )
         return
-    error = np.abs(in_c - in_jax) / task.observation_scale
+    error = np.abs(in_c - in_jax) / scales(fields)
     for when, errors, tolerance in (
         ("at a reset", error[0].max(axis=0), RESET_TOLERANCE),
         (f"after {COMPARED_STEPS} steps", error.max(axis=0).min(axis=0), STEP_TOLERANCE),
     ):
         if not errors.max() <= tolerance:
-            field = _field_at(task.observation, int(np.argmax(errors)))
+            field = _field_at(fields, int(np.argmax(errors)))
+            kind = "observation field" if function == "observe" else "sensor"
             report.add(
-                f"observation field {field.name!r}",
+                f"{kind} {field.name!r}",
                 f"differs between JAX and MuJoCo C by {errors.max():.2g} of its scale {when} (tolerance "
                 f"{tolerance:g})",
-                "read only positions, velocities, poses, controls and the time: see `Task.observe`",
+                f"read only positions, velocities, poses, controls and the time: see `Task.{function}`",
             )
             return
 
 
-def _field_at(fields: tuple[Field, ...], number: int) -> Field:
+def _field_at(fields: tuple[Field | Sensor, ...], number: int) -> Field | Sensor:
     """Returns the field to which a number of the flat array belongs."""
     places = slices(fields).values()
     return next(f for f, place in zip(fields, places, strict=True) if number < place.stop)

@@ -101,8 +101,8 @@ def _step(
     goal_set: GoalSet,
     context: tuple[Array, ...],
 ) -> tuple[State, Trajectory]:
-    observation = jax.vmap(task.sense)(states, keys.sense)
-    action = act(keys.act, observation, states.goal, *context)
+    read, goal, states = jax.vmap(task.sense)(states, keys.sense)
+    action = act(keys.act, read, goal, *context)
     stepped = jax.vmap(task.step)(states, action)
     broken = ~_is_finite(stepped)
     terminated = stepped.terminated | broken

@@ -12,14 +12,14 @@ from jaxtyping import Array, Key
 
 from teachers.simulation.problem_report import ProblemReport
 from teachers.tasks.base import Task
-from teachers.tasks.declaration import Camera, Field, GoalSet, slices
+from teachers.tasks.declaration import Camera, Field, GoalSet, Sensor, slices
 from teachers.tasks.engines import choose_engine
 
 
 def check_declaration(task: Task, report: ProblemReport) -> None:
     """Checks fields, action limits and the other class attributes."""
-    for kind in ("observation", "goal", "action"):
-        fields: tuple[Field, ...] = getattr(task, kind)
+    for kind in ("observation", "goal", "action", "sensors"):
+        fields: tuple[Field | Sensor, ...] = getattr(task, kind)
         names = [field.name for field in fields]
         if len(set(names)) < len(names):
             report.block(kind, f"fields {names} repeat a name", "give each its own")
@@ -52,7 +52,7 @@ def check_declaration(task: Task, report: ProblemReport) -> None:
             report.add(name, repr(getattr(task, name)), remedy)
 
 
-def _check_field(kind: str, field: Field, report: ProblemReport) -> None:
+def _check_field(kind: str, field: Field | Sensor, report: ProblemReport) -> None:
     what = f"{kind} field {field.name!r}"
     for name in ("name", "unit", "meaning"):
         if not getattr(field, name):
@@ -125,6 +125,14 @@ def check_traces(task: Task, report: ProblemReport) -> None:
     _check_array(
         report, "observe", observation, (size,), "the sum of the observation fields' sizes"
     )
+    if task.sensors:
+        senses = task.with_sensors()
+        measured = report.attempt(
+            "measure", lambda: jax.eval_shape(lambda key: senses.reset(key).sensed.measured, key)
+        )
+        if measured is not None:
+            sizes = sum(sensor.size for sensor in task.sensors)
+            _check_array(report, "measure", measured, (sizes,), "the sum of the sensors' sizes")
     example = jax.ShapeDtypeStruct((size,), jnp.float32)
     for goal_set in task.goal_sets:
         goal = report.attempt(

@@ -1,7 +1,16 @@
 """The goal-reaching tasks: those of this project by name, and those that users bring."""
 
 from teachers.tasks.base import Task
-from teachers.tasks.declaration import Camera, Field, GoalSet, Physics, State, namespace, slices
+from teachers.tasks.declaration import (
+    Camera,
+    Field,
+    GoalSet,
+    Physics,
+    Sensor,
+    State,
+    namespace,
+    slices,
+)
 from teachers.tasks.defaults import FLYING, PUSHING, REACHING, WALKING, WALKING_DISTILLATION
 from teachers.tasks.disturbance import CONDITIONS, RANDOMIZED, Disturbances, Disturbed
 from teachers.tasks.engines import Engine
@@ -25,6 +34,7 @@ __all__ = [
     "Field",
     "GoalSet",
     "Physics",
+    "Sensor",
     "State",
     "Task",
     "absolute_reference",

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import Task
-from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
+from teachers.tasks.declaration import Camera, Field, GoalSet, Sensor, namespace
 from teachers.tasks.defaults import WALKING, WALKING_DISTILLATION
 from teachers.tasks.maze import BIG, HARDEST, PUSH, U4, U5, Maze, U
 from teachers.tasks.modelling import (
@@ -24,7 +24,13 @@ from teachers.tasks.modelling import (
     add_floor,
     add_motor,
 )
-from teachers.tasks.walking import is_outside
+from teachers.tasks.walking import (
+    GOAL_FROM_TORSO,
+    INERTIAL_SENSORS,
+    is_outside,
+    measure_inertial,
+    turn_into_torso,
+)
 
 TORSO_RADIUS = 0.25  # m
 LIMB_RADIUS = 0.08  # m
@@ -85,6 +91,12 @@ class Ant(Task):
         for leg in range(4)
         for joint in ("hip", "ankle")
     )
+    sensors: tuple[Sensor, ...] = (
+        *INERTIAL_SENSORS,
+        Sensor("joint_angle", 8, "rad", "encoders of hip and ankle of each leg", 0.5, noise=0.005),
+        Sensor("last_action", 8, "1", "the last action, which is known"),
+        GOAL_FROM_TORSO,
+    )
     substeps = 5
     episode_steps = 1000
     success_radius = 0.5
@@ -123,6 +135,14 @@ class Ant(Task):
 
     def achieved_goal(self, observation: Any) -> Any:
         return observation[..., :2]
+
+    def measure(self, data: Any, goal: Any) -> Any:
+        xp = namespace(data.qpos)
+        ahead = xp.concatenate([goal - data.qpos[:2], xp.zeros_like(goal[:1])])
+        last_action = data.ctrl / TORQUE
+        return xp.concatenate(
+            [*measure_inertial(data), data.qpos[7:15], last_action, turn_into_torso(data, ahead)]
+        )
 
     def terminated(self, observation: Any) -> Any:
         return is_outside(observation[..., 2], HEALTHY_HEIGHT)
@@ -195,7 +215,27 @@ class AntHardestMaze(AntMaze):
     camera = maze.camera
 
 
-class AntBall(Ant):
+class AntWithMovable(Ant):
+    """The ant and something that it moves, whose two slides come after the ant's coordinates."""
+
+    sensors = (
+        *Ant.sensors,
+        # A camera of 10 Hz, which is 100 ms late.
+        Sensor(
+            "movable", 3, "m", "from the torso to the movable", 2.0, noise=0.05, delay=2, every=2
+        ),
+    )
+
+    def observe(self, data: Any) -> Any:
+        return namespace(data.qpos).concatenate([super().observe(data), data.qpos[15:17]])
+
+    def measure(self, data: Any, goal: Any) -> Any:
+        xp = namespace(data.qpos)
+        away = xp.concatenate([data.qpos[15:17] - data.qpos[:2], xp.zeros_like(goal[:1])])
+        return xp.concatenate([super().measure(data, goal), turn_into_torso(data, away)])
+
+
+class AntBall(AntWithMovable):
     """The ant and a ball, which slides instead of rolling: that needs no contact between ball and floor."""
 
     name = "ant_ball"
@@ -230,14 +270,11 @@ class AntBall(Ant):
     ) -> Float[Array, "goal"]:
         return sample_on_circle(key, 5.0)
 
-    def observe(self, data: Any) -> Any:
-        return _observe_with_movable(data)
-
     def achieved_goal(self, observation: Any) -> Any:
         return observation[..., 29:31]
 
 
-class AntPush(AntMaze):
+class AntPush(AntWithMovable, AntMaze):
     """The ant and a block in its way; if it is pushed in the wrong direction, it closes off the goal."""
 
     name = "ant_push"
@@ -280,14 +317,6 @@ class AntPush(AntMaze):
     def sample_state(self, key: Key[Array, ""]) -> tuple[Float[Array, "nq"], Float[Array, "nv"]]:
         qpos, qvel = super().sample_state(key)
         return jnp.concatenate([qpos, jnp.asarray(self.maze.cells("B")[0])]), qvel
-
-    def observe(self, data: Any) -> Any:
-        return _observe_with_movable(data)
-
-
-def _observe_with_movable(data: Any) -> Any:
-    # The movable's two slides come after the ant's coordinates.
-    return namespace(data.qpos).concatenate([data.qpos[:15], data.qvel[:14], data.qpos[15:17]])
 
 
 def _add_slides(body: Any, name: str, damping: float) -> None:

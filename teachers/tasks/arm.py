@@ -14,7 +14,7 @@ import mujoco
 from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import Task
-from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
+from teachers.tasks.declaration import Camera, Field, GoalSet, Sensor, namespace
 from teachers.tasks.defaults import PUSHING, REACHING
 from teachers.tasks.modelling import BODY_COLOUR, MOVABLE_COLOUR, PAIRS_ONLY, WALL_COLOUR, add_floor
 
@@ -156,6 +156,9 @@ def _arm_fields() -> tuple[Field, ...]:
     )
 
 
+ENCODERS = Sensor("joint_angle", 7, "rad", "encoders of joints 1 to 7", noise=0.001)
+
+
 class ArmReach(Arm):
     """The arm without objects or contacts."""
 
@@ -163,6 +166,7 @@ class ArmReach(Arm):
     summary = "A seven-joint arm brings its hand to a point of a box of 40 cm."
     observation = _arm_fields()
     goal = (Field("hand", 3, "m", "x, y and z where the hand should be", 0.3),)
+    sensors = (ENCODERS,)
     episode_steps = 50
 
     def sample_goal(
@@ -176,6 +180,9 @@ class ArmReach(Arm):
 
     def achieved_goal(self, observation: Any) -> Any:
         return observation[..., 7:10]
+
+    def measure(self, data: Any, goal: Any) -> Any:
+        return data.qpos[:7]
 
 
 CUBE_FIELD = Field("cube", 3, "m", "x, y and z of the cube", 0.3)
@@ -192,6 +199,12 @@ class ArmCube(Arm):
         Field("finger_gap", 1, "m", "distance of the fingers", 0.05),
     )
     goal: tuple[Field, ...] = (CUBE_FIELD._replace(meaning="x, y and z where the cube should be"),)
+    sensors = (
+        ENCODERS,
+        Sensor("finger_gap", 1, "m", "encoders of the fingers", 0.05, noise=0.001),
+        # A camera of 10 Hz, which is 100 ms late.
+        Sensor("cube", 3, "m", "x, y and z of the cube", 0.3, noise=0.005, delay=2, every=2),
+    )
     cube_centre = (0.5, -0.15)  # where the cube starts, m
     cube_spread = 0.1  # half-width of the square where it starts, m
     goal_centre = (0.5, 0.1)  # m
@@ -238,6 +251,10 @@ class ArmCube(Arm):
 
     def achieved_goal(self, observation: Any) -> Any:
         return observation[..., :3]
+
+    def measure(self, data: Any, goal: Any) -> Any:
+        gap = data.qpos[7:8] + data.qpos[8:9]
+        return namespace(data.qpos).concatenate([data.qpos[:7], gap, data.qpos[9:12]])
 
 
 class ArmPushEasy(ArmCube):

@@ -21,6 +21,7 @@ from teachers.tasks.declaration import (
     Field,
     GoalSet,
     Physics,
+    Sensor,
     State,
     namespace,
     scales,
@@ -40,12 +41,21 @@ from teachers.tasks.engines import (
     Engine,
     MjxSimulation,
     require_engine_with_disturbances,
+    require_sensors_of_mjx,
     require_warp,
     simulate_with_jax,
     simulate_with_warp,
 )
 from teachers.tasks.kinematics import Kinematics
 from teachers.tasks.model_state import initial_internal, initial_mocap, normalize_quaternions
+from teachers.tasks.names import find
+from teachers.tasks.sensors import (
+    SensorErrors,
+    read_sensors,
+    require_sensors,
+    sensor_errors,
+    unread,
+)
 
 
 class Task(ABC):
@@ -72,7 +82,9 @@ class Task(ABC):
     distillation: ClassVar[Mapping[str, Any]] = {}  # of its students
     source: str = ""  # `/path/to/file.py:Class` where `get_task` loaded it from a file
     source_digest: str = ""  # SHA-256 of that file
+    sensors: tuple[Sensor, ...] = ()  # what a robot measures; by default the observation
     disturbances: Disturbances | None = None  # see `disturbed_by`
+    senses: bool = False  # see `with_sensors`
     _simulation: MjxSimulation | CSimulation | None = None  # of the physics; None: `jax_simulation`
 
     def __init__(self) -> None:
@@ -86,6 +98,7 @@ class Task(ABC):
         self.read_model()
         for kind in ("observation", "goal", "action"):
             _require_fields(self.name, kind, getattr(self, kind))
+        require_sensors(self.name, self.sensors)
         if type(self).control is not Task.control:
             control_size = self.control(np.zeros(self.action_size, np.float32)).shape[-1]
         elif self._moves_mocap and not self.model.nu:
@@ -131,6 +144,14 @@ class Task(ABC):
     def achieved_goal(self, observation: Any) -> Any:
         """Returns the goal `[*batch, goal]` that is achieved at `observation` `[*batch, obs]`."""
 
+    def measure(self, data: Any, goal: Any) -> Any:
+        """Returns what the sensors measure, `[sens]`, before what `sensors` says of their errors.
+
+        By default it is the observation. Beside what `observe` may read there is `sensordata`, of which `read_sensor` returns a
+        sensor's part. It belongs to the beginning of the last physics step, as `mj_step` leaves it.
+        """
+        return self.observe(data)
+
     def terminated(self, observation: Any) -> Any:
         """Returns whether the episode ends early at `observation` `[*batch, obs]`, for example by a fall.
 
@@ -169,6 +190,16 @@ class Task(ABC):
     def read_model(self) -> None:  # noqa: B027 - most tasks have nothing to do
         """Declares what depends on the compiled model: fields, or `rest_control`. By default nothing does."""
 
+    def read_sensor(self, data: Any, name: str) -> Any:
+        """Returns the values of a sensor of the model in `data.sensordata`.
+
+        Raises:
+            InputError: the model has no sensor of this name.
+        """
+        number = find(self.model, "sensor", name)
+        start = int(self.model.sensor_adr[number])
+        return data.sensordata[start : start + int(self.model.sensor_dim[number])]
+
     # What follows from the declaration.
 
     @property
@@ -194,6 +225,24 @@ class Task(ABC):
             "goal": self.goal_size,
             "action": self.action_size,
         }
+
+    @property
+    def measured(self) -> tuple[Sensor, ...]:
+        """What the sensors measure: those that are declared, or the fields of the observation without errors."""
+        return self.sensors or tuple(Sensor(*field) for field in self.observation)
+
+    @property
+    def read_fields(self) -> tuple[Field | Sensor, ...]:
+        """What a policy reads beside its goal: the fields of the observation, or with `with_sensors` the sensors."""
+        if not self.senses:
+            return self.observation
+        return tuple(sensor for sensor in self.measured if not sensor.is_goal)
+
+    @property
+    def read_goal_fields(self) -> tuple[Field | Sensor, ...]:
+        """What a policy reads as its goal: its fields, or with `with_sensors` the sensors that are one, if there are any."""
+        goals = tuple(sensor for sensor in self.sensors if sensor.is_goal)
+        return goals if goals and self.senses else self.goal
 
     @property
     def observation_scale(self) -> np.ndarray:
@@ -317,6 +366,21 @@ class Task(ABC):
         task.disturbances = disturbances
         return task
 
+    def with_sensors(self) -> "Task":
+        """Returns the same task with its sensors simulated: `sense` gives what they read in place of the observation.
+
+        Raises:
+            InputError: the engine does not compute the model's sensors.
+        """
+        task = copy.copy(self)
+        task.senses = True
+        task.__dict__.pop("_c_simulation", None)  # in which MuJoCo's sensors are switched off
+        if task.engine == "c":
+            return task._with_simulation(task._c_simulation)
+        if task.sensors and task.model.nsensordata:
+            require_sensors_of_mjx(task._simulation or task.jax_simulation, self.name)
+        return task
+
     def disturb(self, ranges: Mapping[str, Any], key: Key[Array, ""]) -> Disturbed:
         """Returns the disturbance of the episode that `reset` starts with `key`.
 
@@ -345,15 +409,22 @@ class Task(ABC):
                 self.model, self._robot.joints, qpos, self.disturbances.start, shift_key
             )
         physics, observation = self.start_at(qpos, qvel)
+        steps = jnp.zeros((), jnp.int32)
+        goal = self.sample_goal(goal_key, observation, goal_set)
+        sensed: Any = ()
+        if self.senses:
+            measured = self._measure(physics, jnp.asarray(self.rest_control), steps, goal)
+            sensed = unread(self._sensor_errors, measured)
         return State(
             physics=physics,
             observation=observation,
-            goal=self.sample_goal(goal_key, observation, goal_set),
-            steps=jnp.zeros((), jnp.int32),
+            goal=goal,
+            steps=steps,
             terminated=jnp.zeros((), bool),
             disturbed=self.disturb(self.disturbances.model_dump(), key)
             if self.disturbances
             else (),
+            sensed=sensed,
         )
 
     def start_at(
@@ -363,13 +434,42 @@ class Task(ABC):
         qpos = normalize_quaternions(self.model, qpos)
         physics = Physics(qpos, qvel, jnp.zeros_like(qvel), *self._initial_rest)
         control = jnp.asarray(self.rest_control)
+        if self.senses and self.sensors and self.model.nsensordata:
+            physics = physics._replace(sensordata=jnp.zeros(self.model.nsensordata))
+            # The sensors of a physics step belong to its beginning.
+            physics = physics._replace(
+                sensordata=self._engine.advance(physics, control, 1).sensordata
+            )
         return physics, self._observe(physics, control, jnp.zeros((), jnp.int32))
 
-    def sense(self, state: State, key: Key[Array, ""]) -> Float[Array, "obs"]:
-        """Returns what a policy is given: the observation, with noise where the episode is disturbed."""
-        if not state.disturbed:
-            return state.observation
-        return add_noise(state.disturbed, state.observation, self.observation_scale, key)
+    def sense(
+        self, state: State, key: Key[Array, ""]
+    ) -> tuple[Float[Array, "read"], Float[Array, "read_goal"], State]:
+        """Returns what a policy reads in a control step, its goal, and the state of the sensors after they were read.
+
+        Without `with_sensors` these are the observation and the goal. What is read is noisy where the episode is disturbed.
+        """
+        read, goal = state.observation, state.goal
+        if self.senses:
+            read_key, key = jax.random.split(key)
+            sensed = read_sensors(self._sensor_errors, state.sensed, state.steps, read_key)
+            read, goal = self.split_reading(sensed.reading, goal)
+            state = state._replace(sensed=sensed)
+        if state.disturbed:
+            read = add_noise(state.disturbed, read, scales(self.read_fields), key)
+        return read, goal, state
+
+    def split_reading(self, reading: Any, goal: Any) -> tuple[Any, Any]:
+        """Returns what a policy reads of the sensors beside its goal, and its goal.
+
+        Args:
+            reading: of all sensors, `[*batch, sens]`.
+            goal: of the episode, `[*batch, goal]`, which is read where no sensor is the goal.
+        """
+        is_goal = np.concatenate([np.full(s.size, s.is_goal) for s in self.measured])
+        if not is_goal.any():
+            return reading, goal
+        return reading[..., ~is_goal], reading[..., is_goal]
 
     def step(self, state: State, action: Float[Array, "act"]) -> State:
         """Returns the environment one control period later.
@@ -383,15 +483,17 @@ class Task(ABC):
             state = state._replace(disturbed=disturbed)
             # Observations stay those of the declared model, as a robot's would.
             force = push_force(disturbed, state.steps)
-            simulation = self._simulation or self.jax_simulation
             task = self._with_simulation(
-                simulation.apply_disturbance(disturbed, self._robot.body, force)
+                self._engine.apply_disturbance(disturbed, self._robot.body, force)
             )
         control, physics, steps = self.control(action), state.physics, state.steps + 1
         if physics.mocap is not None:
             physics = physics._replace(mocap=self.move_mocap(physics.mocap, action))
         physics = task.advance(physics, control)
         observation = self._observe(physics, control, steps)
+        if self.senses:
+            measured = self._measure(physics, control, steps, state.goal)
+            state = state._replace(sensed=state.sensed._replace(measured=measured))
         return state._replace(
             physics=physics,
             observation=observation,
@@ -401,14 +503,25 @@ class Task(ABC):
 
     def advance(self, physics: Physics, control: Float[Array, "nu"]) -> Physics:
         """Returns the physics one control period later; nothing is observed."""
-        simulation = self._simulation or self.jax_simulation
-        return simulation.advance(physics, control, self.substeps)
+        return self._engine.advance(physics, control, self.substeps)
 
     def _observe(
         self, physics: Physics, control: Float[Array, "nu"], steps: Int[Array, ""]
     ) -> Float[Array, "obs"]:
-        time = steps * jnp.float32(self.control_period)
-        return self.observe(self.kinematics.update(physics, control, time))
+        return self.observe(self._derive(physics, control, steps))
+
+    def _measure(
+        self,
+        physics: Physics,
+        control: Float[Array, "nu"],
+        steps: Int[Array, ""],
+        goal: Float[Array, "goal"],
+    ) -> Float[Array, "sens"]:
+        return self.measure(self._derive(physics, control, steps), goal)
+
+    def _derive(self, physics: Physics, control: Float[Array, "nu"], steps: Int[Array, ""]) -> Any:
+        """Returns `mjx.Data` with the poses and velocities of the bodies."""
+        return self.kinematics.update(physics, control, steps * jnp.float32(self.control_period))
 
     @cached_property
     def _control_limits(self) -> tuple[np.ndarray, np.ndarray]:
@@ -435,7 +548,15 @@ class Task(ABC):
 
     @cached_property
     def _c_simulation(self) -> CSimulation:
-        return simulate_with_c(self.model)
+        return simulate_with_c(self.model, has_sensors=self.senses)
+
+    @cached_property
+    def _sensor_errors(self) -> SensorErrors:
+        return sensor_errors(self.measured)
+
+    @property
+    def _engine(self) -> MjxSimulation | CSimulation:
+        return self._simulation or self.jax_simulation
 
     @cached_property
     def _robot(self) -> Robot:

@@ -35,7 +35,8 @@ from teachers.tasks.model_state import FULL_PHYSICS, pick_internal
 
 # A position, velocity or acceleration beyond it has diverged, as in MuJoCo (mjMAXVAL).
 LARGEST = 1e10
-INTEGRATED = ("qpos", "qvel", "warmstart", "internal")  # parts of `Physics` that a step changes
+# Parts of `Physics` that a step changes.
+INTEGRATED = ("qpos", "qvel", "warmstart", "internal", "sensordata")
 # Each thread takes so many parts of the environments in turn: fewer leave threads idle at the end, more cost time each.
 CHUNKS_PER_THREAD = 4
 CONTROL = int(mujoco.mjtState.mjSTATE_CTRL)
@@ -106,8 +107,12 @@ def can_simulate_with_c() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def simulate_with_c(model: mujoco.MjModel) -> CSimulation:
+def simulate_with_c(model: mujoco.MjModel, *, has_sensors: bool = False) -> CSimulation:
     """Returns the simulation of a model by MuJoCo C.
+
+    Args:
+        model: what is simulated.
+        has_sensors: whether `Physics.sensordata` is computed.
 
     Raises:
         InputError: JAX computes on an accelerator or is of a version that cannot call MuJoCo C.
@@ -122,7 +127,8 @@ def simulate_with_c(model: mujoco.MjModel) -> CSimulation:
     except HostCallsUnsupportedError as error:
         raise InputError(f"physics 'c' cannot be called from {error}; use physics 'jax'") from error
     model = model_without_reset(model)
-    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR  # nothing reads the sensors
+    if not has_sensors:
+        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR
     if model.ntree == 1:  # there is nothing to divide into islands, and looking for them takes time
         model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_ISLAND
     saved = np.empty(mujoco.mj_sizeModel(model), np.uint8)
@@ -183,6 +189,9 @@ class _Batch:
         controls = np.empty((count, self._substeps, sum(part.shape[1] for part in sent)))
         controls[:] = np.concatenate(sent, axis=1)[:, None]
         states = np.empty((count, self._substeps, len(self._initial)))
+        sensed = None
+        if "sensordata" in given:
+            sensed = np.empty((count, self._substeps, model.nsensordata))
         with _threads, divergence_expected():
             _rollout().rollout(
                 models,
@@ -194,6 +203,7 @@ class _Batch:
                 nstep=self._substeps,
                 initial_warmstart=given["warmstart"].astype(np.float64),
                 state=states,
+                sensordata=sensed,
                 chunk_size=max(1, count // (CHUNKS_PER_THREAD * max(1, _thread_count()))),
             )
         last = states[:, -1]
@@ -203,6 +213,8 @@ class _Batch:
         found = [last[:, positions], last[:, velocities], acceleration]
         if "internal" in given:
             found.append(pick_internal(model, last))
+        if sensed is not None:
+            found.append(sensed[:, -1])
         for result, value in zip(results, found, strict=True):
             result[...] = value.reshape(result.shape)
         # MuJoCo stops where a state diverges or its memory for contacts is full, and repeats the state in the remaining

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 import mujoco
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import Task
-from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
+from teachers.tasks.declaration import Camera, Field, GoalSet, Sensor, namespace
 from teachers.tasks.defaults import WALKING, WALKING_DISTILLATION
 from teachers.tasks.modelling import BODY_COLOUR, LIMB_COLOUR, PAIRS_ONLY, add_floor, add_motor
 
@@ -76,6 +77,15 @@ class Cheetah(Task):
         Field(f"{s.name}_torque", 1, "N m", f"torque on the {s.name}", 1.0, -s.torque, s.torque)
         for s in SEGMENTS
     )
+    sensors = (
+        Sensor("gyro", 1, "rad/s", "pitch velocity", 2.0, noise=0.05, bias=0.02),
+        Sensor(
+            "gravity", 2, "1", "direction of gravity, along the torso and up from it", noise=0.02
+        ),
+        Sensor("joint_angle", 6, "rad", "encoders of the six joints", 0.5, noise=0.005),
+        Sensor("last_action", 6, "1", "the last action, which is known"),
+        Sensor("goal", 1, "m", "x of the goal from the torso", noise=0.05, is_goal=True),
+    )
     substeps = 5
     episode_steps = 1000
     success_radius = 0.5
@@ -136,6 +146,21 @@ class Cheetah(Task):
 
     def achieved_goal(self, observation: Any) -> Any:
         return observation[..., :1]
+
+    def measure(self, data: Any, goal: Any) -> Any:
+        xp = namespace(data.qpos)
+        pitch = data.qpos[2:3]
+        torques = np.array([s.torque for s in SEGMENTS], np.float32)
+        return xp.concatenate(
+            [
+                data.qvel[2:3],
+                xp.sin(pitch),
+                -xp.cos(pitch),
+                data.qpos[3:9],
+                data.ctrl / torques,
+                goal - data.qpos[:1],
+            ]
+        )
 
     def goal_position(self, goal: Any) -> tuple[float, float, float]:
         return (float(goal[0]), 0.0, START_HEIGHT)

@@ -1,4 +1,4 @@
-"""What a task's declaration consists of: fields, camera and goal sets, and the state of one environment."""
+"""What a task's declaration consists of: fields, sensors, camera and goal sets, and the state of one environment."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -28,6 +28,32 @@ class Field(NamedTuple):
     )
 
 
+class Sensor(NamedTuple):
+    """One named slice of what a robot measures; the first attributes are those of a `Field`.
+
+    A reading is the measured value, late by `delay`, plus the episode's bias and the reading's noise, rounded to
+    `resolution`. Between two readings, and where one is lost, the last one stays.
+    """
+
+    name: str
+    size: int
+    unit: str
+    meaning: str
+    scale: float = 1.0
+    low: float | None = None
+    high: float | None = None
+    quaternion: bool = False
+    noise: float = 0.0  # standard deviation, in `unit`
+    bias: float = 0.0  # standard deviation between episodes, in `unit`
+    resolution: float = 0.0  # smallest step, in `unit`; 0: none
+    delay: int = 0  # control steps
+    dropout: float = 0.0  # share of the readings that are lost
+    every: int = 1  # control steps from one reading to the next
+    # Whether it is the goal as the robot knows it, such as seen from its torso: what reads sensors reads it as the goal.
+    is_goal: bool = False
+    privileged: bool = False  # something that a robot cannot measure, such as a friction
+
+
 class Camera(NamedTuple):
     """Where pictures are taken from, in MuJoCo's free-camera terms (metres and degrees)."""
 
@@ -50,6 +76,8 @@ class Physics(NamedTuple):
     internal: Float[Array, "*batch internal"] | None = None
     # Position (m) and orientation (quaternion) of each mocap body; None where a model has none.
     mocap: Float[Array, "*batch nmocap 7"] | None = None
+    # What MuJoCo's sensors measure; None where nobody reads them.
+    sensordata: Float[Array, "*batch nsensordata"] | None = None
 
 
 class State(NamedTuple):
@@ -61,6 +89,7 @@ class State(NamedTuple):
     steps: Int[Array, "*batch"]  # control steps taken in this episode
     terminated: Bool[Array, "*batch"]
     disturbed: Any = ()  # `Disturbed` where the episode is disturbed
+    sensed: Any = ()  # `Sensed` where a task's sensors are simulated
 
 
 def namespace(array: Any) -> Any:
@@ -68,7 +97,7 @@ def namespace(array: Any) -> Any:
     return array.__array_namespace__()
 
 
-def slices(fields: tuple[Field, ...]) -> dict[str, slice]:
+def slices(fields: tuple[Field | Sensor, ...]) -> dict[str, slice]:
     """Returns each field's place in the flat array, by the field's name."""
     stops = [sum(field.size for field in fields[: i + 1]) for i in range(len(fields))]
     return {
@@ -77,6 +106,6 @@ def slices(fields: tuple[Field, ...]) -> dict[str, slice]:
     }
 
 
-def scales(fields: tuple[Field, ...]) -> Float[np.ndarray, "n"]:
+def scales(fields: tuple[Field | Sensor, ...]) -> Float[np.ndarray, "n"]:
     """Returns the scale of each number of the flat array, float32."""
     return np.concatenate([np.full(field.size, field.scale, np.float32) for field in fields])

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from teachers.tasks.declaration import Field, namespace, scales, slices
+from teachers.tasks.declaration import Field, Sensor, namespace, scales, slices
 
 ROTATION_SIZE = 6  # numbers for a quaternion's four
 
 
-def encode_fields(fields: tuple[Field, ...], array: Any) -> Any:
+def encode_fields(fields: tuple[Field | Sensor, ...], array: Any) -> Any:
     """Returns what networks read of an array `[*batch, n]` with these fields, `[*batch, encoded]`.
 
     Each number is divided by its field's scale. In place of quaternions, whose sign does not matter, come the first two
@@ -27,18 +27,18 @@ def encode_fields(fields: tuple[Field, ...], array: Any) -> Any:
     return xp.concatenate([*plain, *turned], axis=-1)
 
 
-def encoded_size(fields: tuple[Field, ...]) -> int:
+def encoded_size(fields: tuple[Field | Sensor, ...]) -> int:
     """Returns how many numbers networks read of an array with these fields."""
     return sum(ROTATION_SIZE if field.quaternion else field.size for field in fields)
 
 
-def plain_places(fields: tuple[Field, ...]) -> Int[np.ndarray, "plain"]:
+def plain_places(fields: tuple[Field | Sensor, ...]) -> Int[np.ndarray, "plain"]:
     """Returns the places of the numbers that do not belong to quaternions."""
     kept = [np.full(field.size, not field.quaternion) for field in fields]
     return np.flatnonzero(np.concatenate(kept))
 
 
-def quaternion_places(fields: tuple[Field, ...]) -> list[int]:
+def quaternion_places(fields: tuple[Field | Sensor, ...]) -> list[int]:
     """Returns where each quaternion begins in the array."""
     places = slices(fields)
     return [places[field.name].start for field in fields if field.quaternion]

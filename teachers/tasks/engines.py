@@ -3,7 +3,7 @@
 import contextlib
 import importlib.util
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,10 @@ class MjxSimulation(NamedTuple):
             internal = physics.internal
             if internal is not None:
                 internal = jnp.concatenate([data.time[None], data.act])
-            return Physics(data.qpos, data.qvel, data.qacc_warmstart, internal, physics.mocap)
+            sensordata = None if physics.sensordata is None else data.sensordata
+            return Physics(
+                data.qpos, data.qvel, data.qacc_warmstart, internal, physics.mocap, sensordata
+            )
 
         return jax.lax.fori_loop(
             0, substeps, lambda _, physics: integrate(physics, control), physics
@@ -102,6 +105,21 @@ def simulate_with_jax(model: mujoco.MjModel, task_name: str) -> MjxSimulation:
             raise ValueError("delays and plugins with a state")
         return MjxSimulation(
             mjx.put_model(model, device=device), mjx.make_data(model, device=device)
+        )
+
+
+def require_sensors_of_mjx(simulation: Any, task_name: str) -> None:
+    """Raises an error if MJX would leave some of a model's sensors at 0.
+
+    Raises:
+        InputError: it would, because it stops before accelerations and forces where nothing is constrained.
+    """
+    stages = simulation.model.sensor_needstage
+    has_constraints = simulation.model.impl != mjx.Impl.JAX or simulation.data._impl.efc_J.size
+    if (stages == mujoco.mjtStage.mjSTAGE_ACC).any() and not has_constraints:
+        raise InputError(
+            f"MJX does not compute the accelerometers and force sensors of task {task_name}, because its model has no contact, "
+            "limit or other constraint; use physics 'c', or add a joint's range"
         )
 
 

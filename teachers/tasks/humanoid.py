@@ -8,14 +8,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import Task
-from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
+from teachers.tasks.declaration import Camera, Field, GoalSet, Sensor, namespace
 from teachers.tasks.defaults import WALKING, WALKING_DISTILLATION
 from teachers.tasks.maze import BIG, HARDEST, Maze, U
 from teachers.tasks.modelling import BODY_COLOUR, LIMB_COLOUR, PAIRS_ONLY, add_floor, add_motor
-from teachers.tasks.walking import is_outside
+from teachers.tasks.walking import (
+    GOAL_FROM_TORSO,
+    INERTIAL_SENSORS,
+    is_outside,
+    measure_inertial,
+    turn_into_torso,
+)
 
 DENSITY = 1000.0  # kg/m^3
 CELL = 4.0  # m
@@ -120,6 +127,12 @@ class Humanoid(Task):
         Field(f"{j.name}_torque", 1, "N m", f"torque on {j.name}", 1.0, -j.torque, j.torque)
         for j in JOINTS
     )
+    sensors = (
+        *INERTIAL_SENSORS,
+        Sensor("joint_angle", 17, "rad", "encoders of the joints", 0.5, noise=0.005),
+        Sensor("last_action", 17, "1", "the last action, which is known"),
+        GOAL_FROM_TORSO,
+    )
     substeps = 5
     episode_steps = 1000
     success_radius = 0.5
@@ -182,6 +195,13 @@ class Humanoid(Task):
 
     def achieved_goal(self, observation: Any) -> Any:
         return observation[..., :3]
+
+    def measure(self, data: Any, goal: Any) -> Any:
+        torques = np.array([joint.torque for joint in JOINTS], np.float32)
+        ahead = turn_into_torso(data, goal - data.qpos[:3])
+        return namespace(data.qpos).concatenate(
+            [*measure_inertial(data), data.qpos[7:24], data.ctrl / torques, ahead]
+        )
 
     def terminated(self, observation: Any) -> Any:
         return is_outside(observation[..., 2], HEALTHY_HEIGHT)

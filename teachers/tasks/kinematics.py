@@ -47,6 +47,8 @@ def fill_data(data: mjx.Data, physics: Physics, control: Float[Array, "nu"]) -> 
         data = data.replace(time=time, act=activations)
     if physics.mocap is not None:
         data = data.replace(mocap_pos=physics.mocap[:, :3], mocap_quat=physics.mocap[:, 3:])
+    if physics.sensordata is not None:
+        data = data.replace(sensordata=physics.sensordata)
     return data
 
 

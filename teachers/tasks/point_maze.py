@@ -8,7 +8,7 @@ import mujoco
 from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import Task
-from teachers.tasks.declaration import Field, GoalSet, namespace
+from teachers.tasks.declaration import Field, GoalSet, Sensor, namespace
 from teachers.tasks.maze import BIG, HARDEST, Maze, U
 from teachers.tasks.modelling import BODY_COLOUR, PAIRS_ONLY, add_motor
 
@@ -52,6 +52,7 @@ class PointMaze(Task):
         Field("force_x", 1, "N", "force along x", low=-FORCE, high=FORCE),
         Field("force_y", 1, "N", "force along y", low=-FORCE, high=FORCE),
     )
+    sensors = (Sensor("position", 2, "m", "x and y of the point", noise=0.01),)
     substeps = 4
     success_radius = 0.5
     goal_sets = ("train", "eval")
@@ -97,6 +98,9 @@ class PointMaze(Task):
 
     def achieved_goal(self, observation: Any) -> Any:
         return observation[..., :2]
+
+    def measure(self, data: Any, goal: Any) -> Any:
+        return data.qpos
 
     def goal_position(self, goal: Any) -> tuple[float, float, float]:
         return (float(goal[0]), float(goal[1]), RADIUS)

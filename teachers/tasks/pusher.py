@@ -11,7 +11,7 @@ import mujoco
 from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import Task
-from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
+from teachers.tasks.declaration import Camera, Field, GoalSet, Sensor, namespace
 from teachers.tasks.modelling import (
     BODY_COLOUR,
     FLOOR_COLOUR,
@@ -73,6 +73,11 @@ class PusherEasy(Task):
     action = tuple(
         Field(f"{k.name}_torque", 1, "N m", f"torque on {k.name}", 1.0, -TORQUE, TORQUE)
         for k in LINKS
+    )
+    sensors = (
+        Sensor("joint_angle", 7, "rad", "encoders of the joints", noise=0.002),
+        # A camera of 10 Hz, which is 100 ms late.
+        Sensor("object", 3, "m", "x, y and z of the object", 0.3, noise=0.005, delay=2, every=2),
     )
     substeps = 5
     episode_steps = 100
@@ -200,6 +205,10 @@ class PusherEasy(Task):
 
     def achieved_goal(self, observation: Any) -> Any:
         return observation[..., 17:20]
+
+    def measure(self, data: Any, goal: Any) -> Any:
+        movable = self.model.geom("object").id
+        return namespace(data.qpos).concatenate([data.qpos[:7], data.geom_xpos[movable]])
 
 
 class PusherHard(PusherEasy):

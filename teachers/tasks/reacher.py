@@ -8,7 +8,7 @@ import mujoco
 from jaxtyping import Array, Float, Key
 
 from teachers.tasks.base import Task
-from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
+from teachers.tasks.declaration import Camera, Field, GoalSet, Sensor, namespace
 from teachers.tasks.modelling import BODY_COLOUR, add_motor
 
 LINKS = (0.1, 0.11)  # m
@@ -30,6 +30,10 @@ class Reacher(Task):
     action = (
         Field("shoulder_torque", 1, "N m", "torque on the shoulder", low=-TORQUE, high=TORQUE),
         Field("elbow_torque", 1, "N m", "torque on the elbow", low=-TORQUE, high=TORQUE),
+    )
+    sensors = (
+        Sensor("joint_cos", 2, "1", "cosine of the shoulder and elbow encoders", noise=0.002),
+        Sensor("joint_sin", 2, "1", "sine of the shoulder and elbow encoders", noise=0.002),
     )
     substeps = 4
     episode_steps = 100
@@ -87,3 +91,7 @@ class Reacher(Task):
 
     def achieved_goal(self, observation: Any) -> Any:
         return observation[..., 6:8]
+
+    def measure(self, data: Any, goal: Any) -> Any:
+        xp = namespace(data.qpos)
+        return xp.concatenate([xp.cos(data.qpos), xp.sin(data.qpos)])

@@ -26,6 +26,7 @@ class CrazyflieReach(RobotTask):
     observes = (base("drone"),)
     acts = motor_commands()
     brings = body("drone", scale=0.5)
+    scatters = {"drone": (0.3, 0.3, 0.2)}
     goals = box((0.0, 0.0, 1.0), (0.7, 0.7, 0.4))
     substeps = 10
     episode_steps = 150

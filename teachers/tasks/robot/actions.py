@@ -11,7 +11,7 @@ from jaxtyping import Float
 from teachers.runs.errors import InputError
 from teachers.tasks.actuators import control_limits
 from teachers.tasks.declaration import Field, namespace
-from teachers.tasks.robot.names import find
+from teachers.tasks.names import find
 
 JOINT = int(mujoco.mjtTrn.mjTRN_JOINT)
 SLIDE = int(mujoco.mjtJoint.mjJNT_SLIDE)

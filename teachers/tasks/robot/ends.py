@@ -7,7 +7,7 @@ from typing import NamedTuple
 import mujoco
 
 from teachers.tasks.declaration import Field
-from teachers.tasks.robot.names import find
+from teachers.tasks.names import find
 from teachers.tasks.robot.parts import Part
 
 

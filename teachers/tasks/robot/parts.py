@@ -11,7 +11,7 @@ import numpy as np
 
 from teachers.runs.errors import InputError
 from teachers.tasks.declaration import Field, namespace
-from teachers.tasks.robot.names import find, names_of
+from teachers.tasks.names import find, names_of
 
 AXES = "xyz"
 FREE, BALL = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)

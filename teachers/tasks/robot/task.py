@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, Key
 from teachers.runs.errors import InputError
 from teachers.tasks.base import Task
 from teachers.tasks.declaration import Camera, Field, GoalSet, namespace
+from teachers.tasks.names import find
 from teachers.tasks.robot.actions import ActionOf, slow_down
 from teachers.tasks.robot.ends import EndOf
 from teachers.tasks.robot.goals import Sampler, angle_between
-from teachers.tasks.robot.names import find
 from teachers.tasks.robot.parts import BALL, FREE, Part, PartOf, join
 
 

@@ -368,11 +368,11 @@ def test_sense_adds_noise_in_field_scales() -> None:
     noise = jax.tree.map(lambda leaf: leaf[0], draw(task, Disturbances(noise=0.1)))
     keys = jax.random.split(jax.random.key(1), 4000)
     sense = jax.jit(jax.vmap(task.sense, (None, 0)))
-    sensed = np.asarray(sense(clean._replace(disturbed=noise), keys))
+    sensed = np.asarray(sense(clean._replace(disturbed=noise), keys)[0])
     np.testing.assert_allclose(sensed.mean(axis=0), clean.observation, atol=0.04)
     for field, place in zip(task.observation, slices(task.observation).values(), strict=True):
         np.testing.assert_allclose(sensed.std(axis=0)[place], 0.1 * field.scale, rtol=0.05)
-    np.testing.assert_array_equal(task.sense(clean, keys[0]), clean.observation)
+    np.testing.assert_array_equal(task.sense(clean, keys[0])[0], clean.observation)
 
 
 @pytest.fixture(scope="module")

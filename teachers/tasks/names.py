@@ -1,4 +1,4 @@
-"""Finds bodies, sites, joints, actuators and keyframes of a model by name."""
+"""Finds bodies, sites, joints, actuators, sensors and keyframes of a model by name."""
 
 import difflib
 from typing import Literal
@@ -7,15 +7,23 @@ import mujoco
 
 from teachers.runs.errors import InputError
 
-Kind = Literal["body", "site", "joint", "actuator", "key"]
+Kind = Literal["body", "site", "joint", "actuator", "sensor", "key"]
 _TYPES = {
     "body": mujoco.mjtObj.mjOBJ_BODY,
     "site": mujoco.mjtObj.mjOBJ_SITE,
     "joint": mujoco.mjtObj.mjOBJ_JOINT,
     "actuator": mujoco.mjtObj.mjOBJ_ACTUATOR,
+    "sensor": mujoco.mjtObj.mjOBJ_SENSOR,
     "key": mujoco.mjtObj.mjOBJ_KEY,
 }
-_COUNTS = {"body": "nbody", "site": "nsite", "joint": "njnt", "actuator": "nu", "key": "nkey"}
+_COUNTS = {
+    "body": "nbody",
+    "site": "nsite",
+    "joint": "njnt",
+    "actuator": "nu",
+    "sensor": "nsensor",
+    "key": "nkey",
+}
 SHOWN = 8  # names in a message
 
 
@@ -42,7 +50,7 @@ def find(model: mujoco.MjModel, kind: Kind, name: str) -> int:
 
 
 def names_of(model: mujoco.MjModel, kind: Kind) -> list[str]:
-    """Returns the names of all bodies, sites, joints, actuators or keyframes that have one, in the model's order."""
+    """Returns the names of all bodies, sites, joints, actuators, sensors or keyframes that have one, in the model's order."""
     count = getattr(model, _COUNTS[kind])
     names = (mujoco.mj_id2name(model, _TYPES[kind], i) for i in range(count))
     return [name for name in names if name]
