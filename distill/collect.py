@@ -5,20 +5,22 @@ DAgger (Ross et al., arXiv 1011.0686): the states that a student is taught on ar
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from distill.config import DistillConfig
-from distill.ring import sample_rows
+from distill.ring import Readings, sample_rows
 from distill.schedules import compute_beta
 from distill.state import DistillState, Metrics, VisitedStates
 from teachers.crl.networks import Networks
 from teachers.crl.parameters import Params
 from teachers.runs.devices import shard_batch
+from teachers.runs.errors import InputError
 from teachers.runs.streams import Stream, stream_key
-from teachers.simulation.rollout import rollout
+from teachers.simulation.rollout import StepInput, rollout_with_memory
 from teachers.tasks import Disturbances, Task
 from teachers.tasks.engines import choose_engine
 
@@ -32,6 +34,12 @@ def collection_task(config: DistillConfig, task: Task) -> Task:
         InputError: the engine cannot simulate the task or what disturbs it.
     """
     collect = config.collect
+    if reads_goal(task) and (collect.goals_per_state > 1 or collect.hindsight_share > 0):
+        raise InputError(
+            f"a sensor of task {task.name} sees the goal, so that states can be labelled for the goal of their episode alone; "
+            f"collect.goals_per_state = {collect.goals_per_state} and collect.hindsight_share = {collect.hindsight_share:g}: "
+            "set them to 1 and 0"
+        )
     simulated = task.simulated_by(choose_engine(collect.physics), collect.environments)
     if collect.disturbances == Disturbances():
         return simulated
@@ -64,43 +72,79 @@ def make_collect_stage(
         beta = compute_beta(state.round, collect.schedule, collect.beta_decay * config.rounds)
         # In each environment one of the two acts for all steps of the round.
         by_teacher = jax.random.uniform(teacher_key, (collect.environments, 1)) < beta
-        act = partial(
-            choose_action,
-            teacher=partial(teacher.policy, teacher_params),
-            student=partial(student.policy, state.params),
-            beta=beta,
-            noise=collect.noise,
-        )
+        choose = partial(choose_action, beta=beta, noise=collect.noise)
+
+        def act(given: StepInput, by_teacher: Array) -> tuple[Array, Array]:
+            seen, memory = student.remember(state.params, given.read, given.memory)
+            # A teacher reads no sensors, but their noise where the student reads the observation, too.
+            sees = (given.observation, given.commanded) if task.senses else (given.read, given.goal)
+            action = choose(
+                given.keys,
+                by_teacher,
+                teacher=lambda: teacher.policy(teacher_params, *sees),
+                student=lambda: student.policy(state.params, seen, given.goal),
+            )
+            return action, memory
+
         environments = state.environments._replace(
             goal=choose_hindsight_goals(state, goal_key, config, task.achieved_goal)
         )
-        environments, trajectory = rollout(
-            task, act, environments, rollout_key, collect.steps, "train", by_teacher
+        environments, memory, trajectory = rollout_with_memory(
+            task,
+            act,
+            environments,
+            state.memory,
+            rollout_key,
+            collect.steps,
+            "train",
+            by_teacher,
         )
-        visited = VisitedStates(
-            *(
-                shard_batch(x.reshape(-1, x.shape[-1]))
-                for x in (trajectory.observation, trajectory.goal, trajectory.action)
+
+        def flatten(array: Array) -> Array:
+            by_window = array if config.window == 1 else jnp.swapaxes(array, 0, 1)
+            return shard_batch(by_window.reshape(-1, *array.shape[2:]))
+
+        readings: Any = ()
+        if needs_readings(config):
+            readings = Readings(
+                read=flatten(jnp.asarray(trajectory.read)),
+                goal=flatten(jnp.asarray(trajectory.read_goal)),
+                is_first=flatten(trajectory.steps == 0),
+                memory=shard_batch(state.memory),
             )
+        visited = VisitedStates(
+            flatten(trajectory.observation),
+            flatten(trajectory.goal),
+            flatten(trajectory.action),
+            readings,
         )
         metrics = {
             "teacher_share": beta,
             "rollout_time_at_goal": jnp.mean(trajectory.distance < task.success_radius),
         }
         key = stream_key(state.key, Stream.NEXT)
-        return state._replace(environments=environments, key=key), visited, metrics
+        state = state._replace(environments=environments, memory=memory, key=key)
+        return state, visited, metrics
 
     return collect_states
 
 
+def reads_goal(task: Task) -> bool:
+    """Returns whether a policy reads its goal by a sensor, such as from its torso."""
+    return task.read_goal_fields is not task.goal
+
+
+def needs_readings(config: DistillConfig) -> bool:
+    """Returns whether what a student read is kept beside the observations."""
+    return config.student.memory != "none" or config.student.sees == "sensors"
+
+
 def choose_action(
     keys: Key[Array, "env"],
-    observation: Float[Array, "env obs"],
-    goal: Float[Array, "env goal"],
     by_teacher: Bool[Array, "env 1"],
     *,
-    teacher: Callable[[Array, Array], Array],
-    student: Callable[[Array, Array], Array],
+    teacher: Callable[[], Float[Array, "env act"]],
+    student: Callable[[], Float[Array, "env act"]],
     beta: Float[Array, ""],
     noise: float,
 ) -> Float[Array, "env act"]:
@@ -108,18 +152,16 @@ def choose_action(
 
     Args:
         keys: of the noise.
-        observation: of each environment.
-        goal: of each environment.
         by_teacher: in which environments the teacher acts.
-        teacher: policy that maps observation and goal to an action.
+        teacher: computes its actions.
         student: the same of the student.
         beta: share of the environments in which the teacher acts; at 0 its policy is not computed.
         noise: standard deviation.
     """
-    student_action = student(observation, goal)
+    student_action = student()
     action = jax.lax.cond(
         beta > 0,
-        lambda: jnp.where(by_teacher, teacher(observation, goal), student_action),
+        lambda: jnp.where(by_teacher, teacher(), student_action),
         lambda: student_action,
     )
     normal = jax.vmap(lambda key: jax.random.normal(key, action.shape[1:]))(keys)
@@ -144,10 +186,11 @@ def choose_hindsight_goals(
         achieved_goal: maps observations to the goals that they achieve.
     """
     collect, environments = config.collect, state.environments
-    drawn = sample_rows(state.ring, key, collect.environments, config.rows_per_round)
+    drawn = sample_rows(state.ring, key, collect.environments, config.windows_per_round)
+    before = drawn.observation.reshape(collect.environments, config.window, -1)[:, 0]
     count = round(collect.hindsight_share * collect.environments)
     chosen = jnp.arange(collect.environments) < count
     is_new = environments.steps <= collect.steps
     # In the first round the ring is empty.
     replaced = chosen & is_new & (state.round > 0)
-    return jnp.where(replaced[:, None], achieved_goal(drawn.observation), environments.goal)
+    return jnp.where(replaced[:, None], achieved_goal(before), environments.goal)

@@ -142,6 +142,12 @@ class LearningConfig(Config):
         description="gradient steps in a round; by default 100, or more where there are few rounds",
     )
     batch: int = Field(256, ge=2, le=1_000_000, description="labelled states in a gradient step")
+    burn_in: int = Field(
+        5,
+        ge=0,
+        le=1000,
+        description="first states of a window that refresh a student's memory and are not learned from",
+    )
 
 
 class DistillConfig(Config):
@@ -202,6 +208,16 @@ class DistillConfig(Config):
         return self.states_per_round * self.collect.goals_per_state
 
     @property
+    def window(self) -> int:
+        """Control steps in a row of the ring: one, or a round of an environment for students that remember."""
+        return 1 if self.student.memory == "none" else self.collect.steps
+
+    @property
+    def windows_per_round(self) -> int:
+        """Rows of the ring that a round writes."""
+        return self.rows_per_round // self.window
+
+    @property
     def rounds(self) -> int:
         """Number of rounds of rollout and gradient steps."""
         if self.steps is None:
@@ -219,7 +235,7 @@ class DistillConfig(Config):
     def buffer_rows(self) -> int:
         """Rows of the ring buffer: those of complete rounds, and no more than are ever written."""
         rounds = min(-(-self.collect.capacity // self.rows_per_round), self.rounds)
-        return rounds * self.rows_per_round
+        return rounds * self.windows_per_round
 
 
 def distill_config(

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from teachers.crl.networks import pairwise_logits
+from teachers.crl.networks import pairwise_logits, similarity
 
-CriticLoss = Literal["embedding", "logits", "both"]
+CriticLoss = Literal["embedding", "logits", "both", "value"]
 
 
 class Embeddings(NamedTuple):
@@ -72,6 +72,26 @@ def both_losses(
     return embedding_loss(*arguments) + logit_loss(*arguments)
 
 
+def value_loss(
+    student: Embeddings,
+    teacher: Embeddings,
+    basis: Float[Array, "teacher_embed embed"],
+    temperature: float,
+) -> Float[Array, ""]:
+    """Returns the share of the variance of the teacher's values f(s, a, g) that the student's do not explain.
+
+    It is for goals that are seen from the robot: they belong to a state each, and cannot be embedded apart from it.
+
+    Args:
+        student: the fitted embeddings.
+        teacher: the embeddings of the same rows.
+        basis: not used.
+        temperature: not used.
+    """
+    fitted, target = similarity(*student)[:, None], similarity(*teacher)[:, None]
+    return _unexplained_variance(fitted, target)
+
+
 def fit_basis(
     phi: Float[Array, "rows teacher_embed"], psi: Float[Array, "rows teacher_embed"], size: int
 ) -> Float[Array, "teacher_embed size"]:
@@ -103,4 +123,5 @@ CRITIC_LOSSES: Mapping[CriticLoss, Callable[[Embeddings, Embeddings, Array, floa
     "embedding": embedding_loss,
     "logits": logit_loss,
     "both": both_losses,
+    "value": value_loss,
 }

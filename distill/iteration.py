@@ -8,11 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from distill.collect import CollectStage, collection_task, make_collect_stage
+from distill.collect import (
+    CollectStage,
+    collection_task,
+    make_collect_stage,
+    needs_readings,
+)
 from distill.config import DistillConfig
 from distill.label import LabelStage, label_states, make_label_stage
 from distill.learn import LearnStage, init_optimizers, make_learn_stage, networks_by_phase
-from distill.ring import empty_ring
+from distill.ring import Readings, empty_ring
 from distill.state import DistillState, VisitedStates
 from teachers.crl.networks import Networks
 from teachers.runs.streams import Stream, stream_key
@@ -44,7 +49,7 @@ def make_stages(config: DistillConfig, teacher: Networks, student: Networks) -> 
     Raises:
         InputError: the engine cannot simulate the task or what disturbs it.
     """
-    task = collection_task(config, teacher.task)
+    task = collection_task(config, student.task)
     return Stages(
         init=make_init_stage(config, task, teacher, student),
         collect=make_collect_stage(config, task, teacher, student),
@@ -71,7 +76,13 @@ def make_init_stage(
     def init(key: Key[Array, ""]) -> DistillState:
         key = stream_key(key, Stream.DISTILLATION)
         params = student.init(stream_key(key, Stream.PARAMETERS))
-        visited = VisitedStates(*(jnp.zeros((1, n)) for n in task.sizes.values()))
+        visited = VisitedStates(*(jnp.zeros((config.window, n)) for n in task.sizes.values()))
+        memory = jnp.zeros((config.collect.environments, student.memory_size))
+        if needs_readings(config):
+            sizes = task.read_sizes
+            read, goal = (jnp.zeros((config.window, sizes[n])) for n in ("observation", "goal"))
+            is_first = jnp.zeros(config.window, bool)
+            visited = visited._replace(readings=Readings(read, goal, is_first, memory[:1]))
         label = partial(label_states, config=config, teacher=teacher)
         rows = jax.eval_shape(label, teacher.shapes, visited, key)
         embedding = jax.eval_shape(student.psi, params, visited.goal).shape[-1]
@@ -81,6 +92,7 @@ def make_init_stage(
             environments=reset(
                 task, stream_key(key, Stream.RESET), config.collect.environments, "train"
             ),
+            memory=memory,
             ring=empty_ring(config.buffer_rows, rows),
             basis=jnp.eye(rows.phi.shape[-1], embedding),
             key=key,

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from distill.config import DistillConfig, LabelConfig
 from distill.critic_losses import fit_basis
-from distill.ring import LabelledStates, insert_rows
+from distill.ring import LabelledStates, Readings, insert_rows
 from distill.state import DistillState, VisitedStates
 from teachers.crl.networks import Networks
 from teachers.crl.parameters import Params
@@ -42,13 +42,17 @@ def make_label_stage(config: DistillConfig, teacher: Networks) -> LabelStage:
         if basis.shape[1] < basis.shape[0]:
             basis = jax.lax.cond(
                 state.round == 0,
-                lambda: fit_basis(rows.phi, rows.psi, basis.shape[1]),
+                lambda: fit_basis(_by_row(rows.phi), _by_row(rows.psi), basis.shape[1]),
                 lambda: basis,
             )
         ring = insert_rows(state.ring, rows)
         return state._replace(ring=ring, basis=basis, key=key, round=state.round + 1)
 
     return label
+
+
+def _by_row(windows: Array) -> Array:
+    return windows.reshape(-1, windows.shape[-1])
 
 
 def label_states(
@@ -84,7 +88,7 @@ def label_states(
     # For further goals no action was taken. The critic is taught the value of the teacher's action instead.
     further = jnp.tanh(mean[len(visited.action) :])
     action = jnp.concatenate([visited.action, further])
-    return LabelledStates(
+    rows = LabelledStates(
         observation=observation,
         goal=goal,
         action=action,
@@ -93,6 +97,23 @@ def label_states(
         phi=apply(teacher.phi, observation, goal, action),
         psi=apply(teacher.psi, goals)[index],  # each goal is embedded once
     )
+    readings = visited.readings
+    if readings:
+        several = [jnp.concatenate([part] * count) for part in readings]
+        readings = Readings(*several)
+        if count > 1:  # no sensor is the goal then
+            readings = readings._replace(goal=goal)
+        rows = rows._replace(readings=readings)
+    if config.window == 1:
+        return rows
+
+    def divide(tree: Any) -> Any:
+        return jax.tree.map(lambda x: x.reshape(-1, config.window, *x.shape[1:]), tree)
+
+    readings = rows.readings
+    memory = readings.memory  # has a row for each window already
+    divided = divide(readings._replace(memory=()))._replace(memory=memory)
+    return divide(rows._replace(readings=()))._replace(readings=divided)
 
 
 def improve_mean(

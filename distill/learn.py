@@ -10,6 +10,7 @@ import optax
 import optax.contrib
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from distill.collect import reads_goal
 from distill.config import DistillConfig
 from distill.critic_losses import CRITIC_LOSSES, Embeddings
 from distill.policy_losses import POLICY_LOSSES, Gaussian
@@ -73,7 +74,8 @@ def make_learn_stage(
         ) -> tuple[tuple[Params, Any], Metrics]:
             (trained, optimizer_state), (key, use_value) = carry, step
             batch_key, noise_key = jax.random.split(key)
-            batch = sample_rows(state.ring, batch_key, config.learning.batch, config.rows_per_round)
+            count = max(1, config.learning.batch // config.window)
+            batch = sample_rows(state.ring, batch_key, count, config.windows_per_round)
             gradient = partial(value_gradient, teacher, teacher_params, use_value)
             grads, metrics = jax.grad(loss, has_aux=True)(
                 trained, fixed, batch, state.basis, gradient, noise_key
@@ -125,35 +127,70 @@ def student_loss(
         names: of the networks that are trained.
     """
     params = {**fixed, **trained}
-    # The student reads noisy sensors, and the labels are those of the clean state.
-    observation = batch.observation
-    noise = config.collect.disturbances.noise
-    if noise > 0:
-        normal = jax.random.normal(key, observation.shape)
-        observation += noise * student.task.observation_scale * normal
+    if batch.readings:
+        seen, goal, batch = see_readings(params, batch, config, student)
+    else:
+        # The student reads noisy sensors, and the labels are those of the clean state.
+        seen, goal = batch.observation, batch.goal
+        noise = config.collect.disturbances.noise
+        if noise > 0:
+            normal = jax.random.normal(key, seen.shape)
+            seen += noise * student.task.observation_scale * normal
     loss = jnp.zeros(())
     metrics: Metrics = {}
     if "actor" in names:
-        policy, policy_metrics = _policy_loss(params, observation, batch, gradient, config, student)
+        policy, policy_metrics = _policy_loss(params, seen, goal, batch, gradient, config, student)
         loss += policy
         metrics |= policy_metrics
     if "phi" in names:
-        critic, critic_metrics = _critic_loss(params, observation, batch, basis, config, student)
+        critic, critic_metrics = _critic_loss(params, seen, goal, batch, basis, config, student)
         loss += critic
         metrics |= critic_metrics
     return loss, metrics
 
 
+def see_readings(
+    params: Params, batch: LabelledStates, config: DistillConfig, student: Networks
+) -> tuple[Float[Array, "rows seen"], Float[Array, "rows read_goal"], LabelledStates]:
+    """Returns what a student sees where it reads sensors or remembers, its goals, and the batch with a row for each state.
+
+    A window begins with the memory of the rollout, which is that of earlier parameters; the first states of a GRU's windows,
+    in which it is refreshed, are left out.
+    """
+    readings = batch.readings
+    if config.window == 1:
+        seen, _ = student.remember(params, readings.read, readings.memory)
+        return seen, readings.goal, batch
+
+    def step(memory: Array, now: tuple[Array, ...]) -> tuple[Array, Array]:
+        read, is_first = now
+        memory = jnp.where(is_first[:, None], 0.0, memory)
+        seen, memory = student.remember(params, read, memory)
+        return memory, seen
+
+    by_time = tuple(jnp.swapaxes(part, 0, 1) for part in (readings.read, readings.is_first))
+    _, seen = jax.lax.scan(step, readings.memory, by_time)
+    left_out = config.learning.burn_in if config.student.memory == "gru" else 0
+
+    def flatten(array: Array) -> Array:
+        kept = array[:, min(left_out, config.window - 1) :]
+        return kept.reshape(-1, *array.shape[2:])
+
+    rows = jax.tree.map(flatten, batch._replace(readings=()))
+    return flatten(jnp.swapaxes(seen, 0, 1)), flatten(readings.goal), rows
+
+
 def _policy_loss(
     params: Params,
-    observation: Array,
+    seen: Array,
+    goal: Array,
     batch: LabelledStates,
     gradient: Callable[[LabelledStates, Array], Array],
     config: DistillConfig,
     student: Networks,
 ) -> tuple[Array, Metrics]:
     policy = config.policy
-    fitted = Gaussian(*student.actor(params, observation, batch.goal))
+    fitted = Gaussian(*student.actor(params, seen, goal))
     loss = POLICY_LOSSES[policy.loss](fitted, Gaussian(batch.mean, batch.log_std))
     error = jnp.mean(jnp.abs(jnp.tanh(fitted.mean) - jnp.tanh(batch.mean)))
     metrics = {"policy_loss": loss, "action_error": error}
@@ -168,17 +205,18 @@ def _policy_loss(
 
 def _critic_loss(
     params: Params,
-    observation: Array,
+    seen: Array,
+    goal: Array,
     batch: LabelledStates,
     basis: Array,
     config: DistillConfig,
     student: Networks,
 ) -> tuple[Array, Metrics]:
-    fitted = Embeddings(
-        student.phi(params, observation, batch.goal, batch.action), student.psi(params, batch.goal)
-    )
+    fitted = Embeddings(student.phi(params, seen, goal, batch.action), student.psi(params, goal))
     target = Embeddings(batch.phi, batch.psi)
-    critic_loss = CRITIC_LOSSES[config.critic.loss]
+    # A goal that a sensor sees differs from state to state, and has no embedding of its own to be fitted to.
+    name = "value" if reads_goal(student.task) else config.critic.loss
+    critic_loss = CRITIC_LOSSES[name]
     loss = critic_loss(fitted, target, basis, config.critic.temperature)
     values = jnp.stack([similarity(*fitted), similarity(*target)])
     return loss, {"critic_loss": loss, "value_correlation": jnp.corrcoef(values)[0, 1]}

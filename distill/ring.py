@@ -1,22 +1,35 @@
 """A ring buffer of labelled states on the device."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
+
+
+class Readings(NamedTuple):
+    """What a student read where it does not read the observation, or remembers. A row is a window of control steps."""
+
+    read: Float[Array, "*rows read"]
+    goal: Float[Array, "*rows read_goal"]
+    is_first: Bool[Array, "*rows"]  # whether an episode begins with the state
+    memory: Float[Array, "windows memory"]  # before the first state of each window
 
 
 class LabelledStates(NamedTuple):
-    """Visited states, each beside a goal, with the teacher's outputs for them."""
+    """Visited states, each beside a goal, with the teacher's outputs for them.
 
-    observation: Float[Array, "rows obs"]
-    goal: Float[Array, "rows goal"]
-    action: Float[Array, "rows act"]  # taken in the rollout, or the teacher's for further goals
-    mean: Float[Array, "rows act"]  # of the teacher's policy, before the squashing
-    log_std: Float[Array, "rows act"]
-    phi: Float[Array, "rows embed"]  # of the teacher, at `action`
-    psi: Float[Array, "rows embed"]
+    For students that remember, rows are windows of control steps that follow each other, `[rows, time, ...]`.
+    """
+
+    observation: Float[Array, "*rows obs"]
+    goal: Float[Array, "*rows goal"]
+    action: Float[Array, "*rows act"]  # taken in the rollout, or the teacher's for further goals
+    mean: Float[Array, "*rows act"]  # of the teacher's policy, before the squashing
+    log_std: Float[Array, "*rows act"]
+    phi: Float[Array, "*rows embed"]  # of the teacher, at `action`
+    psi: Float[Array, "*rows embed"]
+    readings: Any = ()  # `Readings` of students that need them
 
 
 class Ring(NamedTuple):

@@ -238,9 +238,14 @@ def _observed_ranges(rows: LabelledStates) -> dict[str, dict[str, list[float]]]:
     Args:
         rows: of the ring, which is full at the end of a distillation.
     """
-    arrays = {"observation": rows.observation, "goal": rows.goal}
+    observation, goal = rows.observation, rows.goal
+    if rows.readings:
+        observation, goal = rows.readings.read, rows.readings.goal
+    arrays = {"observation": observation, "goal": goal}
+    axes = tuple(range(observation.ndim - 1))
     return {
-        name: {"low": x.min(0).tolist(), "high": x.max(0).tolist()} for name, x in arrays.items()
+        name: {"low": x.min(axes).tolist(), "high": x.max(axes).tolist()}
+        for name, x in arrays.items()
     }
 
 

@@ -19,6 +19,7 @@ class DistillState(NamedTuple):
     params: Params  # the student's
     optimizer_states: tuple[Any, ...]  # one for each phase of learning
     environments: State
+    memory: Float[Array, "env memory"]  # the student's
     ring: Ring
     basis: Float[Array, "teacher_embed embed"]  # see `fit_basis`
     key: Key[Array, ""]
@@ -26,11 +27,15 @@ class DistillState(NamedTuple):
 
 
 class VisitedStates(NamedTuple):
-    """The states of a rollout with their goals and actions, a row for each control step of each environment."""
+    """The states of a rollout with their goals and actions, a row for each control step of each environment.
+
+    Where the student remembers, the control steps of an environment follow each other.
+    """
 
     observation: Float[Array, "rows obs"]
     goal: Float[Array, "rows goal"]
     action: Float[Array, "rows act"]
+    readings: Any = ()  # `Readings` of students that need them
 
 
 def state_shardings(state: DistillState) -> Any:
@@ -40,4 +45,6 @@ def state_shardings(state: DistillState) -> Any:
         state: a state or its shapes.
     """
     shardings: Any = jax.tree.map(lambda _: replicated(), state)
-    return shardings._replace(environments=jax.tree.map(lambda _: sharded(), state.environments))
+    return shardings._replace(
+        environments=jax.tree.map(lambda _: sharded(), state.environments), memory=sharded()
+    )

@@ -8,6 +8,8 @@ from teachers.config import TeacherConfig
 from teachers.runs.configuration import Config
 
 Activation = Literal["relu", "swish", "tanh"]
+Sees = Literal["observation", "sensors"]
+Memory = Literal["none", "history", "gru"]
 
 
 class MLPConfig(Config):
@@ -28,9 +30,29 @@ class StudentConfig(Config):
         False,
         description="one network with two heads: policy and phi share an encoder of the observation, shaped like `policy`",
     )
+    sees: Sees = Field(
+        "observation",
+        description="what it reads: the teacher's observation, or the task's sensors",
+    )
+    memory: Memory = Field(
+        "none",
+        description="what it remembers: nothing, what it read in the last control steps, or the state of a recurrent network",
+    )
+    frames: int = Field(
+        10, ge=2, le=1000, description="readings that `history` sees, the newest among them"
+    )
+    memory_width: int = Field(64, ge=1, le=4096, description="units of `gru`")
     embedding: int | None = Field(
         None, ge=1, description="size of the critic's embeddings; by default the teacher's"
     )
+
+    @model_validator(mode="after")
+    def _require_one_encoder(self) -> "StudentConfig":
+        if self.heads and self.memory != "none":
+            raise ValueError(
+                "policy and phi share what is remembered already; leave out heads, or memory"
+            )
+        return self
 
     @model_validator(mode="after")
     def _require_shared_layer(self) -> "StudentConfig":

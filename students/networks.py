@@ -1,6 +1,7 @@
 """The shallow networks of a student: MLPs that are small and fast on a robot's CPU."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from students.config import Activation, MLPConfig, StudentConfig
 from teachers.crl.networks import Networks
 from teachers.crl.parameters import Params, apply_module, count_parameters
 from teachers.tasks import Task
-from teachers.tasks.encoding import encoded_size
+from teachers.tasks.encoding import encode_fields, encoded_size
 
 ENCODER = "encoder"  # name of the shared encoder's parameters
 HEADS = ("actor", "phi")  # networks that read the shared encoder
@@ -78,7 +79,7 @@ class TwoHeaded(Networks):
     def init(self, key: Key[Array, ""]) -> Params:
         """Returns initial parameters; those of the encoder are under `encoder`."""
         key, encoder_key = jax.random.split(key)
-        observation = jnp.zeros((1, encoded_size(self.task.observation)))
+        observation = jnp.zeros((1, encoded_size(self.task.read_fields)))
         encoder = {ENCODER: self._encoder.init(encoder_key, observation)}
         return encoder | self._init_modules(key, encoder)
 
@@ -99,15 +100,72 @@ def student_networks(
         commanded_critic: whether phi reads the commanded goal, as the teacher's does.
     """
     embedding = config.embedding or embedding
+    if config.sees == "sensors":
+        task = task.with_sensors()
     if config.heads:
         return TwoHeaded(task, config, embedding, commanded_critic)
-    return Networks(
+    networks = partial(
+        Networks if config.memory == "none" else partial(Remembering, config=config),
         task,
         actor=MLP(config.policy, 2 * task.action_size),
         phi=MLP(config.critic, embedding),
         psi=MLP(config.critic, embedding),
         commanded_critic=commanded_critic,
     )
+    return networks()
+
+
+class Remembering(Networks):
+    """Networks that see what they read now and what they remember; policy and phi share the memory.
+
+    Attributes:
+        memory_size: of `history`, the readings before the newest one; of `gru`, its units.
+    """
+
+    def __init__(self, task: Task, config: StudentConfig, **networks: Any) -> None:
+        """Makes the memory beside the three networks.
+
+        Args:
+            task: the task whose fields the networks read.
+            config: of the memory.
+            networks: see `Networks`.
+        """
+        super().__init__(task, **networks)
+        self._reading_size = encoded_size(task.read_fields)
+        self._gru = nn.GRUCell(config.memory_width) if config.memory == "gru" else None
+        frames = (config.frames - 1) * self._reading_size
+        self.memory_size = config.memory_width if self._gru else frames
+
+    def init(self, key: Key[Array, ""]) -> Params:
+        """Returns initial parameters; those of a GRU are under `encoder`."""
+        if self._gru is None:
+            return self._init_modules(key, {})
+        key, encoder_key = jax.random.split(key)
+        memory, reading = jnp.zeros((1, self.memory_size)), jnp.zeros((1, self._reading_size))
+        encoder = {ENCODER: self._gru.init(encoder_key, memory, reading)}
+        return encoder | self._init_modules(key, encoder)
+
+    def remember(
+        self,
+        params: Params,
+        read: Float[Array, "*batch read"],
+        memory: Float[Array, "*batch memory"],
+    ) -> tuple[Float[Array, "*batch seen"], Float[Array, "*batch memory"]]:
+        """Returns the reading beside what is remembered of those before it, and the memory after it."""
+        reading = encode_fields(self.task.read_fields, read)
+        if self._gru is None:
+            seen = jnp.concatenate([reading, memory], axis=-1)
+            return seen, seen[..., : self.memory_size]
+        memory, _ = self._gru.apply(params[ENCODER], memory, reading)
+        return jnp.concatenate([reading, memory], axis=-1), memory
+
+    @property
+    def _input_sizes(self) -> tuple[int, int, int]:
+        _, goal, action = super()._input_sizes
+        return self._reading_size + self.memory_size, goal, action
+
+    def _encode_observation(self, params: Params, observation: Array) -> Array:
+        return observation  # what is seen is encoded already
 
 
 def parameters_used_by(name: str, params: Params) -> Params:
@@ -135,7 +193,11 @@ def layer_shapes(config: StudentConfig) -> dict[str, MLPConfig]:
 
 def describe_networks(config: StudentConfig, params: Params) -> dict[str, dict[str, Any]]:
     """Returns the shape and the number of parameters of each network, for an artefact's metadata."""
-    return {
+    found = {
         name: {**shape.model_dump(), "parameters": count_parameters(params[name])}
         for name, shape in layer_shapes(config).items()
     }
+    if config.memory == "gru":
+        width, parameters = config.memory_width, count_parameters(params[ENCODER])
+        found[ENCODER] = {"memory": "gru", "width": width, "parameters": parameters}
+    return found

@@ -89,7 +89,10 @@ class Networks:
     Attributes:
         task: the task whose observations, goals and actions the networks read.
         commanded_critic: whether phi reads the goal that the policy was given, too.
+        memory_size: numbers that the networks carry from step to step; see `remember`.
     """
+
+    memory_size = 0
 
     def __init__(
         self,
@@ -133,12 +136,31 @@ class Networks:
             best_of: see `explore`; for sampled actions.
         """
         task = self.task.simulated_by(choose_engine("auto"), 0)
-        return Evaluator(task, partial(self.explore, best_of=best_of))
+        return Evaluator(
+            task, partial(self.explore, best_of=best_of), self.remember, self.memory_size
+        )
 
     @property
     def has_residual_blocks(self) -> bool:
         """Whether all three networks consist of residual blocks, whose outputs `block_outputs` returns."""
         return all(isinstance(module, ResidualMLP) for module in self._modules.values())
+
+    def remember(
+        self,
+        params: Params,
+        read: Float[Array, "*batch read"],
+        memory: Float[Array, "*batch memory"],
+    ) -> tuple[Float[Array, "*batch seen"], Float[Array, "*batch memory"]]:
+        """Returns what actor and phi see in place of an observation, and the memory after this control step.
+
+        Networks without memory see what is read.
+
+        Args:
+            params: of the networks.
+            read: in this control step; see `Task.read_fields`.
+            memory: before it; zeros at the start of an episode.
+        """
+        return read, memory
 
     def actor(
         self,
@@ -285,9 +307,15 @@ class Networks:
             key: random key.
             shared: parameters of modules that compute the inputs of the three, if there are any.
         """
-        inputs = self._inputs(shared, *(jnp.zeros((1, n)) for n in self.task.sizes.values()))
+        inputs = self._inputs(shared, *(jnp.zeros((1, n)) for n in self._input_sizes))
         keys = zip(self._modules, jax.random.split(key, 3), strict=True)
         return {name: self._modules[name].init(key, inputs[name]) for name, key in keys}
+
+    @property
+    def _input_sizes(self) -> tuple[int, int, int]:
+        """Numbers in what is seen, in a goal and in an action."""
+        sizes = self.task.read_sizes
+        return sizes["observation"], sizes["goal"], sizes["action"]
 
     def _inputs(
         self, params: Params, observation: Array, goal: Array, action: Array
@@ -313,11 +341,11 @@ class Networks:
         return jnp.concatenate(inputs, axis=-1)
 
     def _encode_goal(self, goal: Array) -> Array:
-        return encode_fields(self.task.goal, goal)
+        return encode_fields(self.task.read_goal_fields, goal)
 
     def _encode_observation(self, params: Params, observation: Array) -> Array:
         """Returns what actor and phi read of an observation: by default the scaled observation."""
-        return encode_fields(self.task.observation, observation)
+        return encode_fields(self.task.read_fields, observation)
 
 
 def teacher_networks(

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from teachers.runs.devices import map_over_devices, sharded_if_divisible
 from teachers.runs.streams import Stream, stream_key
@@ -17,6 +17,23 @@ RESTART_PARTS = 16  # environments that are done are restarted 1/16 of all at a 
 
 # (keys [env], observation [env, obs], goal [env, goal], *context) -> action [env, act] in [-1, 1]
 Act = Callable[..., Array]
+
+
+class StepInput(NamedTuple):
+    """What a policy with memory is given in a control step."""
+
+    keys: Key[Array, "env"]
+    read: Float[Array, "env read"]  # what it reads, see `Task.sense`
+    goal: Float[Array, "env read_goal"]  # as it reads it
+    memory: Float[
+        Array, "env memory"
+    ]  # what it carries from step to step, zeros at the start of an episode
+    observation: Float[Array, "env obs"]  # what its teacher sees
+    commanded: Float[Array, "env goal"]  # the goal as its teacher sees it
+
+
+# (what it is given, *context) -> action [env, act] in [-1, 1], and the memory after it
+ActWithMemory = Callable[..., tuple[Array, Array]]
 
 
 def reset(task: Task, key: Key[Array, ""], environments: int, goal_set: GoalSet) -> State:
@@ -60,21 +77,69 @@ def rollout(
         context: further arguments of `act`, each with a leading axis of environments.
         noise_steps: control steps for which the policy is given the same keys.
     """
+
+    def act_without_memory(given: StepInput, *context: Array) -> tuple[Array, Array]:
+        return act(given.keys, given.read, given.goal, *context), given.memory
+
+    memory = jnp.zeros((states.steps.shape[0], 0))
+    states, _, trajectory = rollout_with_memory(
+        task,
+        act_without_memory,
+        states,
+        memory,
+        key,
+        length,
+        goal_set,
+        *context,
+        noise_steps=noise_steps,
+    )
+    return states, trajectory
+
+
+def rollout_with_memory(
+    task: Task,
+    act: ActWithMemory,
+    states: State,
+    memory: Float[Array, "env memory"],
+    key: Key[Array, ""],
+    length: int,
+    goal_set: GoalSet,
+    *context: Array,
+    noise_steps: int = 1,
+) -> tuple[State, Float[Array, "env memory"], Trajectory]:
+    """Returns environments, memory and what happened in each step under a policy with memory.
+
+    Args:
+        task: what is simulated.
+        act: the policy.
+        states: batched over environments, `[env, ...]`.
+        memory: of the policy, at these states.
+        key: see `rollout`, as the following.
+        length: control steps.
+        goal_set: from which restarted episodes draw their goals.
+        context: further arguments of `act`.
+        noise_steps: control steps for which the policy is given the same keys.
+    """
     environments = states.steps.shape[0]
 
-    def play(states: State, keys: Array, *context: Array) -> tuple[State, Trajectory]:
-        def step(states: State, time: Array) -> tuple[State, Trajectory]:
+    def play(
+        states: State, memory: Array, keys: Array, *context: Array
+    ) -> tuple[tuple[State, Array], Trajectory]:
+        def step(carry: tuple[State, Array], time: Array) -> tuple[tuple[State, Array], Trajectory]:
+            states, memory = carry
             act_keys, reset_keys = _split_keys(keys, time)
             sense_keys = jax.vmap(lambda key: stream_key(key, Stream.SENSORS))(act_keys)
             if noise_steps > 1:
                 act_keys, _ = _split_keys(keys, time - time % noise_steps)
             step_keys = StepKeys(act_keys, sense_keys, reset_keys)
-            return _step(task, act, states, step_keys, goal_set, context)
+            return _step(task, act, states, memory, step_keys, goal_set, context)
 
-        return jax.lax.scan(step, states, jnp.arange(length))
+        return jax.lax.scan(step, (states, memory), jnp.arange(length))
 
     keys = jax.random.split(key, environments)
-    return map_over_devices(play, environments)(states, keys, *context)
+    play_all = map_over_devices(play, environments)
+    (states, memory), trajectory = play_all(states, memory, keys, *context)
+    return states, memory, trajectory
 
 
 class StepKeys(NamedTuple):
@@ -95,14 +160,16 @@ def _split_keys(
 
 def _step(
     task: Task,
-    act: Act,
+    act: ActWithMemory,
     states: State,
+    memory: Array,
     keys: StepKeys,
     goal_set: GoalSet,
     context: tuple[Array, ...],
-) -> tuple[State, Trajectory]:
+) -> tuple[tuple[State, Array], Trajectory]:
     read, goal, states = jax.vmap(task.sense)(states, keys.sense)
-    action = act(keys.act, read, goal, *context)
+    given = StepInput(keys.act, read, goal, memory, states.observation, states.goal)
+    action, memory = act(given, *context)
     stepped = jax.vmap(task.step)(states, action)
     broken = ~_is_finite(stepped)
     terminated = stepped.terminated | broken
@@ -115,9 +182,12 @@ def _step(
         distance=jnp.where(broken, jnp.inf, distance),
         terminated=terminated,
         broken=broken,
+        read=read,
+        read_goal=goal,
     )
     done = terminated | (stepped.steps >= task.episode_steps)
-    return _restart(task, stepped, done, keys.reset, goal_set), record
+    memory = jnp.where(done[:, None], 0.0, memory)
+    return (_restart(task, stepped, done, keys.reset, goal_set), memory), record
 
 
 def _is_finite(states: State) -> Bool[Array, "env"]:

@@ -24,6 +24,9 @@ class Trajectory(NamedTuple):
     terminated: Bool[Any, "*time env"]  # with this step the episode ended early
     broken: Bool[Any, "*time env"]  # because its numbers were no longer finite
     qpos: Float[Any, "*time env nq"] | None = None  # before the step; None where not recorded
+    # What the policy read before the step, and as its goal; None where not recorded.
+    read: Float[Any, "*time env read"] | None = None
+    read_goal: Float[Any, "*time env read_goal"] | None = None
 
 
 def is_running(terminated: Any, was_running: Any) -> Any:

@@ -245,6 +245,15 @@ class Task(ABC):
         return goals if goals and self.senses else self.goal
 
     @property
+    def read_sizes(self) -> dict[str, int]:
+        """Numbers in what a policy reads, in its goal and in an action, by the names of `sizes`."""
+        return {
+            "observation": sum(field.size for field in self.read_fields),
+            "goal": sum(field.size for field in self.read_goal_fields),
+            "action": self.action_size,
+        }
+
+    @property
     def observation_scale(self) -> np.ndarray:
         """What networks divide observations by, `[obs]`."""
         return scales(self.observation)
