@@ -275,7 +275,8 @@ def make_optimiser(config: DistillConfig) -> optax.GradientTransformation:
         "policy": optax.contrib.muon(cosine(rate), adam_learning_rate=cosine(BIAS_RATE * rate)),
         "critic": optax.adam(cosine(config.critic.learning_rate)),
     }
+    by_adam = (*CRITIC, ENCODER) if config.student.memory == "gru" else CRITIC
     return optax.multi_transform(
         optimisers,
-        lambda params: {name: "critic" if name in CRITIC else "policy" for name in params},
+        lambda params: {name: "critic" if name in by_adam else "policy" for name in params},
     )

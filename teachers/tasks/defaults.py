@@ -51,6 +51,7 @@ PUSHING: Mapping[str, Any] = {
     "learning.discount": 0.97,
     "learning.gradient_steps": 96,
     "learning.learning_rate": 5e-4,
+    "learning.rate_fall": 0.95,
     "logging.evaluate_every": 32,
     "logging.checkpoint_every": 64,
 }

@@ -16,7 +16,7 @@ sample = jax.jit(sample_rows, static_argnames=("batch", "rows_per_round"))
 def make_rows(round: int) -> LabelledStates:
     """Returns rows that hold their round and their index in every field."""
     value = jnp.stack([jnp.full(ROWS, float(round)), jnp.arange(ROWS, dtype=jnp.float32)], axis=-1)
-    return LabelledStates(*[value] * len(LabelledStates._fields))
+    return LabelledStates(*[value] * (len(LabelledStates._fields) - 1))
 
 
 @settings(max_examples=25, deadline=None)
@@ -30,7 +30,7 @@ def test_sample_rows_draws_from_newest_rounds(rounds, seed) -> None:
         (float(r), float(k)) for r in range(max(0, rounds - 3), rounds) for k in range(ROWS)
     }
     assert {tuple(row) for row in np.asarray(drawn.observation).tolist()} == expected
-    for other in drawn:
+    for other in drawn[:-1]:
         np.testing.assert_array_equal(other, drawn.observation)
 
 
