@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from students.artefact import Student
+from students.networks import require_observing
 from teachers.agent import Teacher
 from teachers.crl.networks import Networks, pairwise_logits
 from teachers.crl.parameters import Params
@@ -111,7 +112,11 @@ class CriticComparison:
         Args:
             student: the students' networks.
             teacher: the teachers' networks, of the same task.
+
+        Raises:
+            InputError: the student reads sensors or remembers.
         """
+        require_observing(student, "a comparison of critics")
         self._task = student.task
         self._student = CriticPrograms(student, student)
         self._teacher = CriticPrograms(teacher, student)

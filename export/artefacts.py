@@ -11,6 +11,7 @@ from etils import epath
 from export.admission import read_contract, read_model
 from export.runtime import Policy, read_metadata
 from students.artefact import load_student
+from students.networks import require_observing
 from teachers.agent import Agent, load_teacher
 from teachers.evaluate import evaluate_agent
 from teachers.measures import Outcomes, measure_outcomes
@@ -64,10 +65,15 @@ def open_policy(
         return _open_onnx(path, task)
     agent = load_agent(path, task, checkpoint)
     compute_action = jax.jit(agent.networks.policy)
+
+    def act(observation: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        require_observing(agent.networks, "playing in MuJoCo C")
+        return np.asarray(compute_action(agent.params, observation, goal))
+
     return PolicyArtefact(
         agent.metadata,
         agent.task,
-        lambda observation, goal: np.asarray(compute_action(agent.params, observation, goal)),
+        act,
         lambda *arguments: evaluate_agent(agent, *arguments),
         partial(_evaluate_sampled, agent) if agent.metadata.kind == "teacher" else None,
     )

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from export.contract import Units
 from students.artefact import Student
 from students.config import Activation, MLPConfig
-from students.networks import ENCODER, layer_shapes
+from students.networks import ENCODER, layer_shapes, require_observing
 from teachers.crl.parameters import Params
 from teachers.process import in_32_bits
 from teachers.runs.errors import InputError
@@ -58,12 +58,13 @@ def export_c(student: Student, out: epath.PathLike, units: Units = "task") -> di
         The paths of both files, under `source` and `header`.
 
     Raises:
-        InputError: the agent is a teacher, has weights that are not finite, or `out` holds something already.
+        InputError: the agent is a teacher, reads sensors or remembers, has weights that are not finite, or `out` holds something already.
     """
     if student.metadata.kind != "student":
         raise InputError(
             "a teacher is too deep for a microcontroller; distill it, and export the student"
         )
+    require_observing(student.networks, "export")
     if not all(np.isfinite(each).all() for each in jax.tree.leaves(student.params)):
         raise InputError("the student has weights that are not finite; distill it again")
     out = epath.Path(out)

@@ -29,6 +29,7 @@ from export.parity import (
 )
 from export.precision import reduce_precision
 from export.session import GraphFunction, open_session
+from students.networks import require_observing
 from teachers.agent import Agent
 from teachers.measures import format_interval, spearman
 from teachers.process import in_32_bits
@@ -107,7 +108,7 @@ def export_student(
         `retention`, and the rank correlation of its values with JAX's, `critic_spearman`.
 
     Raises:
-        InputError: `out` holds something already, the opset cannot be written, the file keeps less than
+        InputError: `out` holds something already, the student reads sensors or remembers, the opset cannot be written, the file keeps less than
             `min_retention`, or a teacher is to be written in another precision than float32. Nothing is left in `out`.
         ParityError: a float32 file differs from JAX by more than 1e-4. Nothing is left in `out`.
     """
@@ -117,6 +118,7 @@ def export_student(
         raise InputError(
             f"a teacher is not written in {form.precision}; distill it, and export the student"
         )
+    require_observing(student.networks, "export")
     require_unused(out)
     float32_models = {
         role: convert(student, role, units=form.units, opset=form.opset) for role in form.roles

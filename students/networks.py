@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 from students.config import Activation, MLPConfig, StudentConfig
 from teachers.crl.networks import Networks
 from teachers.crl.parameters import Params, apply_module, count_parameters
+from teachers.runs.errors import InputError
 from teachers.tasks import Task
 from teachers.tasks.encoding import encode_fields, encoded_size
 
@@ -166,6 +167,23 @@ class Remembering(Networks):
 
     def _encode_observation(self, params: Params, observation: Array) -> Array:
         return observation  # what is seen is encoded already
+
+
+def require_observing(networks: Networks, what: str) -> None:
+    """Raises an error if networks read sensors or remember.
+
+    Args:
+        networks: of an agent.
+        what: cannot be done with them yet.
+
+    Raises:
+        InputError: they do.
+    """
+    if networks.task.senses or networks.memory_size:
+        raise InputError(
+            f"{what} is not possible yet for students that read sensors or remember; evaluate can play them, and students with "
+            "student.sees = observation and student.memory = none can do all"
+        )
 
 
 def parameters_used_by(name: str, params: Params) -> Params:
