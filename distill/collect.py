@@ -61,6 +61,7 @@ def make_collect_stage(
         `(state, teacher_params) -> (state, visited, metrics)`.
     """
     collect = config.collect
+    without_memory = not student.memory_size
 
     def collect_states(
         state: DistillState, teacher_params: Params
@@ -93,7 +94,7 @@ def make_collect_stage(
             task,
             act,
             environments,
-            state.memory,
+            jnp.zeros((collect.environments, 0)) if without_memory else state.memory,
             rollout_key,
             collect.steps,
             "train",
@@ -110,7 +111,7 @@ def make_collect_stage(
                 read=flatten(jnp.asarray(trajectory.read)),
                 goal=flatten(jnp.asarray(trajectory.read_goal)),
                 is_first=flatten(trajectory.steps == 0),
-                memory=shard_batch(state.memory),
+                memory=state.memory if without_memory else shard_batch(state.memory),
             )
         visited = VisitedStates(
             flatten(trajectory.observation),
@@ -123,6 +124,7 @@ def make_collect_stage(
             "rollout_time_at_goal": jnp.mean(trajectory.distance < task.success_radius),
         }
         key = stream_key(state.key, Stream.NEXT)
+        memory = state.memory if without_memory else memory
         state = state._replace(environments=environments, memory=memory, key=key)
         return state, visited, metrics
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,15 +77,19 @@ def make_init_stage(
         key = stream_key(key, Stream.DISTILLATION)
         params = student.init(stream_key(key, Stream.PARAMETERS))
         visited = VisitedStates(*(jnp.zeros((config.window, n)) for n in task.sizes.values()))
-        memory = jnp.zeros((config.collect.environments, student.memory_size))
+        memory: Any = ()
+        if student.memory_size:
+            memory = jnp.zeros((config.collect.environments, student.memory_size))
         if needs_readings(config):
             sizes = task.read_sizes
             read, goal = (jnp.zeros((config.window, sizes[n])) for n in ("observation", "goal"))
             is_first = jnp.zeros(config.window, bool)
-            visited = visited._replace(readings=Readings(read, goal, is_first, memory[:1]))
+            window = memory[:1] if student.memory_size else ()
+            visited = visited._replace(readings=Readings(read, goal, is_first, window))
         label = partial(label_states, config=config, teacher=teacher)
         rows = jax.eval_shape(label, teacher.shapes, visited, key)
-        embedding = jax.eval_shape(student.psi, params, visited.goal).shape[-1]
+        read_goal = jnp.zeros((1, task.read_sizes["goal"]))
+        embedding = jax.eval_shape(student.psi, params, read_goal).shape[-1]
         return DistillState(
             params=params,
             optimizer_states=init_optimizers(config, params),

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from distill.config import DistillConfig, LabelConfig
 from distill.critic_losses import fit_basis
-from distill.ring import LabelledStates, Readings, insert_rows
+from distill.ring import LabelledStates, insert_rows
 from distill.state import DistillState, VisitedStates
 from teachers.crl.networks import Networks
 from teachers.crl.parameters import Params
@@ -99,8 +99,7 @@ def label_states(
     )
     readings = visited.readings
     if readings:
-        several = [jnp.concatenate([part] * count) for part in readings]
-        readings = Readings(*several)
+        readings = jax.tree.map(lambda part: jnp.concatenate([part] * count), readings)
         if count > 1:  # no sensor is the goal then
             readings = readings._replace(goal=goal)
         rows = rows._replace(readings=readings)

@@ -13,7 +13,9 @@ class Readings(NamedTuple):
     read: Float[Array, "*rows read"]
     goal: Float[Array, "*rows read_goal"]
     is_first: Bool[Array, "*rows"]  # whether an episode begins with the state
-    memory: Float[Array, "windows memory"]  # before the first state of each window
+    memory: (
+        Any  # before the first state of each window, `[windows, memory]`; () where there is none
+    )
 
 
 class LabelledStates(NamedTuple):

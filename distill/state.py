@@ -19,7 +19,7 @@ class DistillState(NamedTuple):
     params: Params  # the student's
     optimizer_states: tuple[Any, ...]  # one for each phase of learning
     environments: State
-    memory: Float[Array, "env memory"]  # the student's
+    memory: Any  # the student's, `[env, memory]`; () where it has none
     ring: Ring
     basis: Float[Array, "teacher_embed embed"]  # see `fit_basis`
     key: Key[Array, ""]
@@ -46,5 +46,6 @@ def state_shardings(state: DistillState) -> Any:
     """
     shardings: Any = jax.tree.map(lambda _: replicated(), state)
     return shardings._replace(
-        environments=jax.tree.map(lambda _: sharded(), state.environments), memory=sharded()
+        environments=jax.tree.map(lambda _: sharded(), state.environments),
+        memory=jax.tree.map(lambda _: sharded(), state.memory),
     )

@@ -62,7 +62,7 @@ def sensor_errors(sensors: tuple[Sensor, ...]) -> SensorErrors:
 
 def unread(errors: SensorErrors, measured: Float[Array, "sens"]) -> Sensed:
     """Returns sensors at the start of an episode, before they are read for the first time."""
-    longest = int(errors.delay.max(initial=0))
+    longest = int(errors.delay.max(initial=1))  # checkpoints hold no empty arrays
     before = jnp.broadcast_to(measured, (longest, *measured.shape))
     return Sensed(measured, measured, jnp.zeros_like(measured), before)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import DISTILL
+from tiny import DISTILL, TEACHER
 
 from distill import distill_config
 from distill.collect import collection_task
@@ -12,6 +12,8 @@ from distill.critic_losses import Embeddings, value_loss
 from distill.iteration import make_stages
 from distill.learn import see_readings
 from students import student_networks
+from teachers import teacher_config
+from teachers.crl.networks import teacher_networks
 from teachers.runs.errors import InputError
 from teachers.simulation.rollout import reset, rollout_with_memory
 from teachers.tasks.registry import get_task
@@ -110,6 +112,25 @@ def test_student_without_memory_reads_sensors(teacher) -> None:
     rows = jax.tree.map(lambda x: x[second], states[2].ring.rows)
     action = networks.policy(states[0].params, rows.readings.read, rows.goal)
     np.testing.assert_allclose(action, rows.action, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "memory", ["gru", *(pytest.param(name, marks=pytest.mark.slow) for name in ("none", "history"))]
+)
+def test_stages_fit_a_walker_that_reads_its_goal(memory) -> None:
+    """Nothing is compiled."""
+    networks = teacher_networks(teacher_config("ant", overrides=TEACHER))
+    own = {"collect.goals_per_state": 1, "collect.hindsight_share": 0.0}
+    config = distill_config(overrides={**DISTILL, **remembering(memory), **own})
+    student = student_networks(networks.task, config.student, 4)
+    stages = make_stages(config, networks, student)
+    state = jax.eval_shape(stages.init, jax.random.key(0))
+    after, visited, _ = jax.eval_shape(stages.collect, state, networks.shapes)
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+    labelled = jax.eval_shape(stages.label, state, networks.shapes, visited)
+    learned, metrics = jax.eval_shape(stages.learn[0], labelled, networks.shapes)
+    assert jax.tree.map(jnp.shape, learned) == jax.tree.map(jnp.shape, state)
+    assert "critic_loss" in metrics
 
 
 def test_memory_is_empty_where_an_episode_begins() -> None:

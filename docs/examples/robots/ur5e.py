@@ -38,3 +38,4 @@ class UR5ePose(UR5eReach):
     brings = pose("wrist_3_link")
     success_radius = 0.02
     success_angle = 0.2
+    training = {**REACHING, "steps": 3_000_000, "learning.rate_fall": 0.95}
