@@ -25,12 +25,6 @@ class SensorErrors(NamedTuple):
     dropout: Float[np.ndarray, "sensors"]  # of each sensor, whose numbers are lost together
     sensor: Int[np.ndarray, "sens"]  # to which a number belongs
 
-    @property
-    def are_none(self) -> bool:
-        """Whether readings are what is measured."""
-        parts = (self.noise, self.bias, self.resolution, self.delay, self.dropout, self.every - 1)
-        return not any(part.any() for part in parts)
-
 
 class Sensed(NamedTuple):
     """The state of the sensors of one environment."""

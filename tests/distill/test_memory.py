@@ -114,9 +114,8 @@ def test_student_without_memory_reads_sensors(teacher) -> None:
     np.testing.assert_allclose(action, rows.action, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "memory", ["gru", *(pytest.param(name, marks=pytest.mark.slow) for name in ("none", "history"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", ["none", "history", "gru"])
 def test_stages_fit_a_walker_that_reads_its_goal(memory) -> None:
     """Nothing is compiled."""
     networks = teacher_networks(teacher_config("ant", overrides=TEACHER))

@@ -65,6 +65,7 @@ class FarCart(Cart):
         return super().sample_goal(key, observation, goal_set) * 5.0
 
 
+@pytest.mark.slow
 def test_check_task_finds_goals_out_of_reach(monkeypatch) -> None:
     problems = check_task(FarCart())
     assert [line for line in problems if "come near" in line]

@@ -97,6 +97,7 @@ class BreakingReacher(Reacher):
         return after._replace(qpos=jnp.where(after.qpos[0] > 1.0, jnp.nan, after.qpos))
 
 
+@pytest.mark.slow
 def test_rollout_restarts_only_broken_environment() -> None:
     task = BreakingReacher()
 

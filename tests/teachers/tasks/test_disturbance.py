@@ -99,6 +99,7 @@ def test_disturbed_by_keeps_starts() -> None:
     assert task.disturbances is None
 
 
+@pytest.mark.slow
 def test_disturbed_by_shifts_starts_within_ranges() -> None:
     task = get_task("arm_push_easy")  # its cube has no actuator
     robot = find_robot(task.model)

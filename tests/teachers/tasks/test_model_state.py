@@ -162,6 +162,7 @@ def test_rollout_in_c_agrees_with_twins_of_models_with_more_state(late, actions)
     assert (np.abs(found[4, :, 6]) > 1e-3).all()
 
 
+@pytest.mark.slow
 def test_rollout_in_mjx_agrees_with_twins_of_models_with_more_state(prompt, actions) -> None:
     expected, found = play(prompt.simulated_by("jax", ENVS), actions)
     np.testing.assert_allclose(found, expected, atol=1e-3)

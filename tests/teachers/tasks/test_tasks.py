@@ -272,7 +272,7 @@ def test_training_defaults_are_valid(task) -> None:
 def test_rollout_stays_finite_with_bounded_speeds(played) -> None:
     _, _, trajectories, finals, held = played
     # The goal that asks for held actions is no number.
-    held = held._replace(goal=held.action, distance=held.action)
+    held = held._replace(goal=held.action, read_goal=held.action, distance=held.action)
     for leaf in jax.tree.leaves((finals, trajectories, held)):
         assert np.isfinite(np.asarray(leaf, np.float64)).all()
     assert np.abs(finals.physics.qvel).max() < MAX_SPEED
