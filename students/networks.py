@@ -1,7 +1,6 @@
 """The shallow networks of a student: MLPs that are small and fast on a robot's CPU."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -105,15 +104,15 @@ def student_networks(
         task = task.with_sensors()
     if config.heads:
         return TwoHeaded(task, config, embedding, commanded_critic)
-    networks = partial(
-        Networks if config.memory == "none" else partial(Remembering, config=config),
-        task,
-        actor=MLP(config.policy, 2 * task.action_size),
-        phi=MLP(config.critic, embedding),
-        psi=MLP(config.critic, embedding),
-        commanded_critic=commanded_critic,
-    )
-    return networks()
+    networks: dict[str, Any] = {
+        "actor": MLP(config.policy, 2 * task.action_size),
+        "phi": MLP(config.critic, embedding),
+        "psi": MLP(config.critic, embedding),
+        "commanded_critic": commanded_critic,
+    }
+    if config.memory == "none":
+        return Networks(task, **networks)
+    return Remembering(task, config, **networks)
 
 
 class Remembering(Networks):
