@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from students.artefact import Student
-from students.networks import require_observing
 from teachers.agent import Teacher
 from teachers.crl.networks import Networks, pairwise_logits
 from teachers.crl.parameters import Params
 from teachers.crl.replay import geometric_offsets
 from teachers.measures import auroc, label_reached_within, spearman
 from teachers.process import in_32_bits
+from teachers.runs.errors import InputError
 from teachers.simulation.rollout import evaluation_starts, rollout
 from teachers.simulation.trajectory import Trajectory, episode_lengths
 from teachers.tasks import State
@@ -116,7 +116,11 @@ class CriticComparison:
         Raises:
             InputError: the student reads sensors or remembers.
         """
-        require_observing(student, "a comparison of critics")
+        if student.task.senses or student.memory_size:
+            raise InputError(
+                "critics of students that read sensors or remember are not compared with their teachers'; compare students with "
+                "student.sees = observation and student.memory = none"
+            )
         self._task = student.task
         self._student = CriticPrograms(student, student)
         self._teacher = CriticPrograms(teacher, student)

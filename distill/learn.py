@@ -16,7 +16,7 @@ from distill.critic_losses import CRITIC_LOSSES, Embeddings
 from distill.policy_losses import POLICY_LOSSES, Gaussian
 from distill.ring import LabelledStates, sample_rows
 from distill.state import DistillState, Metrics
-from students.networks import ENCODER
+from students.memory import ENCODER
 from teachers.crl.networks import Networks, similarity
 from teachers.crl.parameters import Params
 from teachers.runs.streams import Stream, stream_key

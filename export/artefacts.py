@@ -4,14 +4,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import jax
-import numpy as np
 from etils import epath
 
 from export.admission import read_contract, read_model
+from export.contract import Contract
+from export.policies import AgentPolicy
 from export.runtime import Policy, read_metadata
 from students.artefact import load_student
-from students.networks import require_observing
 from teachers.agent import Agent, load_teacher
 from teachers.evaluate import evaluate_agent
 from teachers.measures import Outcomes, measure_outcomes
@@ -33,7 +32,7 @@ class PolicyArtefact(NamedTuple):
     Attributes:
         metadata: the description inside the artefact.
         task: the policy's task.
-        act: maps batches of observations and goals to actions in [-1, 1], for `play_in_c`.
+        act: maps batches of what it reads and of goals to actions in [-1, 1], for `play_in_c`.
         evaluate: maps a number of episodes, a seed and a progress function to outcomes, with the engine `auto` for a
             checkpoint and in MuJoCo C for an ONNX file.
         evaluate_sampled: the same for actions that are drawn from the policy, as in its training; it takes also how many
@@ -64,16 +63,10 @@ def open_policy(
     if path.suffix == ".onnx":
         return _open_onnx(path, task)
     agent = load_agent(path, task, checkpoint)
-    compute_action = jax.jit(agent.networks.policy)
-
-    def act(observation: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        require_observing(agent.networks, "playing in MuJoCo C")
-        return np.asarray(compute_action(agent.params, observation, goal))
-
     return PolicyArtefact(
         agent.metadata,
         agent.task,
-        act,
+        AgentPolicy(agent),
         lambda *arguments: evaluate_agent(agent, *arguments),
         partial(_evaluate_sampled, agent) if agent.metadata.kind == "teacher" else None,
     )
@@ -122,6 +115,8 @@ def _open_onnx(path: epath.Path, task: Task | None) -> PolicyArtefact:
     except ValueError as error:
         raise InputError(str(error)) from None
     opened_task, metadata = open_task(description, task, str(path))
+    if isinstance(description, Contract):
+        opened_task = description.signature.view(opened_task)
     return PolicyArtefact(
         metadata,
         opened_task,

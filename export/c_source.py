@@ -9,17 +9,21 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
+from export.c_memory import memory_arrays, memory_functions, memory_header, memory_lines
+from export.c_text import array_definition, escape_comment, float_literal
 from export.contract import Units
+from export.signature import agent_signature
 from students.artefact import Student
 from students.config import Activation, MLPConfig
-from students.networks import ENCODER, layer_shapes, require_observing
+from students.memory import ENCODER
+from students.networks import layer_shapes
 from teachers.crl.parameters import Params
 from teachers.process import in_32_bits
 from teachers.runs.errors import InputError
 from teachers.runs.outputs import require_unused, write_atomically
 from teachers.runs.paths import create_folder
-from teachers.tasks import Field
-from teachers.tasks.declaration import slices
+from teachers.tasks import Field, Sensor
+from teachers.tasks.declaration import scales, slices
 from teachers.tasks.encoding import (
     ROTATION_SIZE,
     encoded_size,
@@ -28,7 +32,6 @@ from teachers.tasks.encoding import (
 )
 
 EPSILON = 1e-6  # the default of flax.linen.LayerNorm
-NUMBERS_PER_LINE = 6
 ACTIVATIONS: dict[Activation, str] = {
     "relu": "x[i] < 0.0f ? 0.0f : x[i]",
     "swish": "x[i] / (1.0f + expf(-x[i]))",
@@ -58,13 +61,12 @@ def export_c(student: Student, out: epath.PathLike, units: Units = "task") -> di
         The paths of both files, under `source` and `header`.
 
     Raises:
-        InputError: the agent is a teacher, reads sensors or remembers, has weights that are not finite, or `out` holds something already.
+        InputError: the agent is a teacher, has weights that are not finite, or `out` holds something already.
     """
     if student.metadata.kind != "student":
         raise InputError(
             "a teacher is too deep for a microcontroller; distill it, and export the student"
         )
-    require_observing(student.networks, "export")
     if not all(np.isfinite(each).all() for each in jax.tree.leaves(student.params)):
         raise InputError("the student has weights that are not finite; distill it again")
     out = epath.Path(out)
@@ -77,7 +79,15 @@ def export_c(student: Student, out: epath.PathLike, units: Units = "task") -> di
 
 def render_header(student: Student, units: Units) -> str:
     """Returns the C header: sizes of the arrays, and the meaning of every number in them."""
-    task = student.task
+    task, signature = student.task, agent_signature(student.networks)
+    reads, sizes = signature.reads, task.read_sizes
+    has_memory = bool(signature.memory_size)
+    state = "policy_state *state, " if has_memory else ""
+    stateless = (
+        "Several threads may call it at once, each with a state of its own."
+        if has_memory
+        else "It has no state, so that several threads may call it at once."
+    )
     return f"""{_title_comment(student)}
 #ifndef POLICY_H
 #define POLICY_H
@@ -86,22 +96,22 @@ def render_header(student: Student, units: Units) -> str:
 extern "C" {{
 #endif
 
-#define POLICY_OBSERVATION {task.observation_size}
-#define POLICY_GOAL {task.goal_size}
-#define POLICY_ACTION {task.action_size}
-#define POLICY_CONTROL_PERIOD {_float_literal(task.control_period)} /* s */
+#define POLICY_{reads.upper()} {sizes["observation"]}
+#define POLICY_GOAL {sizes["goal"]}
+#define POLICY_ACTION {sizes["action"]}
+#define POLICY_CONTROL_PERIOD {float_literal(task.control_period)} /* s */
 
-/*
- * Computes the action for an observation and a goal. It has no state, so that several threads may call it at once.
+{memory_header(signature.memory_size)}/*
+ * Computes the action for {"what the sensors read" if reads == "sensors" else "an observation"} and a goal. {stateless}
  *
-{_field_comments("observation", task.observation)}
-{_field_comments("goal", task.goal)}
+{_field_comments(reads, task.read_fields)}
+{_field_comments("goal", task.read_goal_fields)}
 {_field_comments("action", task.action)}
  *
  * Actions are {"in these units, within their limits" if units == "task" else "in [-1, 1], which stand for these limits"}.
  * Inputs are not checked: a NaN gives a NaN, and infinities and numbers far from those in training give any action.
  */
-void policy_act(const float *observation, const float *goal, float *action);
+void policy_act({state}const float *{reads}, const float *goal, float *action);
 
 #ifdef __cplusplus
 }}
@@ -113,33 +123,36 @@ void policy_act(const float *observation, const float *goal, float *action);
 
 def render_source(student: Student, units: Units) -> str:
     """Returns the C source: the weights, and the function that computes an action with them."""
-    task = student.task
+    task, signature = student.task, agent_signature(student.networks)
+    reads, read_fields, goal_fields = signature.reads, task.read_fields, task.read_goal_fields
     encoder, actor = _layers(student)
-    observed, wanted = encoded_size(task.observation), encoded_size(task.goal)
-    encoding_size = len(encoder[-1].bias) if encoder else observed
+    observed, wanted = encoded_size(read_fields), encoded_size(goal_fields)
+    encoding_size = len(encoder[-1].bias) if encoder else observed + signature.memory_size
+    state = "policy_state *state, " if signature.memory_size else ""
     hidden_size = max(len(layer.bias) for layer in [*encoder, *actor])
     buffer_size = max(hidden_size, observed, encoding_size + wanted)
     arrays = [
-        _array("observation_scale", task.observation_scale),
-        _array("goal_scale", task.goal_scale),
+        array_definition(f"{reads}_scale", scales(read_fields)),
+        array_definition("goal_scale", scales(goal_fields)),
+        *memory_arrays(student),
     ]
-    has_quaternions = any(field.quaternion for field in (*task.observation, *task.goal))
+    has_quaternions = any(field.quaternion for field in (*read_fields, *goal_fields))
     if units == "task":
         low, high = task.action_limits
         arrays += [
-            _array("at_minus_one", low),
-            _array("at_one", high),
-            _array("lower", np.minimum(low, high)),
-            _array("upper", np.maximum(low, high)),
+            array_definition("at_minus_one", low),
+            array_definition("at_one", high),
+            array_definition("lower", np.minimum(low, high)),
+            array_definition("upper", np.maximum(low, high)),
         ]
     for name, layers in (("encoder", encoder), ("actor", actor)):
         for i, layer in enumerate(layers):
-            arrays.append(_array(f"{name}_{i}_kernel", layer.kernel.ravel()))
-            arrays.append(_array(f"{name}_{i}_bias", layer.bias))
+            arrays.append(array_definition(f"{name}_{i}_kernel", layer.kernel.ravel()))
+            arrays.append(array_definition(f"{name}_{i}_bias", layer.bias))
             if layer.norm:
-                arrays.append(_array(f"{name}_{i}_norm_scale", layer.norm[0]))
-                arrays.append(_array(f"{name}_{i}_norm_bias", layer.norm[1]))
-    functions = [_DENSE]
+                arrays.append(array_definition(f"{name}_{i}_norm_scale", layer.norm[0]))
+                arrays.append(array_definition(f"{name}_{i}_norm_bias", layer.norm[1]))
+    functions = [_DENSE, *memory_functions(student)]
     if has_quaternions:
         functions.append(_ROTATION)
     if any(layer.norm for layer in [*encoder, *actor]):
@@ -151,9 +164,10 @@ def render_source(student: Student, units: Units) -> str:
         for name in sorted(activations)
     ]
     lines = [
-        *_encode("observation", task.observation, 0),
+        *_encode(reads, read_fields, 0),
+        *memory_lines(student, observed),
         *_layer_calls("encoder", encoder),
-        *_encode("goal", task.goal, encoding_size),
+        *_encode("goal", goal_fields, encoding_size),
         *_layer_calls("actor", actor),
         *_write_action(units),
     ]
@@ -166,7 +180,7 @@ def render_source(student: Student, units: Units) -> str:
 {chr(10).join(arrays)}
 
 {chr(10).join(functions)}
-void policy_act(const float *observation, const float *goal, float *action)
+void policy_act({state}const float *{reads}, const float *goal, float *action)
 {{
     float first[{buffer_size}], second[{buffer_size}];
     float *x = first, *y = second, *swap;
@@ -225,7 +239,7 @@ def _layer_calls(name: str, layers: list[Layer]) -> Iterator[str]:
         yield "swap = x, x = y, y = swap;"
 
 
-def _encode(name: str, fields: tuple[Field, ...], start: int) -> Iterator[str]:
+def _encode(name: str, fields: tuple[Field | Sensor, ...], start: int) -> Iterator[str]:
     """Yields the C lines that write what networks read of an observation or goal to `x`, from `start` on.
 
     See `teachers.tasks.encoding.encode_fields`.
@@ -291,24 +305,7 @@ def _mlp_layers(params: Params, shape: MLPConfig, *, head: bool) -> list[Layer]:
     return layers
 
 
-def _array(name: str, values: np.ndarray) -> str:
-    """Returns the C definition of a constant array."""
-    literals = [_float_literal(float(value)) for value in values]
-    lines = [
-        ", ".join(literals[i : i + NUMBERS_PER_LINE])
-        for i in range(0, len(literals), NUMBERS_PER_LINE)
-    ]
-    content = ",\n    ".join(lines)
-    return f"static const float {name}[{len(literals)}] = {{\n    {content}\n}};"
-
-
-def _float_literal(value: float) -> str:
-    """Returns a C literal with enough digits to give the same float again."""
-    text = f"{np.float32(value):.9g}"
-    return f"{text if set('.en') & set(text) else text + '.0'}f"
-
-
-def _field_comments(name: str, fields: tuple[Field, ...]) -> str:
+def _field_comments(name: str, fields: tuple[Field | Sensor, ...]) -> str:
     """Returns one comment line for each field of an array: its indices, meaning, unit and limits."""
     field_slices = slices(fields)
     lines = []
@@ -319,7 +316,7 @@ def _field_comments(name: str, fields: tuple[Field, ...]) -> str:
             "" if field.low is None or field.high is None else f", {field.low:g} to {field.high:g}"
         )
         text = f"{field.name}, {field.meaning} ({field.unit}{field_range})"
-        lines.append(f" * {name}{indices}: {_escape_comment(text)}")
+        lines.append(f" * {name}{indices}: {escape_comment(text)}")
     return "\n".join(lines)
 
 
@@ -328,10 +325,5 @@ def _title_comment(student: Student) -> str:
     teacher = metadata.lineage.get("teacher", {})
     depth = teacher.get("networks", {}).get("actor", {}).get("depth")
     origin = f", a student of a teacher of {depth} layers" if depth else ""
-    task = _escape_comment(metadata.task)
+    task = escape_comment(metadata.task)
     return f"/* Policy of task {task}{origin}; written by crl-distill {version('crl-distill')}. */"
-
-
-def _escape_comment(text: str) -> str:
-    """Returns text on one line that does not end the C comment around it."""
-    return " ".join(text.replace("*/", "* /").replace("/*", "/ *").split())

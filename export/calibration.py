@@ -7,6 +7,7 @@ from scipy.optimize import minimize
 
 from export.contract import RangeSource, Reachability
 from export.contract_writer import ObservedRange
+from export.signature import Reads
 from teachers.measures import auroc, label_reached_within
 from teachers.runs.metadata import Metadata
 from teachers.simulation.trajectory import Trajectory
@@ -14,22 +15,26 @@ from teachers.tasks import Task
 
 
 def observed_ranges(
-    metadata: Metadata, trajectory: Trajectory
+    metadata: Metadata, trajectory: Trajectory, reads: Reads
 ) -> tuple[Mapping[str, ObservedRange], RangeSource]:
-    """Returns the range of every number of `observation` and `goal`, and whether it was observed in training.
+    """Returns the range of every number that an agent reads and of its goal, and whether it was observed in training.
 
     Args:
         metadata: an agent's. A student's contains the ranges that were observed in training; a teacher's, and that of
             a student of an early version, does not.
         trajectory: episodes whose ranges are taken in that case.
+        reads: what the agent reads, which is the name of its range beside `goal`.
     """
     if stored := metadata.lineage.get("seen"):
         ranges = {
-            name: ObservedRange(*(np.array(ends[end], np.float32) for end in ("low", "high")))
-            for name, ends in stored.items()
+            # What a student read is under `observation`, whatever it was.
+            name: ObservedRange(
+                *(np.array(stored[key][end], np.float32) for end in ("low", "high"))
+            )
+            for name, key in ((reads, "observation"), ("goal", "goal"))
         }
         return ranges, "training"
-    arrays = {"observation": trajectory.observation, "goal": trajectory.goal}
+    arrays = {reads: np.asarray(trajectory.read), "goal": np.asarray(trajectory.read_goal)}
     return {
         name: ObservedRange(np.min(array, axis=(0, 1)), np.max(array, axis=(0, 1)))
         for name, array in arrays.items()

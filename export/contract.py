@@ -6,30 +6,20 @@ Every key of `Contract` is stored as JSON under `crl_distill.KEY` in the ONNX fi
 
 import json
 from collections.abc import Mapping
-from typing import Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 from typing_extensions import TypedDict
 
+from export.signature import Role, Signature
 from teachers.runs.configuration import Config
 from teachers.runs.metadata import Metadata
 
-Role = Literal["policy", "critic", "combined"]
 Units = Literal["task", "normalized"]
 Precision = Literal["float32", "float16", "int8"]
 RangeSource = Literal["training", "export"]
 
-INPUTS: Mapping[Role, tuple[str, ...]] = {
-    "policy": ("observation", "goal"),
-    "critic": ("observation", "goal", "action"),
-    "combined": ("observation", "goal"),
-}
-OUTPUTS: Mapping[Role, tuple[str, ...]] = {
-    "policy": ("action",),
-    "critic": ("value",),
-    "combined": ("action", "value"),
-}
 NETWORKS: Mapping[Role, tuple[str, ...]] = {
     "policy": ("actor",),
     "critic": ("phi", "psi"),
@@ -75,6 +65,30 @@ class Place(Config):
                 f"field {self.name!r} has an observed range that is not finite or not in order"
             )
         return self
+
+
+class SensorPlace(Place):
+    """A sensor's place in an array, and how it erred in training; see `teachers.tasks.Sensor`."""
+
+    noise: float = Field(ge=0, description="standard deviation of each reading, in `unit`")
+    bias: float = Field(ge=0, description="standard deviation between episodes, in `unit`")
+    resolution: float = Field(ge=0, description="smallest step, in `unit`; 0: none")
+    delay: int = Field(ge=0, description="control steps by which a reading is late")
+    dropout: float = Field(ge=0, lt=1, description="share of the readings that are lost")
+    every: int = Field(ge=1, description="control steps from one reading to the next")
+    is_goal: bool = Field(description="whether it is the goal as the robot knows it")
+    privileged: bool = Field(description="something that a robot cannot measure")
+
+
+def _kind_of_place(value: Any) -> str:
+    is_sensor = "noise" in value if isinstance(value, Mapping) else isinstance(value, SensorPlace)
+    return "sensor" if is_sensor else "field"
+
+
+AnyPlace = Annotated[
+    Annotated[SensorPlace, Tag("sensor")] | Annotated[Place, Tag("field")],
+    Discriminator(_kind_of_place),
+]
 
 
 class Network(TypedDict):
@@ -149,8 +163,8 @@ class Contract(Metadata):
     contract_version: int = Field(ge=1)
     kind: Literal["onnx"]
     role: Role = Field(description="what the file computes")
-    inputs: dict[str, tuple[Place, ...]] = Field(description="fields of each input")
-    outputs: dict[str, tuple[Place, ...]] = Field(description="fields of each output")
+    inputs: dict[str, tuple[AnyPlace, ...]] = Field(description="fields of each input")
+    outputs: dict[str, tuple[AnyPlace, ...]] = Field(description="fields of each output")
     action_units: Units = Field(
         description="task: actions are in the units of their fields; normalized: in [-1, 1]"
     )
@@ -174,13 +188,22 @@ class Contract(Metadata):
     @field_validator("inputs", "outputs")
     @classmethod
     def _require_adjacent_fields(
-        cls, arrays: dict[str, tuple[Place, ...]]
-    ) -> dict[str, tuple[Place, ...]]:
+        cls, arrays: dict[str, tuple[AnyPlace, ...]]
+    ) -> dict[str, tuple[AnyPlace, ...]]:
         for name, fields in arrays.items():
             ends = [0, *(field.stop for field in fields)]
             if not fields or [field.start for field in fields] != ends[:-1]:
                 raise ValueError(f"the fields of {name} do not follow each other")
         return arrays
+
+    @property
+    def signature(self) -> Signature:
+        """What the file reads and carries from step to step."""
+        state = self.inputs.get("state")
+        return Signature(
+            "sensors" if "sensors" in self.inputs else "observation",
+            state[-1].stop if state else 0,
+        )
 
 
 def contract_schema() -> str:

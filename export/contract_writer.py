@@ -9,23 +9,23 @@ import numpy as np
 import onnx
 
 from export.contract import (
-    INPUTS,
     NETWORKS,
-    OUTPUTS,
+    AnyPlace,
     Contract,
     Parity,
     Place,
     RangeSource,
     Reachability,
-    Role,
+    SensorPlace,
     Units,
 )
 from export.graph import graph_precision, operator_types
-from export.runtime import CONTRACT_VERSION, PREFIX
-from students.networks import ENCODER
+from export.runtime import PREFIX
+from export.signature import Role, agent_signature, task_fields
+from students.memory import ENCODER
 from teachers.agent import Agent, describe_teacher
 from teachers.runs.metadata import library_versions, parameter_digest
-from teachers.tasks import Field
+from teachers.tasks import Field, Sensor
 from teachers.tasks.describe import describe_fields
 
 VALUE = Place(
@@ -64,7 +64,7 @@ def make_contract(
         role: which of its functions the file computes.
         model: the file's graph.
         units: units of the actions that go in and out.
-        observed_ranges: ranges of `observation` and `goal`.
+        observed_ranges: ranges of what the agent reads and of its goal, by the names of the inputs.
         range_source: where the ranges come from.
         parity: the file's difference from JAX, if it was measured.
         reachability: the calibration of the file's values, if it gives any.
@@ -79,9 +79,17 @@ def make_contract(
         lineage["teacher"] = describe_teacher(agent)
     else:
         lineage["student"] = {"digest": parameter_digest(agent.params)}
-    outputs = {"action": place_fields(task.action), "value": (VALUE,)}
+    signature = agent_signature(agent.networks)
+
+    def place_array(name: str) -> tuple[AnyPlace, ...]:
+        if name == "value":
+            return (VALUE,)
+        if name in ("state", "next_state"):
+            return (_place_memory(signature.memory_size),)
+        return place_fields(task_fields(task, name), observed_ranges.get(name))
+
     return Contract(
-        contract_version=CONTRACT_VERSION,
+        contract_version=signature.contract_version,
         kind="onnx",
         task=metadata.task,
         task_source=metadata.task_source,
@@ -93,11 +101,8 @@ def make_contract(
         lineage=lineage,
         versions=library_versions(),
         role=role,
-        inputs={
-            name: place_fields(getattr(task, name), observed_ranges.get(name))
-            for name in INPUTS[role]
-        },
-        outputs={name: outputs[name] for name in OUTPUTS[role]},
+        inputs={name: place_array(name) for name in signature.inputs(role)},
+        outputs={name: place_array(name) for name in signature.outputs(role)},
         action_units=units,
         control_period=task.control_period,
         episode_steps=task.episode_steps,
@@ -113,21 +118,34 @@ def make_contract(
 
 
 def place_fields(
-    fields: tuple[Field, ...], observed_range: ObservedRange | None = None
-) -> tuple[Place, ...]:
+    fields: tuple[Field | Sensor, ...], observed_range: ObservedRange | None = None
+) -> tuple[AnyPlace, ...]:
     """Returns the fields of an array in order, each with its indices and, if it is given, its observed range."""
-    rows = describe_fields(fields)
-    if observed_range is None:
-        return tuple(Place(**row) for row in rows)
-    low, high = observed_range
-    places = []
-    for row in rows:
-        place = slice(row["start"], row["stop"])
-        lows, highs = low[place].tolist(), high[place].tolist()
-        if row["quaternion"]:  # a robot may send the other sign
-            lows, highs = [-1.0] * row["size"], [1.0] * row["size"]
-        places.append(Place(**row, seen_low=lows, seen_high=highs))
+    places: list[AnyPlace] = []
+    for field, row in zip(fields, describe_fields(fields), strict=True):
+        if observed_range is not None:
+            row |= _describe_range(row, observed_range)
+        places.append(SensorPlace(**row) if isinstance(field, Sensor) else Place(**row))
     return tuple(places)
+
+
+def _describe_range(row: Mapping[str, Any], observed_range: ObservedRange) -> dict[str, Any]:
+    place = slice(row["start"], row["stop"])
+    lows, highs = (ends[place].tolist() for ends in observed_range)
+    if row["quaternion"]:  # a robot may send the other sign
+        lows, highs = [-1.0] * row["size"], [1.0] * row["size"]
+    return {"seen_low": lows, "seen_high": highs}
+
+
+def _place_memory(size: int) -> Place:
+    return Place(
+        name="memory",
+        size=size,
+        start=0,
+        stop=size,
+        unit="1",
+        meaning="what the policy carries from one control step to the next; zeros at the start of an episode",
+    )
 
 
 def attach_contract(model: onnx.ModelProto, contract: Contract) -> None:

@@ -13,7 +13,8 @@ from export.card_sections import (
     networks_section,
     versions_section,
 )
-from export.contract import Contract, Place, Role
+from export.contract import Contract, Place
+from export.signature import Role
 from teachers.runs.metadata import as_number
 
 EXPORT_FIGURES = {

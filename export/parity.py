@@ -1,19 +1,24 @@
 """Compares an exported graph with JAX: on recorded states, in MuJoCo C, and by the order of its values."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from export.closed_loop import closest_distance
-from export.contract import INPUTS, OUTPUTS, Role, Units
+from export.contract import Units
+from export.policies import AgentPolicy
 from export.session import GraphFunction
+from export.signature import Role, Signature, agent_signature
+from students.memory import see_episodes
 from teachers.agent import Agent
+from teachers.crl.parameters import Params
 from teachers.measures import mean_interval, measure_outcomes, retention, summary
 from teachers.runs.progress import Progress, ignore_progress
-from teachers.simulation.play import play_in_c
+from teachers.simulation.play import PolicyFunction, play_in_c
 from teachers.simulation.trajectory import Trajectory, distance_until_termination
 from teachers.tasks import Task
 
@@ -22,10 +27,11 @@ TOLERANCE = 1e-4  # of float32 files, for actions in [-1, 1] and for values
 
 
 class ParityRows(NamedTuple):
-    """States that a policy met, and what JAX computes in them."""
+    """Steps that a policy met, and what JAX computes in them."""
 
-    observation: Float[np.ndarray, "rows obs"]
-    goal: Float[np.ndarray, "rows goal"]
+    read: Float[np.ndarray, "rows read"]
+    goal: Float[np.ndarray, "rows read_goal"]
+    state: Float[np.ndarray, "rows memory"]  # before the step
     action: Float[np.ndarray, "rows act"]  # in [-1, 1]
     value: Float[np.ndarray, "rows"]
 
@@ -41,73 +47,112 @@ def record_episodes(
         seed: seed of the initial states and goals.
         progress: called as the episodes advance.
     """
-    compute_action = jax.jit(agent.networks.policy)
-
-    def act(observation: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        return np.asarray(compute_action(agent.params, observation, goal))
-
-    return play_in_c(agent.task, act, episodes, seed, progress)
+    return play_in_c(agent.task, AgentPolicy(agent), episodes, seed, progress)
 
 
 def collect_parity_rows(agent: Agent, trajectory: Trajectory, seed: int) -> ParityRows:
-    """Returns up to 4,096 states of recorded episodes, with the action and value that JAX computes in each.
+    """Returns up to 4,096 steps of recorded episodes, with the action and value that JAX computes in each.
 
     Args:
         agent: the agent whose policy and critic are computed.
         trajectory: its recorded episodes.
-        seed: seed of the choice of states.
+        seed: seed of the choice of steps.
     """
-    steps, episodes = trajectory.observation.shape[:2]
+    networks, params = agent.networks, agent.params
+    steps, episodes = trajectory.distance.shape
     chosen = np.random.default_rng(seed).permutation(steps * episodes)[:MAX_ROWS]
     indices = np.unravel_index(chosen, (steps, episodes))
-    observation, goal = trajectory.observation[indices], trajectory.goal[indices]
-    action = np.asarray(jax.jit(agent.networks.policy)(agent.params, observation, goal))
-    value = jax.jit(agent.networks.critic)(agent.params, observation, goal, action)
-    return ParityRows(observation, goal, action, np.asarray(value))
+    seen, memory = (
+        np.asarray(part)[indices]
+        for part in jax.jit(partial(see_episodes, networks))(params, trajectory.read)
+    )
+    read, goal = (np.asarray(part)[indices] for part in (trajectory.read, trajectory.read_goal))
+    action = np.asarray(jax.jit(networks.policy)(params, seen, goal))
+    value = jax.jit(networks.critic)(params, seen, goal, action)
+    return ParityRows(read, goal, memory, action, np.asarray(value))
 
 
 def graph_inputs(
-    task: Task, rows: ParityRows, role: Role, units: Units
+    task: Task, signature: Signature, rows: ParityRows, role: Role, units: Units
 ) -> Mapping[str, Float[np.ndarray, "rows n"]]:
-    """Returns the inputs of a file of this role in these states, by name.
+    """Returns the inputs of a file of this role in these steps, by name.
 
     Args:
         task: the agent's task.
-        rows: the states.
+        signature: what the agent reads and carries from step to step.
+        rows: the steps.
         role: the file's role.
         units: units of the file's actions.
     """
     action = task.to_actuator_units(rows.action) if units == "task" else rows.action
-    arrays = {"observation": rows.observation, "goal": rows.goal, "action": action}
-    return {name: arrays[name] for name in INPUTS[role]}
+    arrays = {
+        signature.reads: rows.read,
+        "goal": rows.goal,
+        "state": rows.state,
+        "action": action,
+    }
+    return {name: arrays[name] for name in signature.inputs(role)}
 
 
 def measure_parity(
-    task: Task, function: GraphFunction, rows: ParityRows, role: Role, units: Units
+    task: Task,
+    signature: Signature,
+    function: GraphFunction,
+    rows: ParityRows,
+    role: Role,
+    units: Units,
 ) -> float:
-    """Returns the largest absolute difference of a file's outputs from JAX's, with actions in [-1, 1].
+    """Returns the largest absolute difference of a file's actions and values from JAX's, with actions in [-1, 1].
 
     Args:
         task: the agent's task.
+        signature: what the agent reads and carries from step to step.
         function: the function that the file computes.
-        rows: the states in which it is compared.
+        rows: the steps in which it is compared.
         role: the file's role.
         units: units of the file's actions.
 
     Returns:
         The difference; NaN if an output is NaN.
     """
-    outputs = function(graph_inputs(task, rows, role, units))
+    outputs = function(graph_inputs(task, signature, rows, role, units))
     if units == "task" and "action" in outputs:
         outputs["action"] = task.from_actuator_units(outputs["action"])
-    differences = [np.abs(outputs[name] - getattr(rows, name)).max() for name in OUTPUTS[role]]
+    differences = [
+        np.abs(outputs[name] - getattr(rows, name)).max()
+        for name in signature.outputs(role)
+        if name != "next_state"  # whatever it holds, the later actions show it: `compare_sequences`
+    ]
+    return float(np.max(differences))
+
+
+def compare_sequences(trajectory: Trajectory, one: PolicyFunction, other: PolicyFunction) -> float:
+    """Returns the largest difference between two policies that read whole episodes, each with its own memory.
+
+    Args:
+        trajectory: the recorded episodes; both policies read the same.
+        one: a policy, which gives actions in [-1, 1].
+        other: another.
+
+    Returns:
+        The difference; NaN if an action is NaN.
+    """
+    for policy in (one, other):
+        begin = getattr(policy, "reset", None)
+        if begin is not None:
+            begin()
+    assert trajectory.read is not None
+    assert trajectory.read_goal is not None
+    differences = [
+        np.abs(one(read, goal) - other(read, goal)).max()
+        for read, goal in zip(trajectory.read, trajectory.read_goal, strict=True)
+    ]
     return float(np.max(differences))
 
 
 def measure_closed_loop(
     task: Task,
-    function: GraphFunction,
-    units: Units,
+    policy: PolicyFunction,
     reference: Trajectory,
     seed: int,
     progress: Progress = ignore_progress,
@@ -116,8 +161,7 @@ def measure_closed_loop(
 
     Args:
         task: the agent's task.
-        function: the function that the file computes.
-        units: units of the file's actions.
+        policy: of the file.
         reference: the episodes that JAX has played.
         seed: seed of these episodes.
         progress: called as the episodes advance.
@@ -127,12 +171,7 @@ def measure_closed_loop(
         `closest_distance`, with its interval, `closest_distance_ci95`; and the file's time at goal over JAX's, `retention`,
         with its interval, `retention_ci95`.
     """
-
-    def act(observation: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        action = function({"observation": observation, "goal": goal})["action"]
-        return task.from_actuator_units(action) if units == "task" else action
-
-    trajectory = play_in_c(task, act, reference.goal.shape[1], seed, progress)
+    trajectory = play_in_c(task, policy, reference.goal.shape[1], seed, progress)
     distance = distance_until_termination(trajectory)
     outcomes = measure_outcomes(task, distance)
     expected = measure_outcomes(task, distance_until_termination(reference))
@@ -149,28 +188,37 @@ def measure_closed_loop(
 
 def compute_agent_values(agent: Agent, trajectory: Trajectory) -> Float[np.ndarray, "time env"]:
     """Returns the values f(s, a, g) that JAX computes for every recorded step."""
-    critic = jax.jit(agent.networks.critic)
+
+    def compute(params: Params, read: Array, goal: Array, action: Array) -> Array:
+        seen, _ = see_episodes(agent.networks, params, read)
+        return agent.networks.critic(params, seen, goal, action)
+
     return np.asarray(
-        critic(agent.params, trajectory.observation, trajectory.goal, trajectory.action)
+        jax.jit(compute)(agent.params, trajectory.read, trajectory.read_goal, trajectory.action)
     )
 
 
 def compute_graph_values(
-    task: Task, function: GraphFunction, role: Role, units: Units, trajectory: Trajectory
+    agent: Agent, function: GraphFunction, role: Role, units: Units, trajectory: Trajectory
 ) -> Float[np.ndarray, "time env"]:
     """Returns the values that a critic's or combined file computes for every recorded step.
 
     Args:
-        task: the agent's task.
+        agent: the agent, whose memory the file is given.
         function: the function that the file computes.
         role: the file's role.
         units: units of the file's actions.
         trajectory: the recorded episodes.
     """
-    observation, goal, action = (
-        array.reshape(-1, array.shape[-1])
-        for array in (trajectory.observation, trajectory.goal, trajectory.action)
+    networks = agent.networks
+    _, memory = jax.jit(partial(see_episodes, networks))(agent.params, trajectory.read)
+    arrays = (trajectory.read, trajectory.read_goal, memory, trajectory.action)
+    read, goal, state, action = (
+        array.reshape(trajectory.distance.size, array.shape[-1])
+        for array in map(np.asarray, arrays)
     )
-    rows = ParityRows(observation, goal, action, np.zeros(len(goal), np.float32))
-    values = function(graph_inputs(task, rows, role, units))["value"]
+    rows = ParityRows(read, goal, state, action, np.zeros(len(goal), np.float32))
+    values = function(graph_inputs(agent.task, agent_signature(networks), rows, role, units))[
+        "value"
+    ]
     return values.reshape(trajectory.distance.shape)

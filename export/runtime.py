@@ -8,6 +8,12 @@ This file imports nothing else of the project. Copy it to the robot, beside the 
 
 It runs in Python 3.8 and later, with numpy 1.21 and onnxruntime 1.12 or later.
 
+Some policies read sensors in place of the observation, and some remember what they read: a `Policy` carries their memory from call
+to call, and `reset` starts an episode:
+
+    policy.reset()
+    action = policy(sensors, goal)
+
 A `Policy` or a `Critic` reuses its buffers from call to call. Use one in a single thread at a time.
 """
 
@@ -31,7 +37,7 @@ import onnxruntime
 PREFIX = "crl_distill."  # begins every key that crl-distill writes into an ONNX file's metadata
 FORMAT_VERSION = 4  # newest format of artefacts that this file reads
 # Newest contract of exported files that this file reads. The first files have none.
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 MARGIN = 0.5  # default distance that an input may lie outside its observed range, as a share of the range
 MIN_RANGE = 0.1  # an observed range counts as at least this share of the field's scale
 HOLD = 0.5  # s for which the last safe action is repeated by default
@@ -54,11 +60,12 @@ class _Network:
         metadata: the description that the file carries: task, fields of every input and output, units, control
             period, lineage.
         roles: the kinds of file that a subclass opens.
-        inputs: the names of the arrays that a subclass takes.
+        inputs: the names of the arrays that a call takes: `observation` or `sensors`, `goal`, and a critic's `action`.
+        memory_size: numbers that it carries from step to step; 0 for a network that remembers nothing.
     """
 
     roles: tuple[str, ...]
-    inputs: tuple[str, ...]
+    further_inputs: tuple[str, ...]  # beside what is read
 
     def __init__(
         self, path: str | Path, *, margin: float | None, threads: int, spin: bool, warm_up: int
@@ -88,13 +95,18 @@ class _Network:
                 f"{path} is a {role}, not a {self.roles[0]}; give a {' or '.join(self.roles)}.onnx"
             )
         self._output_names = [output.name for output in self._session.get_outputs()]
+        described = self.metadata.get("inputs")
+        names = tuple(described) if isinstance(described, dict) else ()
+        self.inputs = ("sensors" if "sensors" in names else "observation", *self.further_inputs)
+        state = ("state",) if "state" in names else ()
         # Files from before the contract describe the action, but not the value.
         described_outputs = [name for name in self._output_names if name == "action"]
         if not (
-            _has_fields(self.metadata.get("inputs"), self.inputs)
+            _has_fields(described, (*self.inputs, *state))
             and _has_fields(self.metadata.get("outputs"), described_outputs)
         ):
             raise ValueError(f"{path} has damaged metadata; export it again")
+        self.memory_size = _count_numbers(self.metadata["inputs"]["state"]) if state else 0
         self._checks = [
             _InputCheck(name, self.metadata["inputs"][name], margin) for name in self.inputs
         ]
@@ -112,6 +124,10 @@ class _Network:
         for check in self._checks:
             row = check.buffer
             self._binding.bind_input(check.name, "cpu", 0, np.float32, row.shape, row.ctypes.data)
+        self._state_buffer = np.zeros((1, self.memory_size), np.float32)
+        if self.memory_size:
+            row = self._state_buffer
+            self._binding.bind_input("state", "cpu", 0, np.float32, row.shape, row.ctypes.data)
         for name, row in self._output_buffers.items():
             self._binding.bind_output(name, "cpu", 0, np.float32, row.shape, row.ctypes.data)
 
@@ -131,15 +147,42 @@ class _Network:
                 )
         return arrays
 
-    def _compute(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _check_state(self, state: np.ndarray | None, arrays: Mapping[str, np.ndarray]) -> Any:
+        """Returns the memory for inputs that `_check_inputs` returned: zeros where it is None, at the start of an episode.
+
+        Raises:
+            ValueError: the memory is that of another batch.
+        """
+        shape = (*next(iter(arrays.values())).shape[:-1], self.memory_size)
+        if state is None:
+            return np.zeros(shape, np.float32)
+        if state.shape != shape:
+            raise ValueError(
+                f"the memory has shape {state.shape} but the {self.inputs[0]} {(*shape[:-1], '...')}; call `reset` before another "
+                "batch"
+            )
+        return state
+
+    def _compute(
+        self, arrays: Mapping[str, np.ndarray], state: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """Returns the network's outputs by name, for inputs that `_check_inputs` returned.
 
         The outputs of a single observation are views of buffers that the next call overwrites.
+
+        Args:
+            arrays: the inputs.
+            state: the memory before the step, for a network that remembers.
 
         Raises:
             FaultError: ONNX Runtime cannot compute the batch, for which there may be too little memory.
         """
         first = next(iter(arrays.values()))
+        if state is not None:
+            if first.ndim == 1:
+                self._state_buffer[0] = state
+            else:
+                arrays = {**arrays, "state": state}
         if first.ndim == 1:
             self._session.run_with_iobinding(self._binding)
             return {name: row[0, ...] for name, row in self._output_buffers.items()}
@@ -155,6 +198,10 @@ class _Network:
 class Policy(_Network):
     """An exported policy: `Policy("policy.onnx")(observation, goal)`.
 
+    A policy that remembers carries its memory from call to call: of a single robot, or of each row of a batch. Call it once in
+    each control step, and `reset` at the start of an episode, also before a batch of another size. A call that finds an input at fault, or
+    holds, leaves the memory as it was: it is that of the last sound reading.
+
     Attributes:
         action_limits: the smallest and the largest value of each number of an action, `[act]` each; NaN for a number
             without limits.
@@ -163,7 +210,7 @@ class Policy(_Network):
     """
 
     roles = ("policy", "combined")
-    inputs = ("observation", "goal")
+    further_inputs = ("goal",)
 
     def __init__(
         self,
@@ -224,13 +271,20 @@ class Policy(_Network):
             self.action_limits = ends.min(axis=0), ends.max(axis=0)
         self._on_fault = on_fault
         self._max_held = max(1, round(HOLD / period)) if max_held is None else max_held
-        self._held_in_a_row = 0
-        self._safe_action: np.ndarray | None = None
         self.held, self.fault = 0, ""
+        self.reset()
         self._critic = None
         if critic is not None:
             self._critic = Critic(critic, threads=threads, spin=spin, warm_up=warm_up)
             self._require_same_agent(path, critic)
+
+    def reset(self) -> None:
+        """Starts an episode: forgets what was read before, and the last safe action."""
+        self._held_in_a_row = 0
+        self._safe_action: np.ndarray | None = None
+        # The memory after the last action and before it; None at the start of an episode.
+        self._state: np.ndarray | None = None
+        self._state_before: np.ndarray | None = None
 
     def _require_same_agent(self, path: str | Path, critic: str | Path) -> None:
         critic_metadata = self._critic.metadata if self._critic else {}
@@ -244,7 +298,8 @@ class Policy(_Network):
         """Returns the policy's action.
 
         Args:
-            observation: `[obs]` or `[batch, obs]`, floating-point, in the units that the metadata names.
+            observation: `[obs]` or `[batch, obs]`, floating-point, in the units that the metadata names; of a policy whose `inputs`
+                begin with `sensors`, what these read.
             goal: `[goal]` or `[batch, goal]`.
             out: `[act]` float32, an array to write a single action into and return.
 
@@ -256,7 +311,8 @@ class Policy(_Network):
             FaultError: an input is at fault, or the action is not finite. With `on_fault="hold"` only where no safe
                 action may be repeated: before the first one, after `max_held` repetitions, and where the observation or the
                 goal is a batch.
-            ValueError: `out` is not a writeable array of this shape and type, or is given for a batch.
+            ValueError: `out` is not a writeable array of this shape and type, or is given for a batch; or the memory is that of a
+                batch of another size.
         """
         if out is not None:
             self._require_action_buffer(out)
@@ -287,8 +343,15 @@ class Policy(_Network):
 
     def _compute_action(self, observation: Any, goal: Any) -> np.ndarray:
         with np.errstate(all="ignore"):  # the checks find what numpy would report
-            action = self._compute(self._check_inputs(observation, goal))["action"]
+            arrays = self._check_inputs(observation, goal)
+            state = self._check_state(self._state, arrays) if self.memory_size else None
+            outputs = self._compute(arrays, state)
+            action = outputs["action"]
             _require_finite("action", action)
+            if state is not None:
+                after = outputs["next_state"]
+                _require_finite("memory", after)
+                self._state_before, self._state = state, after.copy() if after.ndim == 1 else after
             if self._normalized:
                 scaled = (action - self._low) * (2.0 / (self._high - self._low)) - 1.0
                 action = np.clip(scaled, -1.0, 1.0)  # rounding may lead beyond the limits
@@ -306,8 +369,10 @@ class Policy(_Network):
     def reachability(self, observation: Any, goal: Any) -> np.ndarray:
         """Returns the probability that the policy reaches the goal, calibrated on simulated episodes.
 
+        Of a policy that remembers, ask after the action of the same reading: it is computed with the memory from before it.
+
         Args:
-            observation: `[obs]` or `[batch, obs]`.
+            observation: `[obs]` or `[batch, obs]`, or what the sensors read.
             goal: `[goal]` or `[batch, goal]`.
 
         Returns:
@@ -315,11 +380,12 @@ class Policy(_Network):
 
         Raises:
             FaultError: an input is at fault, or the action or the value is not finite.
-            ValueError: the policy was opened without its critic.
+            ValueError: the policy was opened without its critic, or the memory is that of a batch of another size.
         """
         with np.errstate(all="ignore"):
             arrays = self._check_inputs(observation, goal)
-            outputs = self._compute(arrays)
+            state = self._check_state(self._state_before, arrays) if self.memory_size else None
+            outputs = self._compute(arrays, state)
         _require_finite("action", outputs["action"])
         if "value" in outputs:
             _require_finite("value", outputs["value"])
@@ -328,7 +394,7 @@ class Policy(_Network):
             raise ValueError(
                 'the policy has no critic; open it as Policy("policy.onnx", critic="critic.onnx")'
             )
-        value = self._critic(arrays["observation"], arrays["goal"], outputs["action"])
+        value = self._critic(arrays[self.inputs[0]], arrays["goal"], outputs["action"], state)
         return _to_probability(value, self._critic.metadata)
 
 
@@ -336,7 +402,7 @@ class Critic(_Network):
     """An exported critic: `Critic("critic.onnx")(observation, goal, action)`."""
 
     roles = ("critic",)
-    inputs = ("observation", "goal", "action")
+    further_inputs = ("goal", "action")
 
     def __init__(
         self, path: str | Path, *, threads: int = 1, spin: bool = False, warm_up: int = 20
@@ -354,31 +420,42 @@ class Critic(_Network):
         """
         super().__init__(path, margin=None, threads=threads, spin=spin, warm_up=warm_up)
 
-    def __call__(self, observation: Any, goal: Any, action: Any) -> np.ndarray:
+    def __call__(
+        self, observation: Any, goal: Any, action: Any, state: np.ndarray | None = None
+    ) -> np.ndarray:
         """Returns the value f(s, a, g), at most 0: the nearer to 0, the sooner the goal can be reached.
 
         Args:
             observation: `[obs]` or `[batch, obs]`, in the units that the metadata names.
             goal: `[goal]` or `[batch, goal]`.
             action: `[act]` or `[batch, act]`, in the units that the metadata's `action_units` names.
+            state: `[memory]` or `[batch, memory]` float32, the memory before the step, of a critic that remembers; None at the
+                start of an episode.
 
         Returns:
             A scalar array or `[batch]`, float32.
 
         Raises:
             FaultError: an input has a wrong shape or type, or is not finite, or the value is not finite.
+            ValueError: the memory is that of another batch, or the critic has none.
         """
+        if state is not None and not self.memory_size:
+            raise ValueError("this critic remembers nothing; leave out its state")
         with np.errstate(all="ignore"):
-            value = self._compute(self._check_inputs(observation, goal, action))["value"]
+            arrays = self._check_inputs(observation, goal, action)
+            before = self._check_state(state, arrays) if self.memory_size else None
+            value = self._compute(arrays, before)["value"]
         _require_finite("value", value)
         return value.copy() if value.ndim == 0 else value
 
-    def reachability(self, observation: Any, goal: Any, action: Any) -> np.ndarray:
+    def reachability(
+        self, observation: Any, goal: Any, action: Any, state: np.ndarray | None = None
+    ) -> np.ndarray:
         """Returns the probability that the policy reaches the goal if it takes `action` first.
 
         The arguments, shapes and errors are those of a call; the probabilities are float32, from 0 to 1.
         """
-        return _to_probability(self(observation, goal, action), self.metadata)
+        return _to_probability(self(observation, goal, action, state), self.metadata)
 
 
 class _InputCheck:
@@ -540,7 +617,7 @@ class ControlLoop:
         self._starts, self._delays, self._latencies = (np.zeros(history) for _ in range(3))
 
     def run(self, steps: int) -> LoopReport:
-        """Runs the loop; the first step begins at once.
+        """Runs the loop; the first step begins at once, and is that of a new episode: a `Policy` is reset.
 
         A step at which the policy raises `FaultError` sends the fallback, and the loop goes on. Without a fallback,
         `FaultError` ends the loop and nothing is sent. Any other exception ends the loop; if there is a fallback it is
@@ -560,6 +637,8 @@ class ControlLoop:
             raise
 
     def _run(self, steps: int) -> LoopReport:
+        if isinstance(self._policy, Policy):
+            self._policy.reset()
         held_before = getattr(self._policy, "held", 0)
         loop_start, tick, missed = self._clock(), 0, 0
         fallbacks, fault = 0, ""

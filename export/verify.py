@@ -12,16 +12,19 @@ from onnx.reference.ops.op_dequantize_linear import DequantizeLinear_25
 
 from export.admission import read_contract, read_model
 from export.closed_loop import MIN_EPISODES, judge_with_contract, judge_with_reference
-from export.contract import INPUTS, Contract
+from export.contract import Contract
 from export.latency import measure_latency
 from export.parity import (
     TOLERANCE,
     collect_parity_rows,
+    compare_sequences,
     measure_parity,
     record_episodes,
 )
+from export.policies import AgentPolicy, GraphPolicy
 from export.runtime import Policy
-from export.session import open_session
+from export.session import GraphFunction, open_session
+from export.signature import Signature, task_fields
 from teachers.agent import Agent
 from teachers.measures import measure_outcomes, retention, summary
 from teachers.process import in_32_bits
@@ -29,7 +32,7 @@ from teachers.runs.errors import InputError, first_line
 from teachers.runs.metadata import as_number, parameter_digest
 from teachers.runs.paths import local_copy
 from teachers.runs.progress import Progress, ignore_progress
-from teachers.simulation.play import count_broken, play_in_c
+from teachers.simulation.play import PolicyFunction, count_broken, play_in_c
 from teachers.simulation.trajectory import distance_until_termination
 from teachers.tasks import Task
 from teachers.tasks.describe import describe_fields
@@ -75,7 +78,8 @@ def verify(
 
     Yields:
         `structure`; `contract`; with a checkpoint, `lineage`; `parity_reference`, the difference from the onnx reference
-        evaluator; with a checkpoint, `parity_jax`; `determinism`; and for a policy `closed_loop`, in MuJoCo C at the
+        evaluator; with a checkpoint, `parity_jax`; for a policy that remembers, `sequences`, the differences from both over
+        whole episodes; `determinism`; and for a policy `closed_loop`, in MuJoCo C at the
         control period (see `export.closed_loop` for when it passes), and `latency` in microseconds, on one thread at batch
         1, whose p99.9 must be at most half of the control period.
     """
@@ -93,6 +97,7 @@ def verify(
     try:
         contract = read_contract(model, str(path))
         opened_task, _ = open_task(contract, task, str(path))
+        opened_task = contract.signature.view(opened_task)
         _require_same_task(contract, opened_task)
     except InputError as error:
         yield Check("contract", False, str(error))
@@ -128,6 +133,7 @@ class _Checks(NamedTuple):
             "lineage": self.check_lineage if has_checkpoint else None,
             "parity_reference": self.check_parity_with_reference,
             "parity_jax": self.check_parity_with_jax if has_checkpoint else None,
+            "sequences": self.check_sequences if is_policy and self.signature.memory_size else None,
             "determinism": self.check_determinism,
             "closed_loop": self.check_closed_loop if is_policy else None,
             "latency": self.check_latency if is_policy else None,
@@ -148,12 +154,13 @@ class _Checks(NamedTuple):
     def check_parity_with_reference(self) -> Check:
         inputs = self.draw_inputs()
         outputs = open_session(self.model)(inputs)
-        evaluator = ReferenceEvaluator(self.model, new_ops=[DequantizeLinear])
-        references = evaluator.run(list(outputs), inputs)
+        references = self.evaluate_reference(inputs)
         difference = np.max(
             [
-                np.abs(self.to_normalized(name, output) - self.to_normalized(name, reference)).max()
-                for (name, output), reference in zip(outputs.items(), references, strict=True)
+                np.abs(
+                    self.to_normalized(name, output) - self.to_normalized(name, references[name])
+                ).max()
+                for name, output in outputs.items()
             ]
         )
         return Check("parity_reference", bool(difference <= self.tolerance), float(difference))
@@ -163,11 +170,29 @@ class _Checks(NamedTuple):
         trajectory = record_episodes(agent, MIN_EPISODES, self.seed)
         rows = collect_parity_rows(agent, trajectory, self.seed)
         function = open_session(self.model)
-        difference = measure_parity(self.task, function, rows, contract.role, contract.action_units)
+        difference = measure_parity(
+            self.task, self.signature, function, rows, contract.role, contract.action_units
+        )
         return Check("parity_jax", difference <= self.tolerance, difference)
 
+    def check_sequences(self) -> Check:
+        """Checks the actions over whole episodes, in which each engine carries its own memory from step to step."""
+        policy = self.make_policy(open_session(self.model))
+        trajectory = play_in_c(self.task, policy, MIN_EPISODES, self.seed)
+        others: dict[str, PolicyFunction] = {"reference": self.make_policy(self.evaluate_reference)}
+        if self.against is not None:
+            others["jax"] = AgentPolicy(self.against)
+        differences = {
+            name: compare_sequences(trajectory, policy, other) for name, other in others.items()
+        }
+        is_near = max(differences.values()) <= self.tolerance
+        return Check("sequences", is_near, {"episodes": MIN_EPISODES, **differences})
+
     def check_determinism(self) -> Check:
-        """Checks that a row gives the same bits in two sessions, in another order, and after a batch."""
+        """Checks that a row gives the same bits in two sessions, in another order, and after a batch.
+
+        And that a policy gives the same actions again after `reset`.
+        """
         inputs = self.draw_inputs()
         first, second = open_session(self.model), open_session(self.model)
         rows = [
@@ -176,9 +201,11 @@ class _Checks(NamedTuple):
         outputs = [first(row) for row in rows]
         first(inputs)
         repeated = [second(row) for row in reversed(rows)][::-1]
-        is_same = all(
-            _equal_bits(*pair) for pair in zip(outputs, repeated, strict=True)
-        ) and _equal_bits(first(rows[0]), outputs[0])
+        is_same = (
+            all(_equal_bits(*pair) for pair in zip(outputs, repeated, strict=True))
+            and _equal_bits(first(rows[0]), outputs[0])
+            and self.repeats_after_reset(inputs)
+        )
         value = "bitwise" if is_same else "outputs differ between runs"
         return Check("determinism", is_same, value)
 
@@ -214,6 +241,29 @@ class _Checks(NamedTuple):
         limit = 0.5e6 * self.contract.control_period
         return Check("latency", latency["p99.9"] <= limit, latency)
 
+    def repeats_after_reset(self, inputs: Mapping[str, np.ndarray]) -> bool:
+        """Returns whether a policy gives the same actions again after `reset`; a critic has nothing to forget."""
+        if self.contract.role == "critic":
+            return True
+        policy = Policy(self.path, margin=None)
+        rows = list(zip(inputs[self.signature.reads], inputs["goal"], strict=True))
+        actions = [policy(*row) for row in rows]
+        policy.reset()
+        return all(np.array_equal(policy(*row), a) for row, a in zip(rows, actions, strict=True))
+
+    def make_policy(self, function: GraphFunction) -> GraphPolicy:
+        return GraphPolicy(function, self.signature, self.task, self.contract.action_units)
+
+    def evaluate_reference(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the graph's outputs as the onnx reference evaluator computes them."""
+        evaluator = ReferenceEvaluator(self.model, new_ops=[DequantizeLinear])
+        names = [output.name for output in self.model.graph.output]
+        return dict(zip(names, evaluator.run(names, dict(inputs)), strict=True))
+
+    @property
+    def signature(self) -> Signature:
+        return self.contract.signature
+
     @property
     def checkpoint(self) -> Agent:
         if self.against is None:
@@ -231,7 +281,7 @@ class _Checks(NamedTuple):
     def draw_inputs(self) -> dict[str, np.ndarray]:
         """Returns inputs drawn uniformly from their observed ranges, and actions from all actions."""
         random, inputs = np.random.default_rng(self.seed), {}
-        for name in INPUTS[self.contract.role]:
+        for name in self.signature.inputs(self.contract.role):
             places = self.contract.inputs[name]
             size = (RANDOM_ROWS, places[-1].stop)
             if name == "action":
@@ -269,9 +319,9 @@ def _require_same_task(contract: Contract, task: Task) -> None:
         InputError: they differ; the message names the first difference.
     """
     arrays = {**contract.inputs, **contract.outputs}
-    for name in arrays.keys() - {"value"}:
+    for name in arrays.keys() - {"value", "state", "next_state"}:
         stated = [place.model_dump(exclude={"seen_low", "seen_high"}) for place in arrays[name]]
-        fields = describe_fields(getattr(task, name))
+        fields = describe_fields(task_fields(task, name))
         if len(stated) != len(fields):
             raise InputError(f"{name} has {len(stated)} fields, but the task's has {len(fields)}")
         for place, field in zip(stated, fields, strict=True):

@@ -11,7 +11,7 @@ from etils import epath
 
 from export.calibration import fit_reachability, observed_ranges
 from export.closed_loop import MIN_EPISODES
-from export.contract import Contract, Parity, Precision, Role, Units
+from export.contract import Contract, Parity, Precision, Units
 from export.contract_writer import attach_contract, make_contract
 from export.convert import OPSET, convert
 from export.onnx_card import render_onnx_card
@@ -20,6 +20,7 @@ from export.parity import (
     TOLERANCE,
     ParityRows,
     collect_parity_rows,
+    compare_sequences,
     compute_agent_values,
     compute_graph_values,
     graph_inputs,
@@ -27,9 +28,10 @@ from export.parity import (
     measure_parity,
     record_episodes,
 )
+from export.policies import AgentPolicy, GraphPolicy
 from export.precision import reduce_precision
 from export.session import GraphFunction, open_session
-from students.networks import require_observing
+from export.signature import Role, agent_signature
 from teachers.agent import Agent
 from teachers.measures import format_interval, spearman
 from teachers.process import in_32_bits
@@ -103,13 +105,14 @@ def export_student(
 
     Returns:
         The paths of the files by role, and that of the model card, `card`; `parity`, the largest absolute difference
-        from JAX over 4,096 observations, by role, with actions in [-1, 1], and the largest of these, `parity_max_abs`;
+        from JAX over 4,096 steps, and for a policy that remembers over whole episodes, by role, with actions in [-1, 1],
+        and the largest of these, `parity_max_abs`;
         what the file did in MuJoCo C (see `teachers.measures.summary`), its time at goal over JAX's on the same episodes,
         `retention`, and the rank correlation of its values with JAX's, `critic_spearman`.
 
     Raises:
-        InputError: `out` holds something already, the student reads sensors or remembers, the opset cannot be written, the file keeps less than
-            `min_retention`, or a teacher is to be written in another precision than float32. Nothing is left in `out`.
+        InputError: `out` holds something already, the opset cannot be written, the file keeps less than `min_retention`, or a
+            teacher is to be written in another precision than float32. Nothing is left in `out`.
         ParityError: a float32 file differs from JAX by more than 1e-4. Nothing is left in `out`.
     """
     form, out, task = form or Form(), epath.Path(out), student.task
@@ -118,7 +121,6 @@ def export_student(
         raise InputError(
             f"a teacher is not written in {form.precision}; distill it, and export the student"
         )
-    require_observing(student.networks, "export")
     require_unused(out)
     float32_models = {
         role: convert(student, role, units=form.units, opset=form.opset) for role in form.roles
@@ -127,18 +129,25 @@ def export_student(
     episodes = max(MIN_EPISODES, -(-MAX_ROWS // task.episode_steps))
     trajectory = record_episodes(student, episodes, seed, progress)
     rows = collect_parity_rows(student, trajectory, seed)
+    signature = agent_signature(student.networks)
     models = {
-        role: reduce_precision(model, form.precision, graph_inputs(task, rows, role, form.units))
+        role: reduce_precision(
+            model, form.precision, graph_inputs(task, signature, rows, role, form.units)
+        )
         for role, model in float32_models.items()
     }
     functions = {role: open_session(model) for role, model in models.items()}
     actor_role, critic_role = form.roles[0], form.roles[-1]
     if is_teacher:
         _warn_about_latency(student, functions[actor_role], rows, form)
+    policy = GraphPolicy(functions[actor_role], signature, task, form.units)
     parity = {
-        role: measure_parity(task, function, rows, role, form.units)
+        role: measure_parity(task, signature, function, rows, role, form.units)
         for role, function in functions.items()
     }
+    if signature.memory_size:
+        difference = compare_sequences(trajectory, policy, AgentPolicy(student))
+        parity[actor_role] = max(parity[actor_role], difference)
     largest_difference = float(np.max(list(parity.values())))
     # A NaN fails this comparison too.
     if not largest_difference <= (TOLERANCE if form.precision == "float32" else np.inf):
@@ -146,16 +155,16 @@ def export_student(
             f"the exported files differ from JAX by {largest_difference:.2g}, more than {TOLERANCE:g}; nothing was "
             "written"
         )
-    figures = measure_closed_loop(
-        task, functions[actor_role], form.units, trajectory, seed, progress
+    figures = measure_closed_loop(task, policy, trajectory, seed, progress)
+    values = compute_graph_values(
+        student, functions[critic_role], critic_role, form.units, trajectory
     )
-    values = compute_graph_values(task, functions[critic_role], critic_role, form.units, trajectory)
     figures["critic_spearman"] = spearman(
         values.ravel(), compute_agent_values(student, trajectory).ravel()
     )
     if form.precision != "float32":
         _require_retention(figures, form.precision, min_retention)
-    ranges, range_source = observed_ranges(student.metadata, trajectory)
+    ranges, range_source = observed_ranges(student.metadata, trajectory, signature.reads)
     reachability = fit_reachability(task, trajectory, values)
     contracts: dict[Role, Contract] = {
         role: make_contract(
@@ -198,7 +207,8 @@ def _warn_about_latency(
 ) -> None:
     """Warns how long an action of a teacher takes on this machine, and how long its control period is."""
     first_row = ParityRows(*(array[:1] for array in rows))
-    inputs = graph_inputs(teacher.task, first_row, form.roles[0], form.units)
+    signature = agent_signature(teacher.networks)
+    inputs = graph_inputs(teacher.task, signature, first_row, form.roles[0], form.units)
     seconds = []
     for _ in range(TIMED_CALLS):
         start = time.perf_counter()

@@ -4,7 +4,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 from pydantic import ValidationError
 
 from export.admission.refusal import refusal_error
-from export.contract import INPUTS, OUTPUTS, Contract
+from export.contract import Contract
 from export.graph import graph_precision, operator_types
 from export.runtime import PREFIX, read_metadata
 from teachers.runs.errors import InputError
@@ -31,9 +31,10 @@ def read_contract(model: ModelProto, source: str) -> Contract:
         ) from None
     except ValueError as error:
         raise InputError(str(error)) from None
+    signature, role = contract.signature, contract.role
     for names, values, fields in (
-        (INPUTS[contract.role], model.graph.input, contract.inputs),
-        (OUTPUTS[contract.role], model.graph.output, contract.outputs),
+        (signature.inputs(role), model.graph.input, contract.inputs),
+        (signature.outputs(role), model.graph.output, contract.outputs),
     ):
         if tuple(value.name for value in values) != names or set(fields) != set(names):
             raise refusal_error(
@@ -42,6 +43,7 @@ def read_contract(model: ModelProto, source: str) -> Contract:
         for value in values:
             _require_shape(value, fields[value.name][-1].stop, source)
     for name, declared, actual in (
+        ("contract_version", contract.contract_version, signature.contract_version),
         ("operators", contract.operators, operator_types(model)),
         ("opset", contract.opset, model.opset_import[0].version),
         ("precision", contract.precision, graph_precision(model)),

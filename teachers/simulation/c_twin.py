@@ -11,9 +11,10 @@ from jaxtyping import Array, Float, Key
 from teachers.process import in_32_bits
 from teachers.tasks.base import Task
 from teachers.tasks.c_engine import model_without_reset
-from teachers.tasks.declaration import GoalSet, State
+from teachers.tasks.declaration import GoalSet, State, scales
 from teachers.tasks.disturbance import MAX_DELAY, Disturbed, change_model_in_c, find_robot
 from teachers.tasks.model_state import initial_mocap, reset_data
+from teachers.tasks.sensors import Sensed, read_sensors_in_c, sensor_errors, unread
 
 # Where the counts of MuJoCo's warnings that a state has diverged begin: BADQPOS, BADQVEL, BADQACC and BADCTRL are the last.
 # A number is then NaN, or larger than 1e10.
@@ -60,6 +61,8 @@ class Twin:
         self._mocap = self._initial_mocap = initial_mocap(self._model)
         self._steps = 0
         self._pending: list[np.ndarray] = []
+        self._errors = sensor_errors(task.measured)
+        self._sensed: Sensed | None = None  # until the first reading of an episode
         self.reset(self._data.qpos.copy(), self._data.qvel.copy())
 
     def __getstate__(self) -> dict[str, Any]:
@@ -72,7 +75,7 @@ class Twin:
     def reset(self, qpos: Float[np.ndarray, "nq"], qvel: Float[np.ndarray, "nv"]) -> None:
         """Starts from these joint positions and velocities."""
         self._steps, self._pending = 0, [np.zeros(self.task.action_size)] * MAX_DELAY
-        self.broken = False
+        self.broken, self._sensed = False, None
         self._set_state(qpos, qvel)
         self._note_sound_state(self._observe())
 
@@ -158,13 +161,27 @@ class Twin:
         """The observation without noise, float32; it must not be changed."""
         return self._observation
 
-    def sense(self, random: np.random.Generator) -> Float[np.ndarray, "obs"]:
-        """Returns the observation with the noise of the disturbance, float32."""
-        if self._disturbance is None:
-            return self.observation
-        deviation = float(self._disturbance.noise) * self.task.observation_scale
-        noise = random.standard_normal(self.task.observation_size)
-        return (self.observation + deviation * noise).astype(np.float32)
+    def sense(
+        self, goal: Float[np.ndarray, "goal"], random: np.random.Generator
+    ) -> tuple[Float[np.ndarray, "read"], Float[np.ndarray, "read_goal"]]:
+        """Returns what a policy reads, and its goal, as `Task.sense` does, float32. Call it once in each control step.
+
+        Args:
+            goal: of the episode.
+            random: draws the errors of the sensors and the noise of the disturbance.
+        """
+        read = self.observation
+        if self.task.senses:
+            measured = self.measure(goal)
+            before = self._sensed or unread(self._errors, measured)
+            self._sensed = read_sensors_in_c(
+                self._errors, before._replace(measured=measured), self._steps, random
+            )
+            read, goal = self.task.split_reading(self._sensed.reading, goal)
+        if self._disturbance is not None:
+            deviation = float(self._disturbance.noise) * scales(self.task.read_fields)
+            read = read + deviation * random.standard_normal(len(read))
+        return np.asarray(read, np.float32), np.asarray(goal, np.float32)
 
     def measure(self, goal: Float[np.ndarray, "goal"]) -> Float[np.ndarray, "sens"]:
         """Returns what the sensors measure, before their errors, float32."""

@@ -16,7 +16,8 @@ from teachers.simulation.trajectory import Trajectory, episode_lengths
 from teachers.tasks import State, Task
 from teachers.tasks.disturbance import Disturbances
 
-# observation [batch, obs], goal [batch, goal] -> action [batch, act], all float32 numpy arrays
+# (what it reads [batch, read], goal [batch, read_goal]) -> action [batch, act], all float32 numpy arrays. One that remembers has a
+# method `reset`, which is called before the first step of each batch of episodes.
 PolicyFunction = Callable[[Any, Any], np.ndarray]
 
 # called with a robot and its goal after each control step
@@ -39,7 +40,8 @@ def play_in_c(
 
     Args:
         task: what to play.
-        policy: maps batches of observations and goals to actions in [-1, 1].
+        policy: maps batches of observations, or readings of a task's sensors, and goals to actions in [-1, 1]; see
+            `PolicyFunction`.
         episodes: how many.
         seed: of initial states and goals. `teachers.evaluate_agent` gives the same ones.
         progress: called after each control step of all episodes.
@@ -96,10 +98,15 @@ def _play(
     goal = np.asarray(starts.goal, np.float32)
     robots = make_twins(task, starts)
     rows: list[dict[str, Any]] = []
+    begin = getattr(policy, "reset", None)
+    if begin is not None:
+        begin()
     for step in range(task.episode_steps):
-        observation = np.stack([robot.sense(random) for robot in robots])
+        observation = np.stack([robot.observation for robot in robots])
+        readings = [robot.sense(g, random) for robot, g in zip(robots, goal, strict=True)]
+        read, read_goal = (np.stack(part) for part in zip(*readings, strict=True))
         qpos = np.stack([robot.qpos for robot in robots])
-        action = policy(observation, goal)
+        action = policy(read, read_goal)
         was_broken = np.array([robot.broken for robot in robots])
         for robot, one in zip(robots, action, strict=True):
             robot.step(one)
@@ -107,7 +114,7 @@ def _play(
         reached = np.stack([robot.observation for robot in robots])
         rows.append(
             {
-                "observation": observation,
+                "observation": observation if task.senses else read,
                 "goal": goal,
                 "action": action,
                 "steps": np.full(len(robots), step),
@@ -115,6 +122,8 @@ def _play(
                 "terminated": np.asarray(task.terminated(reached)) | broken,
                 "broken": broken,
                 "qpos": qpos,
+                "read": read,
+                "read_goal": read_goal,
             }
         )
         after_step((step + 1) * len(robots), robots, goal)

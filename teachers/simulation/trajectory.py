@@ -16,7 +16,9 @@ class Trajectory(NamedTuple):
     leaves it where it was if it is broken; the functions below measure each environment's first episode alone.
     """
 
-    observation: Float[Any, "*time env obs"]  # before the step; MuJoCo C includes sensor noise
+    observation: Float[
+        Any, "*time env obs"
+    ]  # before the step; MuJoCo C includes a disturbance's noise
     goal: Float[Any, "*time env goal"]
     action: Float[Any, "*time env act"]  # as chosen; where there is a delay, applied later
     steps: Int[Any, "*time env"]  # the step's index within its episode

@@ -3,7 +3,7 @@
 from typing import Any
 
 from teachers.tasks.base import Task
-from teachers.tasks.declaration import Field, slices
+from teachers.tasks.declaration import Field, Sensor, slices
 
 
 def describe_task(task: Task) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def describe_task(task: Task) -> dict[str, Any]:
     }
 
 
-def describe_fields(fields: tuple[Field, ...]) -> list[dict[str, Any]]:
+def describe_fields(fields: tuple[Field | Sensor, ...]) -> list[dict[str, Any]]:
     """Returns the fields of an array in order, each with its indices `[start, stop)` in the array."""
     indices = slices(fields)
     return [

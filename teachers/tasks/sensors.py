@@ -6,12 +6,11 @@ A student may read sensors in place of the observation, which its teacher reads.
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from teachers.runs.errors import InputError
-from teachers.tasks.declaration import Sensor
+from teachers.tasks.declaration import Sensor, namespace
 
 
 class SensorErrors(NamedTuple):
@@ -27,13 +26,13 @@ class SensorErrors(NamedTuple):
 
 
 class Sensed(NamedTuple):
-    """The state of the sensors of one environment."""
+    """The state of the sensors of one environment; arrays are JAX's or NumPy's."""
 
-    measured: Float[Array, "*batch sens"]  # what there is to measure now
-    reading: Float[Array, "*batch sens"]  # what the robot has last read
-    bias: Float[Array, "*batch sens"]  # of this episode
+    measured: Float[Any, "*batch sens"]  # what there is to measure now
+    reading: Float[Any, "*batch sens"]  # what the robot has last read
+    bias: Float[Any, "*batch sens"]  # of this episode
     before: Float[
-        Array, "*batch delay sens"
+        Any, "*batch delay sens"
     ]  # measured in the control steps before, the newest first
 
 
@@ -54,11 +53,20 @@ def sensor_errors(sensors: tuple[Sensor, ...]) -> SensorErrors:
     )
 
 
-def unread(errors: SensorErrors, measured: Float[Array, "sens"]) -> Sensed:
-    """Returns sensors at the start of an episode, before they are read for the first time."""
+class Draws(NamedTuple):
+    """The random numbers of a control step."""
+
+    bias: Float[Any, "sens"]  # normal
+    noise: Float[Any, "sens"]  # normal
+    loss: Float[Any, "sensors"]  # uniform in [0, 1)
+
+
+def unread(errors: SensorErrors, measured: Float[Any, "sens"]) -> Sensed:
+    """Returns sensors at the start of an episode, before they are read for the first time; arrays are JAX's or NumPy's."""
+    xp = namespace(measured)
     longest = int(errors.delay.max(initial=1))  # checkpoints hold no empty arrays
-    before = jnp.broadcast_to(measured, (longest, *measured.shape))
-    return Sensed(measured, measured, jnp.zeros_like(measured), before)
+    before = xp.broadcast_to(measured, (longest, *measured.shape))
+    return Sensed(measured, measured, xp.zeros_like(measured), before)
 
 
 def read_sensors(
@@ -75,18 +83,42 @@ def read_sensors(
         key: of bias, noise and lost readings.
     """
     bias_key, noise_key, loss_key = jax.random.split(key, 3)
-    is_first = step == 0
     shape = sensed.measured.shape
-    bias = jnp.where(is_first, errors.bias * jax.random.normal(bias_key, shape), sensed.bias)
-    recent = jnp.concatenate([sensed.measured[None], sensed.before])
-    value = recent[errors.delay, jnp.arange(len(errors.delay))] + bias
-    value = value + errors.noise * jax.random.normal(noise_key, shape)
+    draws = Draws(
+        bias=jax.random.normal(bias_key, shape),
+        noise=jax.random.normal(noise_key, shape),
+        loss=jax.random.uniform(loss_key, errors.dropout.shape),
+    )
+    return read_with_draws(errors, sensed, step, draws)
+
+
+def read_sensors_in_c(
+    errors: SensorErrors, sensed: Sensed, step: int, random: np.random.Generator
+) -> Sensed:
+    """Returns what `read_sensors` does, for arrays of NumPy and its random numbers."""
+    size = len(errors.delay)
+    draws = Draws(
+        bias=random.standard_normal(size, np.float32),
+        noise=random.standard_normal(size, np.float32),
+        loss=random.random(len(errors.dropout), np.float32),
+    )
+    return read_with_draws(errors, sensed, step, draws)
+
+
+def read_with_draws(errors: SensorErrors, sensed: Sensed, step: Any, draws: Draws) -> Sensed:
+    """Returns the sensors after they were read in a control step, with these random numbers; see `read_sensors`."""
+    xp = namespace(sensed.measured)
+    is_first = xp.asarray(step == 0)
+    bias = xp.where(is_first, errors.bias * draws.bias, sensed.bias)
+    recent = xp.concatenate([sensed.measured[None], sensed.before])
+    value = recent[errors.delay, np.arange(len(errors.delay))] + bias
+    value = value + errors.noise * draws.noise
     has_steps = errors.resolution > 0
-    unit = np.where(has_steps, errors.resolution, 1.0)
-    value = jnp.where(has_steps, jnp.round(value / unit) * unit, value)
-    is_lost = jax.random.uniform(loss_key, errors.dropout.shape) < errors.dropout
+    unit = np.where(has_steps, errors.resolution, np.float32(1.0))
+    value = xp.where(has_steps, xp.round(value / unit) * unit, value)
+    is_lost = draws.loss < errors.dropout
     is_read = (step % errors.every == 0) & ~is_lost[errors.sensor]
-    reading = jnp.where(is_first | is_read, value, sensed.reading)
+    reading = xp.where(is_first | is_read, value, sensed.reading)
     return Sensed(sensed.measured, reading, bias, recent[: len(sensed.before)])
 
 

@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from students import StudentConfig, student_networks
-from students.networks import Remembering, describe_networks
+from students.memory import Remembering
+from students.networks import describe_networks
 from teachers.crl.parameters import count_parameters
 from teachers.tasks.encoding import encode_fields
 from teachers.tasks.registry import get_task
