@@ -13,9 +13,10 @@ from export.card_sections import (
     networks_section,
     versions_section,
 )
-from export.contract import Contract, Place
+from export.contract import Contract, Place, SensorPlace
 from export.signature import Role
 from teachers.runs.metadata import as_number
+from teachers.tasks.describe import describe_errors
 
 EXPORT_FIGURES = {
     "success_at_end": "success at end of these files in MuJoCo C",
@@ -57,6 +58,10 @@ def render_onnx_card(
 
 def _arrays_section(role: Role, contract: Contract) -> str:
     is_normalized = contract.action_units == "normalized"
+    arrays = {**contract.inputs, **contract.outputs}
+    has_sensors = any(
+        isinstance(place, SensorPlace) for fields in arrays.values() for place in fields
+    )
     rows = [
         (
             f"`{name}`",
@@ -68,12 +73,21 @@ def _arrays_section(role: Role, contract: Contract) -> str:
             format_limits(place.model_dump()),
             _format_observed_range(place),
             escape_markdown(place.meaning),
+            *((_format_sensor(place, contract.control_period),) if has_sensors else ()),
         )
-        for name, fields in {**contract.inputs, **contract.outputs}.items()
+        for name, fields in arrays.items()
         for place in fields
     ]
-    header = ("array", "index", "field", "unit", "limits", "observed range", "meaning")
+    header = ["array", "index", "field", "unit", "limits", "observed range", "meaning"]
+    if has_sensors:
+        header.append("as it was read in training")
     return f"## {role}.onnx\n\n" + markdown_table(header, rows)
+
+
+def _format_sensor(place: Place, control_period: float) -> str:
+    if not isinstance(place, SensorPlace):
+        return "-"
+    return escape_markdown(describe_errors(place.model_dump(), control_period))
 
 
 def _format_indices(place: Place) -> str:
@@ -133,6 +147,13 @@ def _usage_section(contracts: Mapping[Role, Contract]) -> str:
     arguments = (
         '"combined.onnx"' if "combined" in contracts else '"policy.onnx", critic="critic.onnx"'
     )
+    signature = next(iter(contracts.values())).signature
+    call = f"{signature.reads}, goal"
+    reset = (
+        "policy.reset()  # at the start of an episode; then one call in each control step\n"
+        if signature.memory_size
+        else ""
+    )
     return f"""## Use
 
 With `runtime.py` of crl-distill, which needs numpy and onnxruntime alone:
@@ -141,8 +162,8 @@ With `runtime.py` of crl-distill, which needs numpy and onnxruntime alone:
 from runtime import Policy
 
 policy = Policy({arguments})
-action = policy(observation, goal)
-probability = policy.reachability(observation, goal)
+{reset}action = policy({call})
+probability = policy.reachability({call})
 ```
 
 ```sh

@@ -114,7 +114,7 @@ CONTRACT: Mapping[str, str] = {
     **METADATA,
     "contract_version": "version of the keys from here on",
     "role": "what the file computes: `policy`, `critic` or `combined`",
-    "inputs.*": "the fields of each input, with the range seen in training",
+    "inputs.*": "the fields of each input, with the range seen in training, and how a sensor erred there",
     "outputs.*": "the fields of each output",
     "action_units": "`task`: actions are in the units of their fields; `normalized`: in [-1, 1]",
     "control_period": "seconds between two actions",
@@ -179,6 +179,7 @@ _FIELDS = {
         ("size", "how many numbers it has"),
         ("unit", "their unit"),
         ("meaning", "what they are"),
+        ("quaternion", "whether it is a unit quaternion, of which either sign may be given"),
         ("scale", "usual magnitude, by which networks divide them"),
         ("low", "lowest value, null without a limit"),
         ("high", "highest value, null without a limit"),
@@ -187,16 +188,34 @@ _FIELDS = {
     )
 }
 
+_SENSORS = {
+    **{
+        key.replace("action", "sensors"): meaning.replace("the field", "the sensor")
+        for key, meaning in _FIELDS.items()
+        if key.startswith("action")
+    },
+    "sensors[].noise": "standard deviation of each reading, in its unit",
+    "sensors[].bias": "standard deviation between episodes, in its unit",
+    "sensors[].resolution": "its smallest step, in its unit; 0: none",
+    "sensors[].delay": "control steps by which a reading is late",
+    "sensors[].dropout": "share of the readings that are lost",
+    "sensors[].every": "control steps from one reading to the next",
+    "sensors[].is_goal": "whether it is the goal as the robot knows it",
+    "sensors[].privileged": "whether it is something that a robot cannot measure",
+}
+
 TASK: Mapping[str, str] = {
     "name": "name of the task",
     "summary": "what it is, in one line",
     **_FIELDS,
+    **_SENSORS,
     "control_period": "seconds between two actions",
     "episode_steps": "control steps of an episode",
     "success_radius": "distance within which the goal counts as reached, in the goal's unit",
     "hard_radius": "a smaller radius on which success is reported too, or null",
     "goal_sets": "`train`, and `eval` where results are measured on goals of their own",
     "training.*": "the task's defaults for `train-teacher`, by configuration key",
+    "distillation.*": "the task's defaults for `distill`, by configuration key",
     "image": "path of the picture; with `--image`",
     "renderer": "what drew it: `egl`, `osmesa` or `matplotlib`; with `--image`",
 }

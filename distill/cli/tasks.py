@@ -177,7 +177,21 @@ def _details_table(row: Mapping[str, Any]) -> RenderableType:
         "training": row["training"],
     }
     fields = (_fields_table(array, row[array]) for array in ARRAYS)
-    return Group(pair_table(row["name"], shown), *fields)
+    sensors = (_sensors_table(row),) if row["sensors"] else ()
+    return Group(pair_table(row["name"], shown), *fields, *sensors)
+
+
+def _sensors_table(row: Mapping[str, Any]) -> TextTable:
+    from teachers.tasks.describe import describe_errors
+
+    table = TextTable(
+        "sensor", "size", "from", "unit", "as it is read", "meaning", heading="sensors"
+    )
+    for sensor in row["sensors"]:
+        size, start = str(sensor["size"]), str(sensor["start"])
+        errors = describe_errors(sensor, row["control_period"])
+        table.add_row(sensor["name"], size, start, sensor["unit"], errors, sensor["meaning"])
+    return table
 
 
 def _fields_table(title: str, fields: Sequence[Mapping[str, Any]]) -> TextTable:

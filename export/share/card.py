@@ -1,5 +1,8 @@
 """The model card of a shared run, in the conventions of the Hugging Face hub."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from export.card_sections import (
     code_span,
     escape_markdown,
@@ -14,7 +17,7 @@ from export.card_sections import (
 from teachers.runs.errors import InputError
 from teachers.runs.metadata import Metadata
 from teachers.tasks import Task
-from teachers.tasks.describe import describe_task
+from teachers.tasks.describe import describe_errors, describe_task
 from teachers.tasks.load import portable_reference
 from teachers.tasks.registry import open_task
 
@@ -93,7 +96,26 @@ def _task_section(metadata: Metadata) -> str:
         for field in description[name]
     ]
     table = markdown_table(("array", "field", "size", "unit", "limits", "meaning"), rows)
-    return "\n".join([*lines, "", table])
+    return "\n".join([*lines, "", table, *_sensor_lines(metadata, description)])
+
+
+def _sensor_lines(metadata: Metadata, description: Mapping[str, Any]) -> list[str]:
+    """Returns what a student that reads sensors reads in place of the observation."""
+    student = metadata.config.get("student") or {}
+    if student.get("sees") != "sensors" or not description["sensors"]:
+        return []
+    rows = [
+        (
+            escape_markdown(sensor["name"]),
+            sensor["size"],
+            escape_markdown(sensor["unit"]),
+            escape_markdown(describe_errors(sensor, description["control_period"])),
+            escape_markdown(sensor["meaning"]),
+        )
+        for sensor in description["sensors"]
+    ]
+    table = markdown_table(("sensor", "size", "unit", "as it was read", "meaning"), rows)
+    return ["", "The student reads sensors in place of the observation:", "", table]
 
 
 def _find_task(metadata: Metadata) -> Task | None:

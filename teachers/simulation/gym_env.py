@@ -31,6 +31,7 @@ from teachers.tasks.registry import TASKS, get_task, task_names
 NAMESPACE = "crl-distill"
 
 Observation = dict[str, Any]  # `observation` [obs], `achieved_goal` [goal], `desired_goal` [goal]
+SENSOR_MODES = ("noisy", "clean")
 
 
 class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
@@ -39,6 +40,10 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
     An observation is a dict of float32 arrays: `observation` `[obs]`, `achieved_goal` `[goal]` and `desired_goal`
     `[goal]`, in the units of the task's fields. An action is float32 `[act]` in [-1, 1]. The reward is 0 within
     the task's success radius and -1 elsewhere.
+
+    With `sensors` the dict has also what the task's sensors read, `sensors`, and the goal as the robot knows it, `sensed_goal`,
+    which are what a student that reads sensors is given: `noisy` with noise, delay and all that the task declares of them, or
+    `clean` without.
 
     `info` holds `is_success` (within the radius, and the episode has not ended early), `is_terminated`, `broken`, and
     `steps`, the control steps taken in this episode. An episode is truncated after the task's `episode_steps`;
@@ -63,6 +68,7 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
         goal_set: GoalSet | None = None,
         render_size: int = 320,
         is_limited: bool = False,
+        sensors: str | None = None,
     ) -> None:
         """Builds an environment, whose first episode starts with `reset`.
 
@@ -72,11 +78,13 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
             goal_set: `train` or `eval`; by default the one that results are measured on.
             render_size: pixels of a picture's edge.
             is_limited: whether Gymnasium's wrapper `TimeLimit` truncates the episodes, and not the environment.
+            sensors: how the task's sensors are read, `noisy` or `clean`; by default they are not.
 
         Raises:
-            InputError: there is no such task, render mode or goal set.
+            InputError: there is no such task, render mode or goal set, or the task declares no sensors.
         """
         self.task = task if isinstance(task, Task) else get_task(task)
+        self._sensors = _choose_sensors(self.task, sensors)
         self.goal_set = _choose_goal_set(self.task, goal_set)
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise InputError(f"render_mode = {render_mode!r}; choose 'rgb_array' or None")
@@ -87,11 +95,17 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
             "achieved_goal": self.task.goal_size,
             "desired_goal": self.task.goal_size,
         }
+        played = self.task if sensors is None else self.task.with_sensors()
+        if sensors is not None:
+            sizes |= {
+                "sensors": played.read_sizes["observation"],
+                "sensed_goal": played.read_sizes["goal"],
+            }
         self.observation_space = spaces.Dict(
             {name: spaces.Box(-np.inf, np.inf, (size,)) for name, size in sizes.items()}
         )
         self.action_space = spaces.Box(-1.0, 1.0, (self.task.action_size,))
-        self._twin = Twin(self.task)
+        self._twin = Twin(played)
         self._goal: np.ndarray | None = None  # until the first reset
         self._steps = 0
         self._render_size = render_size
@@ -196,7 +210,7 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
             self._renderer = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "TaskEnv":
-        memo[id(self.task)] = self.task  # a task does not change
+        memo |= {id(task): task for task in (self.task, self._twin.task)}  # tasks do not change
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         state = {**self.__dict__, "_renderer": None}
@@ -212,7 +226,7 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
         self.__dict__.update(state)
         if isinstance(self.task, str):
             self.task = get_task(self.task)
-        self._twin.task = self.task
+        self._twin.task = self.task.with_sensors() if self._sensors else self.task
 
     def _open_renderer(self) -> Renderer:
         if self._renderer is None:
@@ -230,6 +244,12 @@ class TaskEnv(gymnasium.Env[Observation, np.ndarray]):
             "achieved_goal": np.array(self.task.achieved_goal(observation), np.float32),
             "desired_goal": self._goal.copy(),
         }
+        if self._sensors == "noisy":
+            read = self._twin.sense(self._goal, self.np_random)
+        elif self._sensors == "clean":
+            read = self._twin.task.split_reading(self._twin.measure(self._goal), self._goal)
+        if self._sensors:
+            observations |= dict(zip(("sensors", "sensed_goal"), map(np.array, read), strict=True))
         info = {
             "is_success": within and not terminated,
             "is_terminated": terminated,
@@ -261,6 +281,18 @@ def _recipe(task: Task) -> Task | str:
     ):  # MuJoCo C does not need them
         bare.__dict__.pop(computed, None)
     return bare
+
+
+def _choose_sensors(task: Task, sensors: str | None) -> str | None:
+    if sensors is None:
+        return None
+    if sensors not in SENSOR_MODES:
+        raise InputError(f"sensors = {sensors!r}; choose 'noisy', 'clean' or None")
+    if not task.sensors:
+        raise InputError(
+            f"task {task.name} declares no sensors; declare them, or leave out sensors = {sensors!r}"
+        )
+    return sensors
 
 
 def _choose_goal_set(task: Task, goal_set: GoalSet | None) -> GoalSet:

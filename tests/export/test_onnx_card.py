@@ -1,6 +1,7 @@
+import onnx
 import pytest
 from huggingface_hub import ModelCard
-from onnx_edits import load_fixture, set_entry
+from onnx_edits import FIXTURES, load_fixture, set_entry
 
 from export.admission import read_contract
 from export.onnx_card import render_onnx_card
@@ -15,6 +16,19 @@ def test_onnx_card_names_the_index_of_every_field(export_folder) -> None:
         "20 ms",
     ):
         assert words in card.text
+
+
+def test_onnx_card_says_how_sensors_were_read() -> None:
+    path = FIXTURES / "contract-2" / "policy.onnx"
+    card = render_onnx_card({"policy": read_contract(onnx.load(path), str(path))})
+    assert "| `sensors` | 0 to 1 | joint_cos | 1 |" in card
+    assert "| 50 Hz, noise 0.002 |" in card
+    assert "zeros at the start of an episode | - |" in card
+    assert "policy.reset()  # at the start of an episode" in card
+    assert "action = policy(sensors, goal)" in card
+    assert "as it was read" not in render_onnx_card(
+        {"policy": read_contract(load_fixture(), "policy.onnx")}
+    )
 
 
 @pytest.mark.parametrize("figure", ["x", [1], True, 10**400])

@@ -35,6 +35,14 @@ def test_render_run_card_describes_a_teacher(teacher_run) -> None:
     assert "## Its teacher" not in card
 
 
+def test_render_run_card_says_what_a_student_reads(student_run) -> None:
+    metadata = read_metadata(student_run)
+    assert "in place of the observation" not in render_run_card(metadata, 160)
+    config = {"student": {**metadata.config["student"], "sees": "sensors"}}
+    changed = metadata.model_copy(update={"config": {**metadata.config, **config}})
+    assert "| joint_cos | 2 | 1 | 50 Hz, noise 0.002 |" in render_run_card(changed, 160)
+
+
 def test_render_run_card_names_a_student_s_teacher(student_run) -> None:
     metadata = read_metadata(student_run)
     card = render_run_card(metadata, 160)

@@ -26,6 +26,11 @@ class ShortReacher(FallingReacher):
         return observation[..., 6] < -1.0
 
 
+class ShortReacherWithoutSensors(ShortReacher):
+    name = "reacher"
+    sensors = ()
+
+
 def play(env, steps, seed=0):
     env.action_space.seed(seed)
     observation, _ = env.reset(seed=seed)
@@ -184,6 +189,36 @@ def test_step_terminates_broken_episode_and_reset_goes_on(tmp_path, monkeypatch)
     again = env.reset(seed=0)[0]
     np.testing.assert_array_equal(again["observation"], start["observation"])
     assert not env.step(np.zeros(2))[2]
+
+
+@pytest.mark.filterwarnings("ignore:.*A Box observation space m.*imum value is -?infinity")
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("sensors", ["noisy", "clean"])
+def test_task_env_reads_sensors(sensors) -> None:
+    env = TaskEnv("ant", sensors=sensors)
+    check_env(env, skip_render_check=True)
+    assert env.observation_space["sensors"].shape == (22,)
+    assert env.observation_space["sensed_goal"].shape == (3,)
+    first, _ = env.reset(seed=3)
+    again, _ = TaskEnv("ant", sensors="clean").reset(seed=3)
+    difference = np.abs(first["sensors"] - again["sensors"]).max()
+    assert (difference > 0) == (sensors == "noisy")
+    assert difference < 0.5
+    # The goal is seen from the torso, and not where the task has it.
+    assert np.linalg.norm(first["sensed_goal"][:2]) == pytest.approx(
+        np.linalg.norm(first["desired_goal"] - first["achieved_goal"]), rel=0.1
+    )
+    for copied in (copy.deepcopy(env), pickle.loads(pickle.dumps(env))):
+        action = np.full(8, 0.5, np.float32)
+        one, other = (each.step(action)[0] for each in (copied, copy.deepcopy(env)))
+        np.testing.assert_array_equal(one["sensors"], other["sensors"])
+
+
+def test_task_env_refuses_sensors_that_are_not_there() -> None:
+    with pytest.raises(InputError, match="task reacher declares no sensors; declare them"):
+        TaskEnv(ShortReacherWithoutSensors(), sensors="noisy")
+    with pytest.raises(InputError, match="sensors = 'loud'; choose 'noisy', 'clean' or None"):
+        TaskEnv("reacher", sensors="loud")
 
 
 @pytest.mark.parametrize(
