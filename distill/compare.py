@@ -1,52 +1,50 @@
 """Compares a teacher's students: sizes, methods, training from scratch, critics, cost and robustness."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache, cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from etils import epath
 
 from distill.compare_figures import draw_figures
-from distill.config import DistillConfig, distill_config
+from distill.compare_runs import (
+    RETENTION_METRICS,
+    ComparedStudents,
+    ReportProgress,
+    comparison_folder,
+    report_nothing,
+    summarise_metrics,
+    summarise_students,
+)
 from distill.critic_measures import CriticComparison
 from distill.methods import METHODS
-from distill.programs import DistillPrograms
-from distill.resume import is_resumable
 from distill.retention import measure_retention
-from distill.run import distill_teacher, require_successful_teacher
+from distill.run import require_successful_teacher
 from distill.scratch import ScratchConfig, scratch_programs, train_from_scratch
 from export.latency import measure_agent_latency
 from students.artefact import Student, load_finished_student
 from students.config import SavedStudentConfig
 from students.networks import parameters_used_by
-from teachers.agent import Agent, Teacher, describe_teacher
+from teachers.agent import Agent, Teacher
 from teachers.crl.parameters import count_parameters
 from teachers.evaluate import evaluate_agent
 from teachers.measures import (
-    Outcomes,
     mean_interval,
-    summarise_seeds,
     summary,
 )
 from teachers.process import in_32_bits
 from teachers.runs.checkpoint_files import checkpoint_steps
-from teachers.runs.errors import InputError
-from teachers.runs.lock import lock_folder
 from teachers.runs.metadata import replace_non_finite
-from teachers.runs.outputs import create_marked_folder, read_marker, write_atomically
-from teachers.runs.progress import Progress, ignore_progress
+from teachers.runs.outputs import write_atomically
 from teachers.tasks.disturbance import CONDITIONS, randomized_settings
 
 RESULTS = "compare.json"
-MARKER = ".crl-distill-compare"  # holds the teacher's digest
 MAX_ONNX_PARAMETERS = 500_000_000  # of one ONNX file, which can hold 2 GB
 COST_METRICS = (
     *("steps_share", "seconds_share", "label_share", "seconds"),
     *("seconds_compile", "seconds_rollout", "seconds_label", "seconds_learn"),
 )
-RETENTION_METRICS = ("retention", "time_at_goal", "success_at_end")
 DEFAULT_SIZE = (2, 64)  # layers and width of most tasks' students
 # Beside the default, which fits the embeddings.
 CRITICS: Mapping[str, Mapping[str, Any]] = {
@@ -98,9 +96,7 @@ def run_compare(
     plan: Plan = FULL,
     *,
     force: bool = False,
-    progress: Callable[[str], AbstractContextManager[Progress]] = lambda _: nullcontext(
-        ignore_progress
-    ),
+    progress: ReportProgress = report_nothing,
 ) -> dict[str, Any]:
     """Distills a teacher in many ways, measures all students, and writes students, results and figures to `out`.
 
@@ -126,9 +122,7 @@ def run_compare(
     out = epath.Path(out)
     comparison = _Comparison(teacher, out, plan, progress)
     result: dict[str, Any] = {"episodes": plan.episodes}
-    read_marker(out, MARKER, "a comparison")  # raises an error if `out` holds anything else
-    with lock_folder(out):
-        _mark_folder(out, describe_teacher(teacher)["digest"])
+    with comparison_folder(out, teacher):
         for part, measure in comparison.measurements().items():
             result[part] = replace_non_finite(measure())
             write_atomically(out / RESULTS, json.dumps(result, indent=1) + "\n")
@@ -144,13 +138,14 @@ class _Comparison:
         teacher: Teacher,
         out: epath.Path,
         plan: Plan,
-        progress: Callable[[str], AbstractContextManager[Progress]],
+        progress: ReportProgress,
     ) -> None:
         self._teacher = teacher
         self._out = out
         self._plan = plan
         self._progress = progress
-        self._reference = cache(self._play_teacher)
+        self._students = ComparedStudents(teacher, out, plan.episodes, progress)
+        self._reference = self._students.reference
         self._critics: dict[SavedStudentConfig, CriticComparison] = {}
         self._scratch = [self._scratch_config(seed) for seed in range(plan.scratch_seeds)]
         # Settings that cannot be trained raise an error here.
@@ -161,7 +156,7 @@ class _Comparison:
         return {
             "teacher": self._teacher_row,
             "students": lambda: [self._size_row(*size) for size in self._plan.sizes],
-            "distilled": lambda: _summarise_students(self._default_students),
+            "distilled": lambda: summarise_students(self._default_students),
             "cost": self._cost,
             "critic": lambda: self._critic_row(self._default_students[0]),
             "critics": lambda: [self._critic_loss_row(name) for name in self._plan.critics],
@@ -172,48 +167,7 @@ class _Comparison:
 
     @cached_property
     def _default_students(self) -> list[Student]:
-        return self._distill("default", {}, range(self._plan.seeds))
-
-    def _distill(
-        self, name: str, settings: Mapping[str, Any], seeds: Sequence[int] = (0,)
-    ) -> list[Student]:
-        """Returns a student for each seed, loaded if its run is finished and distilled otherwise.
-
-        The students share their compiled programs.
-
-        Args:
-            name: folder of their runs.
-            settings: by dotted key.
-            seeds: of the students.
-        """
-        programs: DistillPrograms | None = None
-        students = []
-        for seed in seeds:
-            config = self._resolve({**settings, "seed": seed, "episodes": self._plan.episodes})
-            run = self._out / "students" / name / f"seed-{seed}"
-            student = load_finished_student(run, config, self._teacher.task)
-            if student is None:
-                programs = programs or DistillPrograms(config, self._teacher)
-                with self._progress(f"{name}, seed {seed}") as report:
-                    student = distill_teacher(
-                        self._teacher,
-                        config,
-                        run,
-                        resume=is_resumable(run),
-                        force=True,
-                        reference=self._reference(seed),
-                        programs=programs,
-                        progress=report,
-                    )
-            students.append(student)
-        return students
-
-    def _resolve(self, settings: Mapping[str, Any]) -> DistillConfig:
-        steps = self._teacher.metadata.metrics["steps"]
-        return distill_config(overrides=settings, task=self._teacher.task).for_teacher(steps)
-
-    def _play_teacher(self, seed: int) -> Outcomes:
-        return evaluate_agent(self._teacher, self._plan.episodes, seed)
+        return self._students.distill("default", {}, range(self._plan.seeds))
 
     def _teacher_row(self) -> dict[str, Any]:
         metadata = self._teacher.metadata
@@ -237,10 +191,10 @@ class _Comparison:
             for network in ("policy", "critic")
             for name, value in shape.items()
         }
-        if self._resolve(settings) == self._resolve({}):
+        if self._students.resolve(settings) == self._students.resolve({}):
             student = self._default_students[0]
         else:
-            (student,) = self._distill(f"{layers}x{width}", settings)
+            (student,) = self._students.distill(f"{layers}x{width}", settings)
         latency = measure_agent_latency(student)
         metrics = student.metadata.metrics
         return {
@@ -257,7 +211,7 @@ class _Comparison:
         return {name: metrics[name] for name in COST_METRICS}
 
     def _critic_loss_row(self, name: str) -> dict[str, Any]:
-        (student,) = self._distill(f"critic={name}", CRITICS[name])
+        (student,) = self._students.distill(f"critic={name}", CRITICS[name])
         return {"loss": name, **self._critic_row(student)}
 
     def _critic_row(self, student: Student) -> dict[str, Any]:
@@ -269,14 +223,14 @@ class _Comparison:
         )
 
     def _method_row(self, method: str) -> dict[str, Any]:
-        default_steps = self._resolve({}).steps or 0
+        default_steps = self._students.resolve({}).steps or 0
         settings = {**METHODS[method], "steps": max(1, default_steps // METHOD_STEPS_DIVISOR)}
-        students = self._distill(f"method={method}", settings, range(self._plan.seeds))
+        students = self._students.distill(f"method={method}", settings, range(self._plan.seeds))
         metrics = [student.metadata.metrics for student in students]
         return {
             "method": method,
             "steps": metrics[0]["steps"],
-            **_summarise_students(students),
+            **summarise_students(students),
             # The first student's seconds include compilation.
             "seconds": min(each["seconds"] for each in metrics),
         }
@@ -295,7 +249,7 @@ class _Comparison:
         )
         settings = {"seed": seed, "steps": steps, "rollout": rollout}
         return ScratchConfig(
-            teacher=config.model_copy(update=settings), student=self._resolve({}).student
+            teacher=config.model_copy(update=settings), student=self._students.resolve({}).student
         )
 
     def _scratch_row(self) -> dict[str, Any]:
@@ -322,11 +276,11 @@ class _Comparison:
             "width": shape.width,
             "steps": steps,
             "steps_share": steps / self._teacher.metadata.metrics["steps"],
-            **_summarise_metrics(rows),
+            **summarise_metrics(rows),
         }
 
     def _robustness_rows(self) -> list[dict[str, Any]]:
-        (randomized,) = self._distill("randomized", randomized_settings("collect"))
+        (randomized,) = self._students.distill("randomized", randomized_settings("collect"))
         agents: dict[str, Agent] = {
             "teacher": self._teacher,
             "student": self._default_students[0],
@@ -342,29 +296,3 @@ class _Comparison:
                 row[f"{name}_ci95"] = mean_interval(outcomes.time_at_goal)
             rows.append(row)
         return rows
-
-
-def _mark_folder(out: epath.Path, digest: str) -> None:
-    """Marks a folder as that of a teacher's comparison, or checks that it is one of the same teacher."""
-    marked = read_marker(out, MARKER, "a comparison")
-    if marked is None:
-        create_marked_folder(out, MARKER, digest + "\n")
-    elif marked.strip() != digest:
-        raise InputError(f"{out} is a comparison of another teacher; choose another --out")
-
-
-def _summarise_students(students: Sequence[Student]) -> dict[str, Any]:
-    metrics = [student.metadata.metrics for student in students]
-    return {"seeds": len(students), **_summarise_metrics(metrics)}
-
-
-def _summarise_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the retention and what belongs to it, summarised over seeds; None where a seed has no value."""
-    result: dict[str, Any] = {}
-    for name in RETENTION_METRICS:
-        values = [row[name] for row in rows]
-        if None in values:
-            result |= {name: None, f"{name}_ci95": None, f"{name}_by_seed": values}
-        else:
-            result |= summarise_seeds(name, values)
-    return result

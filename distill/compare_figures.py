@@ -33,6 +33,46 @@ def draw_figures(result: Mapping[str, Any], out: epath.Path) -> None:
             page.savefig(draft, dpi=110)
 
 
+def draw_sensors(result: Mapping[str, Any], out: epath.Path) -> None:
+    """Draws `sensors.png` in `out`: what students keep in each condition, distilled undisturbed and disturbed.
+
+    Args:
+        result: what `run_compare_sensors` returns.
+        out: the folder.
+    """
+    from matplotlib.figure import Figure
+
+    rows = result["conditions"]
+    names = [row["student"] for row in result["students"] if not row["randomized"]]
+    page = Figure(figsize=(9.0, 6.4), layout="constrained")
+    panels = page.subplots(2, 1, sharex=True)
+    for axes, ending, title in zip(
+        panels,
+        ("", "_randomized"),
+        ("distilled undisturbed", "distilled under all disturbances"),
+        strict=True,
+    ):
+        _draw_bars(axes, rows, {name: name + ending for name in names})
+        axes.set(title=title, ylabel="time at goal / teacher's")
+        axes.grid(alpha=0.3)
+    panels[0].legend()
+    with local_draft(out / "sensors.png") as draft:
+        page.savefig(draft, dpi=110)
+
+
+def _draw_bars(axes: Any, rows: list[Mapping[str, Any]], keys: Mapping[str, str]) -> None:
+    """Draws a group of bars for each condition, in it one for each key, with its interval where there are values."""
+    x, width = np.arange(len(rows)), 0.8 / len(keys)
+    for i, (label, key) in enumerate(keys.items()):
+        values = np.array([row[key] for row in rows], float)
+        ends = [row[f"{key}_ci95"] or (np.nan, np.nan) for row in rows]
+        low, high = np.array(ends, float).T
+        lengths = _error_lengths(values, low, high)
+        place = x + (i + 0.5) * width - 0.4
+        axes.bar(place, values, width, yerr=lengths, label=label, capsize=2)
+    axes.set_xticks(x, [row["condition"] for row in rows], rotation=30, ha="right")
+
+
 def _draw_sizes(axes: Any, result: Mapping[str, Any]) -> None:
     """Draws retention against latency, and the sizes that no other size beats in both."""
     rows = [row for row in result["students"] if row["retention"] is not None]
@@ -90,14 +130,7 @@ def _draw_methods(axes: Any, result: Mapping[str, Any]) -> None:
 def _draw_robustness(axes: Any, result: Mapping[str, Any]) -> None:
     """Draws the time at goal under each condition."""
     rows = result["robustness"]
-    x = np.arange(len(rows))
-    for shift, name in zip((-0.25, 0.0, 0.25), POLICIES, strict=True):
-        values = np.array([row[name] for row in rows])
-        low, high = np.transpose([row[f"{name}_ci95"] for row in rows])
-        axes.bar(
-            x + shift, values, 0.25, yerr=_error_lengths(values, low, high), label=name, capsize=2
-        )
-    axes.set_xticks(x, [row["condition"] for row in rows], rotation=30, ha="right")
+    _draw_bars(axes, rows, {name: name for name in POLICIES})
     axes.set(ylabel="time at goal")
     axes.legend()
 

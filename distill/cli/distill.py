@@ -114,6 +114,13 @@ def compare_command(
             "--quick", help="Compare fewer sizes, methods, seeds and episodes, in a few minutes."
         ),
     ] = False,
+    sensors: Annotated[
+        bool,
+        typer.Option(
+            "--sensors",
+            help="Compare what students read and remember: the observation, or the task's sensors without memory, with a history, or a GRU.",
+        ),
+    ] = False,
     seeds: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Number of students of each method.")
     ] = None,
@@ -128,11 +135,16 @@ def compare_command(
     under noise, delay, other masses and pushes. Writes the students, compare.json and figures to --out. Called again, it
     continues where it stopped.
 
+    With --sensors it compares students that read what the robot measures, each distilled undisturbed and under disturbances, and
+    writes sensors.json and sensors.png.
+
     \b
-    Example:
+    Examples:
       crl-distill compare runs/teacher --quick --out runs/compare
+      crl-distill compare runs/teacher --sensors --out runs/sensors
     """
     prepare_process()
+    from distill import compare_sensors
     from distill.compare import FULL, QUICK, run_compare
     from teachers import load_teacher
 
@@ -141,6 +153,17 @@ def compare_command(
         plan = plan._replace(seeds=seeds)
     agent = load_teacher(teacher, parse_task(task), parse_checkpoint(checkpoint))
     folder = out or f"runs/{agent.task.name}-compare{'-quick' if quick else ''}"
+    if sensors:
+        sensor_plan = compare_sensors.QUICK if quick else compare_sensors.FULL
+        found = compare_sensors.run_compare_sensors(
+            agent,
+            folder,
+            sensor_plan._replace(seeds=seeds or sensor_plan.seeds),
+            force=force,
+            progress=show_progress,
+        )
+        print_result(found, as_json, lambda: sensor_tables(folder, found))
+        return
     result = run_compare(agent, folder, plan, force=force, progress=show_progress)
     print_result(result, as_json, lambda: compare_tables(folder, result))
 
@@ -154,6 +177,35 @@ def compare_tables(title: str, result: Mapping[str, Any]) -> RenderableType:
         _robustness_table(result),
         _describe_cost(result["cost"]),
     )
+
+
+def sensor_tables(title: str, result: Mapping[str, Any]) -> RenderableType:
+    """Returns the tables of a comparison by sensors: the students, and what they keep in each condition."""
+    students = TextTable(
+        *("student", "retention", "success at end", "us per action", "parameters", "seconds"),
+        heading=f"{title}: students of {result['teacher']['task']}, {result['episodes']} episodes",
+    )
+    for row in result["students"]:
+        students.add_row(
+            f"{row['student']}, randomized" if row["randomized"] else row["student"],
+            format_figure(row, "retention"),
+            format_figure(row, "success_at_end"),
+            f"{row['latency_us']:.1f}",
+            f"{row['parameters']:,}",
+            f"{row['seconds']:.1f}",
+        )
+    names = [row["student"] for row in result["students"] if not row["randomized"]]
+    parts: list[RenderableType] = [students]
+    for ending, what in (("", "distilled undisturbed"), ("_randomized", "distilled disturbed")):
+        table = TextTable(
+            *("condition", "teacher", *names),
+            heading=f"time at goal / the teacher's undisturbed one, {what}",
+        )
+        for row in result["conditions"]:
+            keys = ("teacher", *(name + ending for name in names))
+            table.add_row(row["condition"], *(format_figure(row, key) for key in keys))
+        parts.append(table)
+    return Group(*parts)
 
 
 def _sizes_table(title: str, result: Mapping[str, Any]) -> TextTable:

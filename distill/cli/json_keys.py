@@ -13,6 +13,7 @@ from typing import NamedTuple
 from distill.cli.json_parts import (
     ARCHIVE,
     COMPARE,
+    COMPARE_SENSORS,
     CONTRACT,
     CRITIC,
     DEMO,
@@ -221,6 +222,11 @@ OUTPUTS: tuple[Output, ...] = (
             "commit": "commit that was read",
             **ARCHIVE,
         },
+    ),
+    Output(
+        "compare --sensors",
+        "an object, the content of `sensors.json`",
+        COMPARE_SENSORS,
     ),
     Output(
         "demo",

@@ -283,6 +283,45 @@ COMPARE: Mapping[str, str] = {
     ),
 }
 
+_READERS = {
+    "observation": "the student that reads the observation",
+    "sensors": "that reads the sensors and remembers nothing",
+    "history": "that reads the sensors and remembers a history",
+    "gru": "that reads the sensors and remembers with a GRU",
+}
+COMPARE_SENSORS: Mapping[str, str] = {
+    "episodes": "episodes without disturbances; a quarter of them in each condition",
+    **below(
+        "teacher",
+        {"task": "name of the task", "depth": "layers of its actor", **OUTCOMES},
+    ),
+    **below(
+        "students[]",
+        {
+            "student": "what it reads and remembers: `observation`, `sensors`, `history` or `gru`",
+            "randomized": "whether it was distilled under the disturbances of all conditions together",
+            **SPREAD,
+            "memory": "numbers that it carries from step to step",
+            "parameters": "of the policy and its memory",
+            "latency_us": "median of one action in ONNX Runtime (microseconds)",
+            "latency_p99_us": "99% of the actions took no longer (microseconds)",
+            "seconds": "seconds of the fastest seed's distillation",
+        },
+    ),
+    **below(
+        "conditions[]",
+        {
+            "condition": "what disturbs the episodes",
+            "teacher": "time at goal of the teacher / its undisturbed one",
+            **{name: f"the same of {meaning}" for name, meaning in _READERS.items()},
+            **{
+                f"{name}_randomized": f"the same of {meaning}, distilled under disturbances"
+                for name, meaning in _READERS.items()
+            },
+        },
+    ),
+}
+
 DEMO: Mapping[str, str] = {
     "task": "name of the task",
     "seed": "seed of all random numbers",

@@ -40,6 +40,7 @@ class Stream(IntEnum):
     DISTURBANCE = 2**31 + 15
     SENSORS = 2**31 + 16
     START = 2**31 + 20  # how far the joints' start is shifted
+    DROPOUT = 2**31 + 21  # whether anything is read
 
 
 def stream_key(key: Key[Array, ""], stream: Stream) -> Key[Array, ""]:

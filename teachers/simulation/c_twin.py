@@ -76,6 +76,7 @@ class Twin:
         """Starts from these joint positions and velocities."""
         self._steps, self._pending = 0, [np.zeros(self.task.action_size)] * MAX_DELAY
         self.broken, self._sensed = False, None
+        self._last_read = np.zeros(0)
         self._set_state(qpos, qvel)
         self._note_sound_state(self._observe())
 
@@ -181,6 +182,9 @@ class Twin:
         if self._disturbance is not None:
             deviation = float(self._disturbance.noise) * scales(self.task.read_fields)
             read = read + deviation * random.standard_normal(len(read))
+            if self._steps and random.random() < float(self._disturbance.dropout):
+                read = self._last_read
+            self._last_read = read
         return np.asarray(read, np.float32), np.asarray(goal, np.float32)
 
     def measure(self, goal: Float[np.ndarray, "goal"]) -> Float[np.ndarray, "sens"]:

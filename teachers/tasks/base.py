@@ -30,8 +30,8 @@ from teachers.tasks.disturbance import (
     Disturbances,
     Disturbed,
     Robot,
-    add_noise,
     apply_delay,
+    disturb_reading,
     draw_disturbance,
     find_robot,
     push_force,
@@ -401,6 +401,7 @@ class Task(ABC):
             ranges,
             stream_key(key, Stream.DISTURBANCE),
             action_size=self.action_size,
+            read_size=self.read_sizes["observation"],
             episode_steps=self.episode_steps,
             force=self._robot.mass / self.control_period,
             radius=self._robot.radius,
@@ -465,7 +466,10 @@ class Task(ABC):
             read, goal = self.split_reading(sensed.reading, goal)
             state = state._replace(sensed=sensed)
         if state.disturbed:
-            read = add_noise(state.disturbed, read, scales(self.read_fields), key)
+            read, disturbed = disturb_reading(
+                state.disturbed, read, scales(self.read_fields), state.steps, key
+            )
+            state = state._replace(disturbed=disturbed)
         return read, goal, state
 
     def split_reading(self, reading: Any, goal: Any) -> tuple[Any, Any]:

@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from teachers.runs.streams import Stream, stream_key
+
 MAX_DELAY = 3  # control periods
 
 
@@ -64,6 +66,12 @@ class Disturbances(BaseModel):
         le=1,
         description="largest offset of the heaviest body's centre of mass along its x and y, in its radii of gyration",
     )
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the control steps in which nothing is read, so that the policy is given the last reading again",
+    )
     start: float = Field(
         0.0,
         ge=0,
@@ -100,6 +108,7 @@ RANDOMIZED = Disturbances(
     push=0.5,
     gain=(0.9, 1.1),
     center=0.05,
+    dropout=0.05,
     start=0.05,
 )
 
@@ -126,6 +135,8 @@ class Disturbed(NamedTuple):
     pending: Float[Array, "*batch delay act"]  # the last actions that were chosen, the newest first
     gain: Float[Array, "*batch"]
     center: Float[Array, "*batch 2"]  # m, along x and y of the body
+    dropout: Float[Array, "*batch"]
+    last: Float[Array, "*batch read"]  # reading
 
     @property
     def model_change(self) -> Float[Array, "*batch 5"]:
@@ -189,6 +200,7 @@ def draw_disturbance(
     key: Key[Array, ""],
     *,
     action_size: int,
+    read_size: int,
     episode_steps: int,
     force: float,
     radius: float,
@@ -199,6 +211,7 @@ def draw_disturbance(
         ranges: the fields of `Disturbances`, which may be traced.
         key: of the draw.
         action_size: numbers in an action.
+        read_size: numbers in what a policy reads.
         episode_steps: control steps in an episode.
         force: that changes the robot's speed by 1 m/s within one control period, in N.
         radius: of gyration of the robot's heaviest body, in m.
@@ -221,17 +234,31 @@ def draw_disturbance(
         pending=jnp.zeros((MAX_DELAY, action_size)),
         gain=draw_factor(ranges["gain"]),
         center=ranges["center"] * radius * jax.random.uniform(next(keys), (2,), minval=-1),
+        dropout=jnp.asarray(ranges["dropout"], jnp.float32),
+        last=jnp.zeros(read_size),
     )
 
 
-def add_noise(
+def disturb_reading(
     disturbance: Disturbed,
-    observation: Float[Array, "obs"],
-    scale: Float[np.ndarray, "obs"],
+    read: Float[Array, "read"],
+    scale: Float[np.ndarray, "read"],
+    step: Int[Array, ""],
     key: Key[Array, ""],
-) -> Float[Array, "obs"]:
-    """Returns the observation with the noise of the sensors."""
-    return observation + disturbance.noise * scale * jax.random.normal(key, observation.shape)
+) -> tuple[Float[Array, "read"], Disturbed]:
+    """Returns what a policy reads with the noise of the sensors, or the last reading again, and the disturbance after it.
+
+    Args:
+        disturbance: of the episode.
+        read: what it would read undisturbed.
+        scale: of each number.
+        step: of the episode, in whose first one nothing is lost.
+        key: of the noise and the loss.
+    """
+    noisy = read + disturbance.noise * scale * jax.random.normal(key, read.shape)
+    is_lost = jax.random.uniform(stream_key(key, Stream.DROPOUT)) < disturbance.dropout
+    read = jnp.where(is_lost & (step > 0), disturbance.last, noisy)
+    return read, disturbance._replace(last=read)
 
 
 def apply_delay(

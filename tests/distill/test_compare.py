@@ -1,13 +1,13 @@
 import json
 import shutil
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from commands import run_json
 
-from distill.compare import DEFAULT_SIZE, MARKER, QUICK, RESULTS, _Comparison, run_compare
+from distill.compare import DEFAULT_SIZE, QUICK, RESULTS, _Comparison, run_compare
+from distill.compare_runs import MARKER, report_nothing
 from teachers import InputError, load_teacher
 from teachers.tasks import CONDITIONS
 
@@ -25,7 +25,7 @@ def test_comparison_shortens_the_filling_of_the_replay_with_the_run(teacher, tmp
     config = teacher.config.model_copy(update={"rollout": rollout})
     metadata = teacher.metadata.model_copy(update={"metrics": {"steps": 100_000_000}})
     long = replace(teacher, config=config, metadata=metadata)
-    comparison = _Comparison(long, tmp_path, QUICK, lambda _: nullcontext())
+    comparison = _Comparison(long, tmp_path, QUICK, report_nothing)
     shorter = comparison._scratch_config(0).teacher
     assert (shorter.steps, shorter.rollout.prefill_steps) == (400_000, 4)
 

@@ -126,7 +126,17 @@ def test_twin_breaks_where_observation_is_not_finite() -> None:
 def test_twin_leaves_the_model_of_the_task_alone() -> None:
     task = DivergingReacher()
     undisturbed = Disturbed(
-        0.0, 0, 1.0, 1.0, np.zeros(2), 0, np.zeros((MAX_DELAY, 2)), 1.0, np.zeros(2)
+        noise=0.0,
+        delay=0,
+        mass=1.0,
+        friction=1.0,
+        push=np.zeros(2),
+        push_step=0,
+        pending=np.zeros((MAX_DELAY, 2)),
+        gain=1.0,
+        center=np.zeros(2),
+        dropout=0.0,
+        last=np.zeros(8),
     )
     for disturbance in (None, undisturbed, undisturbed._replace(mass=2.0)):
         robot = Twin(task, disturbance)

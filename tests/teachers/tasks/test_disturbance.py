@@ -8,7 +8,7 @@ from mujoco import mjx
 from pydantic import ValidationError
 
 from teachers.runs.errors import InputError
-from teachers.simulation.c_twin import Twin
+from teachers.simulation.c_twin import Twin, make_twins
 from teachers.simulation.rollout import reset, rollout
 from teachers.tasks import CONDITIONS, RANDOMIZED, Disturbances, slices
 from teachers.tasks.disturbance import (
@@ -130,6 +130,33 @@ def test_shift_start_stays_in_ranges() -> None:
     found = np.asarray(shift_start(model, joints, beyond, 0.1, jax.random.key(0)))[places]
     assert (found[limited] <= high[limited] + 1.0 + 1e-6).all()
     assert (found[limited] >= high[limited] + 0.89).all()
+
+
+@pytest.mark.parametrize("senses", [False, True])
+def test_lost_reading_is_the_last_one_again(senses) -> None:
+    task = get_task("reacher").simulated_by("c", 2).disturbed_by(Disturbances(dropout=0.4))
+    task = task.with_sensors() if senses else task
+
+    def act(keys, read, goal):
+        return jnp.full((2, 2), 0.3)
+
+    @jax.jit
+    def play(key):
+        states = reset(task, key, 2, "train")
+        return rollout(task, act, states, key, task.episode_steps, "train")[1]
+
+    read = np.asarray(play(jax.random.key(0)).read)
+    assert read.shape == (100, 2, 4 if senses else 8)
+    is_repeated = (read[1:] == read[:-1]).all(axis=-1)
+    assert 0.25 < is_repeated.mean() < 0.55
+    # So it is in MuJoCo C.
+    (twin, _) = make_twins(task, reset(task, jax.random.key(0), 2, "train"))
+    random, goal, found = np.random.default_rng(0), np.zeros(2, np.float32), []
+    for _ in range(100):
+        found.append(twin.sense(goal, random)[0])
+        twin.step(np.full(2, 0.3))
+    is_repeated = (np.diff(found, axis=0) == 0).all(axis=-1)
+    assert 0.25 < is_repeated.mean() < 0.55
 
 
 def test_draw_disturbance_fills_ranges() -> None:
@@ -379,7 +406,7 @@ def test_sense_adds_noise_in_field_scales() -> None:
 @pytest.fixture(scope="module")
 def rolled_out():
     """A disturbed rollout of a policy whose action is the velocity in its observation."""
-    task = FallingReacher().disturbed_by(RANDOMIZED)
+    task = FallingReacher().disturbed_by(RANDOMIZED.model_copy(update={"dropout": 0.0}))
 
     @jax.jit
     def play(key):
