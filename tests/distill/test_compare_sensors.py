@@ -1,13 +1,19 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from commands import run_json
 
-from distill import compare_sensors
+from distill import compare_sensors, distill_config
 from distill.compare_runs import MARKER
-from distill.compare_sensors import ALL, CONDITIONS, RESULTS, STUDENTS, run_compare_sensors
+from distill.compare_sensors import (
+    ALL,
+    CONDITIONS,
+    RESULTS,
+    STUDENTS,
+    SensorPlan,
+    run_compare_sensors,
+)
 from teachers import InputError
 from teachers.crl.networks import teacher_networks
 from teachers.tasks.registry import get_task
@@ -42,18 +48,33 @@ def test_conditions_disturb_by_one_thing_each_and_by_all() -> None:
 def test_compare_sensors_measures_every_student_in_every_condition(
     teacher_run, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(
-        compare_sensors, "QUICK", compare_sensors.QUICK._replace(seeds=1, episodes=8)
+    # Of the students and conditions one and two, because each compiles programs of its own.
+    students, conditions = (
+        {"gru": STUDENTS["gru"]},
+        {name: CONDITIONS[name] for name in ("clean", "all")},
     )
+    monkeypatch.setattr(compare_sensors, "QUICK", SensorPlan(seeds=1, episodes=8))
+    monkeypatch.setattr(compare_sensors, "STUDENTS", students)
+    monkeypatch.setattr(compare_sensors, "CONDITIONS", conditions)
     out = tmp_path / "sensors"
     found = run_json("compare", teacher_run, "--sensors", "--quick", "--force", "--out", out)
     assert found == json.loads((out / RESULTS).read_text())
-    assert [row["student"] for row in found["students"]] == list(np.repeat(list(STUDENTS), 2))
-    assert [row["randomized"] for row in found["students"]] == [False, True] * len(STUDENTS)
-    memories = {row["student"]: row["memory"] for row in found["students"]}
-    assert memories == {"observation": 0, "sensors": 0, "history": 36, "gru": 64}
-    assert [row["condition"] for row in found["conditions"]] == list(CONDITIONS)
-    keys = [name + ending for name in STUDENTS for ending in ("", "_randomized")]
+    assert [row["randomized"] for row in found["students"]] == [False, True]
+    assert [row["memory"] for row in found["students"]] == [64, 64]
+    assert [row["condition"] for row in found["conditions"]] == list(conditions)
     for row in found["conditions"]:
-        assert {*keys, "teacher"} <= set(row)
+        assert {"teacher", "gru", "gru_ci95", "gru_randomized"} <= set(row)
     assert (out / "sensors.png").stat().st_size > 1000
+
+
+def test_students_read_and_remember_what_their_names_say() -> None:
+    settings = {
+        name: distill_config(overrides=dict(each)).student for name, each in STUDENTS.items()
+    }
+    found = {name: (student.sees, student.memory) for name, student in settings.items()}
+    assert found == {
+        "observation": ("observation", "none"),
+        "sensors": ("sensors", "none"),
+        "history": ("sensors", "history"),
+        "gru": ("sensors", "gru"),
+    }
