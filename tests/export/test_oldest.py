@@ -31,6 +31,19 @@ probability = policy.reachability(inputs["observation"], inputs["goal"])
 np.savez(sys.argv[3], actions=actions, single=single, probability=probability)
 print(onnxruntime.__version__)
 """
+REMEMBER = """
+import sys
+import numpy as np
+from runtime import Policy
+
+policy = Policy(sys.argv[1], critic=sys.argv[2], margin=None)
+inputs = np.load(sys.argv[3])
+actions = [policy(*row) for row in zip(inputs["read"], inputs["goal"])]
+probability = policy.reachability(inputs["read"][-1], inputs["goal"][-1])
+policy.reset()
+single = [policy(*row) for row in zip(inputs["read"][:, 0], inputs["goal"][:, 0])]
+np.savez(sys.argv[4], actions=actions, single=single, probability=probability)
+"""
 GUARD = """
 import json
 import sys
@@ -123,6 +136,21 @@ def test_policy_computes_the_same_in_the_oldest_runtime(export_form, tmp_path, f
     np.testing.assert_allclose(outputs["single"], actions[0], atol=tolerance)
     probability = policy.reachability(inputs["observation"], inputs["goal"])
     np.testing.assert_allclose(outputs["probability"], probability, atol=10 * tolerance)
+
+
+@pytest.mark.parametrize("memory", ["history", "gru"])
+def test_policy_remembers_in_the_oldest_runtime(sensing_files, tmp_path, memory) -> None:
+    files, random = sensing_files(memory), np.random.default_rng(0)
+    read, goal = (random.normal(0, 0.3, (20, 3, n)).astype(np.float32) for n in (4, 2))
+    np.savez(tmp_path / "inputs.npz", read=read, goal=goal)
+    run(tmp_path, REMEMBER, files["policy"], files["critic"], "inputs.npz", "outputs.npz")
+    outputs = np.load(tmp_path / "outputs.npz")
+    policy = Policy(files["policy"], critic=files["critic"], margin=None)
+    actions = [policy(*row) for row in zip(read, goal, strict=True)]
+    np.testing.assert_allclose(outputs["actions"], actions, atol=1e-5)
+    np.testing.assert_allclose(outputs["single"], np.array(actions)[:, 0], atol=1e-5)
+    probability = policy.reachability(read[-1], goal[-1])
+    np.testing.assert_allclose(outputs["probability"], probability, atol=1e-4)
 
 
 def test_guard_and_control_loop_do_the_same_in_the_oldest_python(export_folder, tmp_path) -> None:

@@ -11,7 +11,6 @@ import onnxruntime
 import pytest
 
 from export import Form
-from teachers import get_task
 
 NODE = shutil.which("node")
 MODULES = Path(sys.prefix) / "web" / "node_modules"
@@ -34,20 +33,30 @@ def test_exported_files_compute_the_same_in_onnxruntime_web(
     files = [export_folder / "policy.onnx", export_folder / "critic.onnx"]
     if combined:
         files = [Path(export_form(Form(combined=True))["combined"])]
-    random = np.random.default_rng(0)
-    sizes = get_task("reacher").sizes
     for file in files:
-        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        inputs = {
-            node.name: random.normal(0, 1, (ROWS, sizes[node.name])).astype(np.float32)
-            for node in session.get_inputs()
-        }
-        names = [node.name for node in session.get_outputs()]
-        expected = dict(zip(names, session.run(names, inputs), strict=True))
-        outputs = run_in_web(file, inputs)
-        assert set(outputs) == set(expected)
-        for name, array in expected.items():
-            np.testing.assert_allclose(outputs[name], array, rtol=1e-4, atol=1e-5)
+        compare_in_web(file)
+
+
+@pytest.mark.parametrize("memory", ["history", "gru"])
+def test_files_that_remember_compute_the_same_in_onnxruntime_web(sensing_files, memory) -> None:
+    for role in ("policy", "critic"):
+        compare_in_web(Path(sensing_files(memory)[role]))
+
+
+def compare_in_web(file: Path) -> None:
+    """Compares a file's outputs in the browser's runtime with those in ONNX Runtime."""
+    random = np.random.default_rng(0)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    inputs = {
+        node.name: random.normal(0, 1, (ROWS, node.shape[1])).astype(np.float32)
+        for node in session.get_inputs()
+    }
+    names = [node.name for node in session.get_outputs()]
+    expected = dict(zip(names, session.run(names, inputs), strict=True))
+    outputs = run_in_web(file, inputs)
+    assert set(outputs) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_allclose(outputs[name], array, rtol=1e-4, atol=1e-5)
 
 
 def run_in_web(file: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
