@@ -1,4 +1,4 @@
-"""Measures how long one action takes on one thread, for students of several sizes and for the deepest teacher.
+"""Measures how long one action takes on one thread, for students of several sizes and memories and for the deepest teacher.
 
 Each policy runs in ONNX Runtime, as C source and in JAX. Its parameters are random, because the time does not depend
 on their values. The rows `reading the weights` are a lower bound: the time in which a C program adds up as many
@@ -22,12 +22,14 @@ from export.c_source import export_c
 from export.contract import Precision
 from export.contract_writer import attach_contract, make_contract
 from export.convert import convert
+from export.policies import AgentPolicy
 from export.precision import reduce_precision
 from export.runtime import Policy
+from export.signature import agent_signature
 from students import student_networks
 from students.artefact import Student
 from students.config import MLPConfig, SavedStudentConfig
-from students.networks import describe_networks
+from students.networks import describe_networks, parameters_used_by
 from teachers import Task, teacher_config
 from teachers.agent import Agent, Teacher
 from teachers.crl.networks import teacher_networks
@@ -37,6 +39,12 @@ from teachers.tasks.registry import get_task
 
 TASK = "pusher_easy"
 STUDENT_SIZES = ((2, 16), (2, 64), (2, 128), (2, 256), (4, 64))  # layers and width
+# Of students of 2 x 64 that read the task's sensors.
+MEMORIES: dict[str, dict[str, Any]] = {
+    "sensors": {},
+    "history of 10": {"memory": "history", "frames": 10},
+    "gru of 64": {"memory": "gru", "memory_width": 64},
+}
 TEACHER_DEPTH, TEACHER_WIDTH = 1024, 256
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
 QUANTILES = (50, 99, 99.9)  # in percent
@@ -54,16 +62,17 @@ POLICY_PROGRAM = (
     C_CLOCK
     + """
 #include "policy.h"
-#define CALLS %d
+#define CALLS %(calls)d
 int main(void)
 {
-    static float observation[POLICY_OBSERVATION], goal[POLICY_GOAL], action[POLICY_ACTION];
-    for (int i = 0; i < POLICY_OBSERVATION; i++) observation[i] = 0.01f * (float)(i %% 7);
+    static float read[%(read)s], goal[POLICY_GOAL], action[POLICY_ACTION];
+    %(state)s
+    for (int i = 0; i < %(read)s; i++) read[i] = 0.01f * (float)(i %% 7);
     for (int i = 0; i < CALLS; i++) {
         const double start = now();
-        policy_act(observation, goal, action);
+        policy_act(%(pointer)s read, goal, action);
         printf("%%.3f\\n", now() - start);
-        observation[0] = 0.1f * action[0];
+        read[0] = 0.1f * action[0];
     }
     return 0;
 }
@@ -94,10 +103,10 @@ int main(void)
 )
 
 
-def make_student(layers: int, width: int) -> Student:
-    """Returns a student with random parameters, whose policy and critic have this size."""
+def make_student(layers: int, width: int, **settings: Any) -> Student:
+    """Returns a student with random parameters, whose policy and critic have this size, and with other settings of its networks."""
     shape = MLPConfig(layers=layers, width=width)
-    config = SavedStudentConfig(policy=shape, critic=shape, embedding=64)
+    config = SavedStudentConfig(policy=shape, critic=shape, embedding=64, **settings)
     networks = student_networks(get_task(TASK), config, 64)
     params = networks.init(jax.random.key(0))
     stored_config = {"student": config.model_dump(), "embedding": 64}
@@ -137,11 +146,17 @@ def make_metadata(
 
 
 def draw_inputs(agent: Agent) -> dict[str, np.ndarray]:
-    """Returns random observations and goals, `[256, n]` each."""
-    generator = np.random.default_rng(0)
+    """Returns random inputs of the policy by name, `[256, n]` each: what it reads, a goal, and its memory if it has one."""
+    generator, sizes = np.random.default_rng(0), agent.task.read_sizes
+    signature = agent_signature(agent.networks)
+    counts = {
+        signature.reads: sizes["observation"],
+        "goal": sizes["goal"],
+        "state": signature.memory_size,
+    }
     return {
-        name: generator.standard_normal((256, agent.task.sizes[name])).astype(np.float32)
-        for name in ("observation", "goal")
+        name: generator.standard_normal((256, counts[name])).astype(np.float32)
+        for name in signature.inputs("policy")
     }
 
 
@@ -160,9 +175,9 @@ def measure_onnx_runtime(agent: Agent, precision: Precision, calls: int) -> np.n
     """Returns the microseconds of each call of the exported policy in ONNX Runtime."""
     with tempfile.TemporaryDirectory() as folder:
         policy = Policy(write_onnx(agent, precision, Path(folder) / "policy.onnx"), margin=None)
-        observation, goal = (rows[0] for rows in draw_inputs(agent).values())
+        read, goal, *_ = (rows[0] for rows in draw_inputs(agent).values())
         action = np.zeros(agent.task.action_size, np.float32)
-        return time_calls(lambda: policy(observation, goal, out=action), calls)
+        return time_calls(lambda: policy(read, goal, out=action), calls)
 
 
 def measure_c(agent: Agent, calls: int) -> np.ndarray:
@@ -170,16 +185,21 @@ def measure_c(agent: Agent, calls: int) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "c"
         export_c(agent, source)
-        return run_timed_program(POLICY_PROGRAM % calls, [source / "policy.c"], source, calls)
+        has_memory = agent.networks.memory_size > 0
+        program = POLICY_PROGRAM % {
+            "calls": calls,
+            "read": f"POLICY_{agent_signature(agent.networks).reads.upper()}",
+            "state": "static policy_state state;" if has_memory else "",
+            "pointer": "&state," if has_memory else "",
+        }
+        return run_timed_program(program, [source / "policy.c"], source, calls)
 
 
 def measure_jax(agent: Agent, calls: int) -> np.ndarray:
     """Returns the microseconds of each call of the jitted policy, with the copy of the action to the host."""
-    act = jax.jit(agent.networks.policy)
-    observation, goal = (
-        np.zeros(agent.task.sizes[name], np.float32) for name in ("observation", "goal")
-    )
-    return time_calls(lambda: np.asarray(act(agent.params, observation, goal)), calls)
+    act = AgentPolicy(agent)
+    read, goal, *_ = (rows[:1] for rows in draw_inputs(agent).values())
+    return time_calls(lambda: act(read, goal), calls)
 
 
 def measure_weight_reading(parameters: int, calls: int) -> np.ndarray:
@@ -231,10 +251,9 @@ def make_row(policy: str, runtime: str, parameters: int, microseconds: np.ndarra
     return {"policy": policy, "runtime": runtime, "parameters": parameters} | quantiles
 
 
-def measure_student(layers: int, width: int, calls: int) -> list[dict[str, Any]]:
-    """Returns a row for each runtime and precision of a student of this size."""
-    student = make_student(layers, width)
-    parameters = student.metadata.networks["actor"]["parameters"]
+def measure_student(name: str, student: Student, calls: int) -> list[dict[str, Any]]:
+    """Returns a row for each runtime and precision of a student."""
+    parameters = count_parameters(parameters_used_by("actor", student.params))
     measured = {
         f"ONNX Runtime, {precision}": measure_onnx_runtime(student, precision, calls)
         for precision in PRECISIONS
@@ -243,7 +262,7 @@ def measure_student(layers: int, width: int, calls: int) -> list[dict[str, Any]]
     measured["JAX, jit"] = measure_jax(student, calls)
     measured["reading the weights"] = measure_weight_reading(parameters, calls)
     return [
-        make_row(f"{layers} x {width}", runtime, parameters, microseconds)
+        make_row(name, runtime, parameters, microseconds)
         for runtime, microseconds in measured.items()
     ]
 
@@ -276,7 +295,11 @@ def main() -> None:
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for layers, width in STUDENT_SIZES:
-        rows += measure_student(layers, width, options.calls)
+        name, student = f"{layers} x {width}", make_student(layers, width)
+        rows += measure_student(name, student, options.calls)
+    for memory, settings in MEMORIES.items():
+        student = make_student(2, 64, sees="sensors", **settings)
+        rows += measure_student(f"{memory}, 2 x 64", student, options.calls)
     rows += measure_teacher(TEACHER_DEPTH, TEACHER_WIDTH, max(20, options.calls // 200))
     report(rows, options.json)
 
