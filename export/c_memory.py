@@ -14,9 +14,14 @@ def memory_header(size: int) -> str:
     """Returns the declarations of the state; empty for a student that remembers nothing."""
     if not size:
         return ""
-    return f"""/* What the policy carries from one control step to the next. The caller owns it; each robot has its own. */
+    return f"""#define POLICY_MEMORY {size}
+
+/*
+ * What the policy carries from one control step to the next. The caller owns it; each robot has its own. A NaN that is read
+ * stays in it: check what the sensors read before policy_act, and reset the state after an action that is not finite.
+ */
 typedef struct {{
-    float memory[{size}];
+    float memory[POLICY_MEMORY];
 }} policy_state;
 
 /* Starts an episode: forgets what was read before. Call it before the first policy_act. */

@@ -7,7 +7,8 @@
  *
  * Fill in `sense`, `act` and `fallback`; policy.h names the meaning of every number. `policy_act` checks nothing. Where
  * the sensors give a number that is not finite, the loop sends the fallback instead of an action. Add bounds that your
- * sensors keep. The file compiles as C++ too.
+ * sensors keep. A policy that remembers is not given what is at fault, and starts anew after an action that is not finite.
+ * The file compiles as C++ too.
  */
 #define _POSIX_C_SOURCE 200112L
 
@@ -19,13 +20,28 @@
 #include <stdlib.h>
 #include <time.h>
 
+#ifdef POLICY_SENSORS
+#define READ POLICY_SENSORS
+#else
+#define READ POLICY_OBSERVATION
+#endif
+
+#ifdef POLICY_MEMORY
+static policy_state state;
+static void decide(const float *read, const float *goal, float *action) { policy_act(&state, read, goal, action); }
+static void start_episode(void) { policy_reset(&state); }
+#else
+static void decide(const float *read, const float *goal, float *action) { policy_act(read, goal, action); }
+static void start_episode(void) {}
+#endif
+
 /* The action to send when the sensors are at fault, in the units of policy.h. */
 static const float fallback[POLICY_ACTION] = {0.0f};
 
-static void sense(float *observation, float *goal)
+static void sense(float *read, float *goal)
 {
-    for (int i = 0; i < POLICY_OBSERVATION; i++)
-        observation[i] = 0.0f; /* read your sensors here */
+    for (int i = 0; i < READ; i++)
+        read[i] = 0.0f; /* read your sensors here */
     for (int i = 0; i < POLICY_GOAL; i++)
         goal[i] = 0.0f; /* set the goal here */
 }
@@ -56,17 +72,25 @@ int main(int count, char **arguments)
 {
     const long steps = count > 1 ? strtol(arguments[1], NULL, 10) : 1000;
     const long period = (long)(1e9f * POLICY_CONTROL_PERIOD + 0.5f);
-    float observation[POLICY_OBSERVATION], goal[POLICY_GOAL], action[POLICY_ACTION];
+    float read[READ], goal[POLICY_GOAL], action[POLICY_ACTION];
     struct timespec tick, now;
     long missed = 0, fallbacks = 0;
 
+    start_episode();
     clock_gettime(CLOCK_MONOTONIC, &tick);
     for (long step = 0; step < steps; step++) {
-        sense(observation, goal);
-        policy_act(observation, goal, action);
-        /* An infinite observation can give a finite action, a large finite one an action that is not. */
-        if (all_finite(observation, POLICY_OBSERVATION) && all_finite(goal, POLICY_GOAL) &&
-            all_finite(action, POLICY_ACTION)) {
+        int is_sound;
+
+        sense(read, goal);
+        is_sound = all_finite(read, READ) && all_finite(goal, POLICY_GOAL);
+        if (is_sound) {
+            decide(read, goal, action);
+            if (!all_finite(action, POLICY_ACTION)) { /* a number was too large for the network */
+                is_sound = 0;
+                start_episode();
+            }
+        }
+        if (is_sound) {
             act(action);
         } else {
             fallbacks++;

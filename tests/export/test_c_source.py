@@ -91,7 +91,7 @@ def test_export_c_remembers_as_jax_does(sensing, tmp_path, memory, task) -> None
 def test_render_header_names_sensors_and_state(sensing) -> None:
     header = render_header(sensing("gru", "ant"), "task")
     assert "#define POLICY_SENSORS 22\n#define POLICY_GOAL 3\n" in header
-    assert "float memory[6];" in header
+    assert "#define POLICY_MEMORY 6\n" in header
     assert "each with a state of its own" in header
     declaration = (
         "policy_act(policy_state *state, const float *sensors, const float *goal, float *action);"
@@ -215,8 +215,30 @@ def test_control_loop_example_runs_at_the_control_period(student, tmp_path, comp
     assert done.stdout.endswith(", 0 with the fallback\n")
 
 
+@pytest.mark.parametrize("memory", ["none", "history", "gru"])
+def test_control_loop_example_does_not_remember_faults(sensing, tmp_path, memory) -> None:
+    """One broken reading costs one fallback, and where it was remembered all that follow would be at fault."""
+    export_c(sensing(memory), tmp_path / "c")
+    example = (Path(export.__file__).parent / "examples" / "control_loop.c").read_text()
+    broken = example.replace(
+        "    for (int i = 0; i < READ; i++)\n        read[i] = 0.0f;",
+        "    static int calls = 0;\n    calls++;\n"
+        "    for (int i = 0; i < READ; i++)\n        read[i] = calls == 3 ? NAN : calls == 6 ? 3e38f : 0.1f;",
+    )
+    assert broken != example
+    (tmp_path / "c" / "control_loop.c").write_text(broken)
+    command = [CC, *FLAGS, "control_loop.c", "policy.c", "-o", "loop", "-lm"]
+    subprocess.run(command, cwd=tmp_path / "c", check=True)
+    done = subprocess.run(
+        ["./loop", "12"], cwd=tmp_path / "c", check=True, capture_output=True, text=True
+    )
+    # A large number gives no finite action; a GRU may stay finite.
+    fallbacks = int(done.stdout.split()[-4])
+    assert 1 <= fallbacks <= 2, done.stdout
+
+
 @pytest.mark.parametrize("reading", ["NAN", "-INFINITY", "3e38f"])
-@pytest.mark.parametrize("array", ["observation", "goal"])
+@pytest.mark.parametrize("array", ["read", "goal"])
 def test_control_loop_example_sends_its_fallback_at_a_fault(
     student, tmp_path, array, reading
 ) -> None:
