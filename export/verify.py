@@ -11,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.ops.op_dequantize_linear import DequantizeLinear_25
 
 from export.admission import read_contract, read_model
+from export.c_library import CPolicy, find_compiler
 from export.closed_loop import MIN_EPISODES, judge_with_contract, judge_with_reference
 from export.contract import Contract
 from export.latency import measure_latency
@@ -78,8 +79,8 @@ def verify(
 
     Yields:
         `structure`; `contract`; with a checkpoint, `lineage`; `parity_reference`, the difference from the onnx reference
-        evaluator; with a checkpoint, `parity_jax`; for a policy that remembers, `sequences`, the differences from both over
-        whole episodes; `determinism`; and for a policy `closed_loop`, in MuJoCo C at the
+        evaluator; with a checkpoint, `parity_jax`; for a policy that remembers, `sequences`, the differences over whole
+        episodes from both, and from C where there is a compiler; `determinism`; and for a policy `closed_loop`, in MuJoCo C at the
         control period (see `export.closed_loop` for when it passes), and `latency` in microseconds, on one thread at batch
         1, whose p99.9 must be at most half of the control period.
     """
@@ -176,12 +177,17 @@ class _Checks(NamedTuple):
         return Check("parity_jax", difference <= self.tolerance, difference)
 
     def check_sequences(self) -> Check:
-        """Checks the actions over whole episodes, in which each engine carries its own memory from step to step."""
+        """Checks the actions over whole episodes, in which each engine carries its own memory from step to step.
+
+        With a checkpoint its C source is one of them, where there is a compiler.
+        """
         policy = self.make_policy(open_session(self.model))
         trajectory = play_in_c(self.task, policy, MIN_EPISODES, self.seed)
         others: dict[str, PolicyFunction] = {"reference": self.make_policy(self.evaluate_reference)}
         if self.against is not None:
             others["jax"] = AgentPolicy(self.against)
+            if self.against.metadata.kind == "student" and find_compiler():
+                others["c"] = CPolicy(self.against)
         differences = {
             name: compare_sequences(trajectory, policy, other) for name, other in others.items()
         }

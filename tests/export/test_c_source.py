@@ -10,6 +10,7 @@ import pytest
 from examples.bench import Reach
 
 import export
+from export.c_library import CPolicy
 from export.c_source import export_c, render_header
 from export.convert import convert
 from export.policies import AgentPolicy
@@ -49,43 +50,35 @@ def compile_policy(folder: Path):
     return call
 
 
-def compile_with_state(folder: Path, size: int, action_size: int):
-    """Returns `policy_act` of a policy that remembers, as a function of a state, and `policy_reset`."""
-    compile_policy(folder)
-    library = ctypes.CDLL(str(folder / "policy.so"))
-    array = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
-    library.policy_act.argtypes, library.policy_act.restype = [array] * 4, None
-    library.policy_reset.argtypes, library.policy_reset.restype = [array], None
-
-    def call(state: np.ndarray, read: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        action = np.zeros(action_size, np.float32)
-        library.policy_act(state, read, goal, action)
-        return action
-
-    return call, library.policy_reset
-
-
 @pytest.mark.parametrize("memory", ["history", "gru"])
 @pytest.mark.parametrize("task", ["reacher", "ant"])
-def test_export_c_remembers_as_jax_does(sensing, tmp_path, memory, task) -> None:
+def test_export_c_remembers_as_jax_does(sensing, memory, task) -> None:
     """Whole episodes, each robot with a state of its own; the ant's sensors see its goal too."""
     agent = sensing(memory, task)
-    sizes, memory_size = agent.task.read_sizes, agent.networks.memory_size
-    export_c(agent, tmp_path / "c", "normalized")
-    call, reset = compile_with_state(tmp_path / "c", memory_size, sizes["action"])
-    random = np.random.default_rng(0)
-    read = random.normal(0, 0.5, (20, 3, sizes["observation"])).astype(np.float32)
-    goal = random.normal(0, 0.5, (20, 3, sizes["goal"])).astype(np.float32)
-    policy = AgentPolicy(agent)
-    expected = [policy(*row) for row in zip(read, goal, strict=True)]
-    states = random.normal(0, 1, (3, memory_size)).astype(np.float32)
-    for state in states:
-        reset(state)
-    for step in range(20):
-        for robot in range(3):
-            action = call(states[robot], read[step, robot], goal[step, robot])
-            np.testing.assert_allclose(action, expected[step][robot], atol=1e-5)
+    sizes, random = agent.task.read_sizes, np.random.default_rng(0)
+    read, goal = (
+        random.normal(0, 0.5, (20, 3, sizes[name])).astype(np.float32)
+        for name in ("observation", "goal")
+    )
+    in_c, in_jax = CPolicy(agent), AgentPolicy(agent)
+    expected = []
+    for row in zip(read, goal, strict=True):
+        expected.append(in_jax(*row))
+        np.testing.assert_allclose(in_c(*row), expected[-1], atol=1e-5)
     assert np.ptp(expected, axis=(0, 1)).max() > 0.1
+    in_c.reset()
+    np.testing.assert_allclose(in_c(read[0], goal[0]), expected[0], atol=1e-5)
+
+
+def test_policy_reset_empties_the_state(sensing, tmp_path) -> None:
+    export_c(sensing("gru"), tmp_path / "c")
+    compile_policy(tmp_path / "c")
+    state = np.ones(8, np.float32)
+    array = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
+    reset = ctypes.CDLL(str(tmp_path / "c" / "policy.so")).policy_reset
+    reset.argtypes, reset.restype = [array], None
+    reset(state)
+    np.testing.assert_array_equal(state, [0.0] * 6 + [1.0] * 2)
 
 
 def test_render_header_names_sensors_and_state(sensing) -> None:

@@ -10,6 +10,7 @@ from onnx_edits import set_entry
 from export import ControlLoop, Critic, Form, Policy, play_in_c
 from export.admission import read_contract, read_model
 from export.artefacts import open_policy
+from export.c_library import find_compiler
 from export.closed_loop import MIN_EPISODES
 from export.parity import record_episodes
 from export.policies import AgentPolicy
@@ -205,6 +206,8 @@ def test_verify_passes_files_of_students_that_read_sensors(sensing_files, sensin
     if memory != "none":
         assert 0 < checks["sequences"].value["jax"] < 1e-4
         assert 0 <= checks["sequences"].value["reference"] < 1e-4
+        if find_compiler():
+            assert 0 < checks["sequences"].value["c"] < 1e-4
     critic = list(verify(files["critic"], sensing(memory), episodes=MIN_EPISODES))
     assert all(check.ok for check in critic), critic
 
