@@ -12,6 +12,7 @@ _MODULES = {
     "distill_teacher": "distill.run",
     "measure_retention": "distill.retention",
     "run_compare": "distill.compare",
+    "run_compare_sensors": "distill.compare_sensors",
     "run_demo": "distill.demo",
 }
 

@@ -77,8 +77,9 @@ def make_collect_stage(
 
         def act(given: StepInput, by_teacher: Array) -> tuple[Array, Array]:
             seen, memory = student.remember(state.params, given.read, given.memory)
-            # A teacher reads no sensors, but their noise where the student reads the observation, too.
-            sees = (given.observation, given.commanded) if task.senses else (given.read, given.goal)
+            # A teacher reads no sensors, but their noise where the student reads the same observation.
+            reads_other = task.senses or task.knows_disturbances
+            sees = (given.observation, given.commanded) if reads_other else (given.read, given.goal)
             action = choose(
                 given.keys,
                 by_teacher,

@@ -35,6 +35,7 @@ from teachers.measures import (
 )
 from teachers.process import in_32_bits
 from teachers.runs.checkpoint_files import checkpoint_steps
+from teachers.runs.errors import InputError
 from teachers.runs.metadata import replace_non_finite
 from teachers.runs.outputs import write_atomically
 from teachers.tasks.disturbance import CONDITIONS, randomized_settings
@@ -115,8 +116,12 @@ def run_compare(
         at goal by condition, of the teacher, the student, and one that was distilled under such conditions).
 
     Raises:
-        InputError: `out` holds something else, or the teacher does not reach its goal.
+        InputError: `out` holds something else, the teacher is privileged, or it does not reach its goal.
     """
+    if teacher.task.knows_disturbances:
+        raise InputError(
+            "students of a privileged teacher are compared by what they read: give --sensors"
+        )
     if not force:
         require_successful_teacher(teacher)
     out = epath.Path(out)

@@ -76,13 +76,16 @@ def make_init_stage(
     def init(key: Key[Array, ""]) -> DistillState:
         key = stream_key(key, Stream.DISTILLATION)
         params = student.init(stream_key(key, Stream.PARAMETERS))
-        visited = VisitedStates(*(jnp.zeros((config.window, n)) for n in task.sizes.values()))
+        sizes = (task.observation_size, task.goal_size, task.action_size)
+        visited = VisitedStates(*(jnp.zeros((config.window, n)) for n in sizes))
         memory: Any = ()
         if student.memory_size:
             memory = jnp.zeros((config.collect.environments, student.memory_size))
         if needs_readings(config):
-            sizes = task.read_sizes
-            read, goal = (jnp.zeros((config.window, sizes[n])) for n in ("observation", "goal"))
+            read_sizes = task.read_sizes
+            read, goal = (
+                jnp.zeros((config.window, read_sizes[n])) for n in ("observation", "goal")
+            )
             is_first = jnp.zeros(config.window, bool)
             window = memory[:1] if student.memory_size else ()
             visited = visited._replace(readings=Readings(read, goal, is_first, window))

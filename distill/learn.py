@@ -131,11 +131,11 @@ def student_loss(
         seen, goal, batch = see_readings(params, batch, config, student)
     else:
         # The student reads noisy sensors, and the labels are those of the clean state.
-        seen, goal = batch.observation, batch.goal
+        seen, goal = student.task.declared_part(batch.observation), batch.goal
         noise = config.collect.disturbances.noise
         if noise > 0:
             normal = jax.random.normal(key, seen.shape)
-            seen += noise * student.task.observation_scale * normal
+            seen += noise * student.task.noise_scale * normal
     loss = jnp.zeros(())
     metrics: Metrics = {}
     if "actor" in names:

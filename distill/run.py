@@ -226,19 +226,20 @@ def student_metadata(
         metrics=metrics,
         lineage={
             "teacher": describe_teacher(teacher),
-            "seen": _observed_ranges(state.ring.rows),
+            "seen": _observed_ranges(state.ring.rows, teacher.task.sizes["observation"]),
         },
         versions=library_versions(),
     )
 
 
-def _observed_ranges(rows: LabelledStates) -> dict[str, dict[str, list[float]]]:
+def _observed_ranges(rows: LabelledStates, declared_size: int) -> dict[str, dict[str, list[float]]]:
     """Returns the lowest and highest value of every number that the student was taught on.
 
     Args:
         rows: of the ring, which is full at the end of a distillation.
+        declared_size: numbers in the observation that a student may read; a privileged teacher's has more.
     """
-    observation, goal = rows.observation, rows.goal
+    observation, goal = rows.observation[..., :declared_size], rows.goal
     if rows.readings:
         observation, goal = rows.readings.read, rows.readings.goal
     arrays = {"observation": observation, "goal": goal}

@@ -111,8 +111,8 @@ def export_student(
         `retention`, and the rank correlation of its values with JAX's, `critic_spearman`.
 
     Raises:
-        InputError: `out` holds something already, the opset cannot be written, the file keeps less than `min_retention`, or a
-            teacher is to be written in another precision than float32. Nothing is left in `out`.
+        InputError: `out` holds something already, the opset cannot be written, the file keeps less than `min_retention`, a
+            teacher is to be written in another precision than float32, or is privileged. Nothing is left in `out`.
         ParityError: a float32 file differs from JAX by more than 1e-4. Nothing is left in `out`.
     """
     form, out, task = form or Form(), epath.Path(out), student.task
@@ -120,6 +120,10 @@ def export_student(
     if is_teacher and form.precision != "float32":
         raise InputError(
             f"a teacher is not written in {form.precision}; distill it, and export the student"
+        )
+    if task.knows_disturbances and is_teacher:
+        raise InputError(
+            "a privileged teacher observes what no robot measures; distill it, and export the student"
         )
     require_unused(out)
     float32_models = {

@@ -99,6 +99,8 @@ def student_networks(
         commanded_critic: whether phi reads the commanded goal, as the teacher's does.
     """
     embedding = config.embedding or embedding
+    if task.knows_disturbances:
+        task = task.reading_declared()
     if config.sees == "sensors":
         task = task.with_sensors()
     if config.heads:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from etils import epath
-from pydantic import Field, field_serializer, field_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from teachers.presets import preset_settings
 from teachers.runs.configuration import Config, resolve_config
@@ -104,6 +104,18 @@ class RolloutConfig(Config):
     disturbances: Disturbances = Field(
         Disturbances(), description="what disturbs the rollouts; evaluations are undisturbed"
     )
+    privileged: bool = Field(
+        False,
+        description="whether policy and critic observe what disturbs each episode, which no robot measures and a student has to infer",
+    )
+
+    @model_validator(mode="after")
+    def _require_something_to_know(self) -> "RolloutConfig":
+        if self.privileged and self.disturbances == Disturbances():
+            raise ValueError(
+                "nothing disturbs the rollouts of a privileged teacher; add --randomize, or leave out privileged"
+            )
+        return self
 
 
 class LearningConfig(Config):

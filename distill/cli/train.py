@@ -52,6 +52,13 @@ def train_teacher_command(
             help="Roll out under noise, delay and pushes, with other masses, friction, gains and starts.",
         ),
     ] = False,
+    privileged: Annotated[
+        bool,
+        typer.Option(
+            "--privileged",
+            help="Let the teacher observe what --randomize draws; its students have to infer it.",
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -97,6 +104,7 @@ def train_teacher_command(
     networks = ("actor", "phi", "psi")
     options = {
         **(randomized_settings("rollout") if randomize else {}),
+        "rollout.privileged": privileged or None,
         **{f"{network}.depth": depth for network in networks},
         **{f"{network}.width": width for network in networks},
         "steps": steps,

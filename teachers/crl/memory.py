@@ -18,7 +18,6 @@ from teachers.runs.errors import InputError
 from teachers.tasks.base import Task
 from teachers.tasks.engines import choose_engine
 from teachers.tasks.model_state import internal_size
-from teachers.tasks.registry import get_task
 
 GIB = 2**30
 COMFORTABLE_SHARE = 0.8  # of the device's memory; a run that needs more recomputes activations
@@ -98,7 +97,8 @@ def changed_models_memory(task: Task, rollouts: Any) -> int:
 
 def _state_memory(config: TeacherConfig) -> dict[str, int]:
     """Returns the bytes of what a run holds on each device from its start to its end, by part."""
-    task, networks, learning = get_task(config.task), teacher_networks(config), config.learning
+    networks, learning = teacher_networks(config), config.learning
+    task = networks.task
     key = jax.eval_shape(lambda: jax.random.key(0))
     learner = jax.eval_shape(lambda key: init_learner(networks, learning, key), key)
     parameters, environments = total_bytes(learner.params), config.rollout.environments

@@ -360,6 +360,8 @@ def teacher_networks(
         remat: whether activations are recomputed for the gradient; see `ResidualMLP`.
     """
     task = task or get_task(config.task)
+    if config.rollout.privileged and not task.knows_disturbances:
+        task = task.knowing_disturbances()
     dtype = config.learning.precision if training else "float32"
 
     def network(shape: NetworkConfig, outputs: int) -> ResidualMLP:

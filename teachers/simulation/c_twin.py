@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 from teachers.process import in_32_bits
 from teachers.tasks.base import Task
 from teachers.tasks.c_engine import model_without_reset
-from teachers.tasks.declaration import GoalSet, State, scales
+from teachers.tasks.declaration import GoalSet, State
 from teachers.tasks.disturbance import MAX_DELAY, Disturbed, change_model_in_c, find_robot
 from teachers.tasks.model_state import initial_mocap, reset_data
 from teachers.tasks.sensors import Sensed, read_sensors_in_c, sensor_errors, unread
@@ -155,7 +155,8 @@ class Twin:
         mujoco.mj_comVel(self._declared, self._data)
 
     def _observe(self) -> Float[np.ndarray, "obs"]:
-        return np.array(self.task.observe(self._data), np.float32)
+        observation = np.array(self.task.observe(self._data), np.float32)
+        return self.task.add_disturbance(observation, self._disturbance, self._steps)
 
     @property
     def observation(self) -> Float[np.ndarray, "obs"]:
@@ -171,7 +172,7 @@ class Twin:
             goal: of the episode.
             random: draws the errors of the sensors and the noise of the disturbance.
         """
-        read = self.observation
+        read = self.task.declared_part(self.observation)
         if self.task.senses:
             measured = self.measure(goal)
             before = self._sensed or unread(self._errors, measured)
@@ -180,7 +181,7 @@ class Twin:
             )
             read, goal = self.task.split_reading(self._sensed.reading, goal)
         if self._disturbance is not None:
-            deviation = float(self._disturbance.noise) * scales(self.task.read_fields)
+            deviation = float(self._disturbance.noise) * self.task.noise_scale
             read = read + deviation * random.standard_normal(len(read))
             if self._steps and random.random() < float(self._disturbance.dropout):
                 read = self._last_read

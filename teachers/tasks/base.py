@@ -27,10 +27,12 @@ from teachers.tasks.declaration import (
     scales,
 )
 from teachers.tasks.disturbance import (
+    DISTURBANCE_FIELDS,
     Disturbances,
     Disturbed,
     Robot,
     apply_delay,
+    describe_disturbance,
     disturb_reading,
     draw_disturbance,
     find_robot,
@@ -85,6 +87,8 @@ class Task(ABC):
     sensors: tuple[Sensor, ...] = ()  # what a robot measures; by default the observation
     disturbances: Disturbances | None = None  # see `disturbed_by`
     senses: bool = False  # see `with_sensors`
+    knows_disturbances: bool = False  # see `knowing_disturbances`
+    reads_declared: bool = False  # see `reading_declared`
     _simulation: MjxSimulation | CSimulation | None = None  # of the physics; None: `jax_simulation`
 
     def __init__(self) -> None:
@@ -218,10 +222,17 @@ class Task(ABC):
         return sum(field.size for field in self.action)
 
     @property
+    def declared_observation(self) -> tuple[Field, ...]:
+        """The fields of the observation without those of the disturbance that `knowing_disturbances` adds."""
+        if not self.knows_disturbances:
+            return self.observation
+        return self.observation[: -len(DISTURBANCE_FIELDS)]
+
+    @property
     def sizes(self) -> dict[str, int]:
-        """Numbers in an observation, a goal and an action, by these names."""
+        """Numbers in an observation, a goal and an action as they are declared, by these names."""
         return {
-            "observation": self.observation_size,
+            "observation": sum(field.size for field in self.declared_observation),
             "goal": self.goal_size,
             "action": self.action_size,
         }
@@ -229,13 +240,13 @@ class Task(ABC):
     @property
     def measured(self) -> tuple[Sensor, ...]:
         """What the sensors measure: those that are declared, or the fields of the observation without errors."""
-        return self.sensors or tuple(Sensor(*field) for field in self.observation)
+        return self.sensors or tuple(Sensor(*field) for field in self.declared_observation)
 
     @property
     def read_fields(self) -> tuple[Field | Sensor, ...]:
         """What a policy reads beside its goal: the fields of the observation, or with `with_sensors` the sensors."""
         if not self.senses:
-            return self.observation
+            return self.declared_observation if self.reads_declared else self.observation
         return tuple(sensor for sensor in self.measured if not sensor.is_goal)
 
     @property
@@ -390,6 +401,23 @@ class Task(ABC):
             require_sensors_of_mjx(task._simulation or task.jax_simulation, self.name)
         return task
 
+    def knowing_disturbances(self) -> "Task":
+        """Returns the same task whose observation has at its end what disturbs the episode, which no robot measures.
+
+        A teacher with it is called privileged, after Kumar et al., "RMA: Rapid Motor Adaptation for Legged Robots"
+        (arXiv 2107.04034).
+        """
+        task = copy.copy(self)
+        task.observation = (*self.observation, *DISTURBANCE_FIELDS)
+        task.knows_disturbances = True
+        return task
+
+    def reading_declared(self) -> "Task":
+        """Returns the same task, of whose observation a policy reads what is declared, and not what disturbs the episode."""
+        task = copy.copy(self)
+        task.reads_declared = True
+        return task
+
     def disturb(self, ranges: Mapping[str, Any], key: Key[Array, ""]) -> Disturbed:
         """Returns the disturbance of the episode that `reset` starts with `key`.
 
@@ -403,7 +431,7 @@ class Task(ABC):
             action_size=self.action_size,
             read_size=self.read_sizes["observation"],
             episode_steps=self.episode_steps,
-            force=self._robot.mass / self.control_period,
+            force=self.push_scale,
             radius=self._robot.radius,
         )
 
@@ -425,15 +453,16 @@ class Task(ABC):
         if self.senses:
             measured = self._measure(physics, jnp.asarray(self.rest_control), steps, goal)
             sensed = unread(self._sensor_errors, measured)
+        disturbed: Any = ()
+        if self.disturbances:
+            disturbed = self.disturb(self.disturbances.model_dump(), key)
         return State(
             physics=physics,
-            observation=observation,
+            observation=self.add_disturbance(observation, disturbed, steps),
             goal=goal,
             steps=steps,
             terminated=jnp.zeros((), bool),
-            disturbed=self.disturb(self.disturbances.model_dump(), key)
-            if self.disturbances
-            else (),
+            disturbed=disturbed,
             sensed=sensed,
         )
 
@@ -459,7 +488,7 @@ class Task(ABC):
 
         Without `with_sensors` these are the observation and the goal. What is read is noisy where the episode is disturbed.
         """
-        read, goal = state.observation, state.goal
+        read, goal = self.declared_part(state.observation), state.goal
         if self.senses:
             read_key, key = jax.random.split(key)
             sensed = read_sensors(self._sensor_errors, state.sensed, state.steps, read_key)
@@ -467,7 +496,7 @@ class Task(ABC):
             state = state._replace(sensed=sensed)
         if state.disturbed:
             read, disturbed = disturb_reading(
-                state.disturbed, read, scales(self.read_fields), state.steps, key
+                state.disturbed, read, self.noise_scale, state.steps, key
             )
             state = state._replace(disturbed=disturbed)
         return read, goal, state
@@ -509,10 +538,40 @@ class Task(ABC):
             state = state._replace(sensed=state.sensed._replace(measured=measured))
         return state._replace(
             physics=physics,
-            observation=observation,
+            observation=self.add_disturbance(observation, state.disturbed, steps),
             steps=steps,
             terminated=self.terminated(observation),
         )
+
+    def add_disturbance(self, observation: Any, disturbed: Any, steps: Any) -> Any:
+        """Returns an observation with what disturbs the episode at its end, where the task knows it."""
+        if not self.knows_disturbances:
+            return observation
+        known = describe_disturbance(disturbed, steps, self.push_scale)
+        return namespace(observation).concatenate([observation, known])
+
+    def declared_part(self, observation: Any) -> Any:
+        """Returns what a policy without sensors reads of `observation`, `[*batch, obs]`."""
+        return (
+            observation[..., : sum(field.size for field in self.read_fields)]
+            if self.reads_declared
+            else observation
+        )
+
+    @property
+    def noise_scale(self) -> np.ndarray:
+        """What a disturbance's noise is multiplied by, `[read]`: the scale of each number that is read; 0 of a known disturbance."""
+        known = len(self.read_fields) - len(self.declared_observation)
+        scale = scales(self.read_fields)
+        if self.senses or not known:
+            return scale
+        is_known = np.arange(len(scale)) >= self.sizes["observation"]
+        return np.where(is_known, np.float32(0.0), scale)
+
+    @property
+    def push_scale(self) -> float:
+        """The force (N) that changes the robot's speed by 1 m/s within one control period."""
+        return self._robot.mass / self.control_period
 
     def advance(self, physics: Physics, control: Float[Array, "nu"]) -> Physics:
         """Returns the physics one control period later; nothing is observed."""

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from teachers.runs.streams import Stream, stream_key
+from teachers.tasks.declaration import Field as Feature
 
 MAX_DELAY = 3  # control periods
 
@@ -143,6 +144,36 @@ class Disturbed(NamedTuple):
         """What the environment's model differs in, as `change_model_in_c` takes it."""
         factors = jnp.stack([self.mass, self.friction, self.gain], axis=-1)
         return jnp.concatenate([factors, self.center], axis=-1)
+
+
+# What a privileged teacher observes beside the task's observation: the numbers of `describe_disturbance`.
+DISTURBANCE_FIELDS = (
+    Feature("mass_change", 1, "1", "factor on all masses, less 1", 0.1),
+    Feature("friction_change", 1, "1", "factor on friction and damping, less 1", 0.1),
+    Feature("gain_change", 1, "1", "factor on the actuators' forces, less 1", 0.1),
+    Feature("delay", 1, "control periods", "by which actions are late"),
+    Feature(
+        "center", 2, "m", "offset of the heaviest body's centre of mass along its x and y", 0.01
+    ),
+    Feature("push", 2, "m/s", "change of the robot's speed by the push of this control step"),
+)
+
+
+def describe_disturbance(disturbed: Any, step: Any, force: float) -> Any:
+    """Returns the numbers of `DISTURBANCE_FIELDS` in a control step, arrays of JAX or of NumPy as the disturbance has.
+
+    Args:
+        disturbed: a `Disturbed`, or what is false for an episode that nothing disturbs.
+        step: of the episode.
+        force: see `draw_disturbance`.
+    """
+    if not disturbed:
+        return np.zeros(sum(field.size for field in DISTURBANCE_FIELDS), np.float32)
+    xp = jnp if isinstance(disturbed.mass, jax.Array) else np
+    factors = (disturbed.mass, disturbed.friction, disturbed.gain)
+    push = xp.where(step == disturbed.push_step, disturbed.push, 0.0) / force
+    numbers = [*(factor - 1.0 for factor in factors), disturbed.delay, *disturbed.center, *push]
+    return xp.stack([xp.asarray(number, np.float32) for number in numbers])
 
 
 class Robot(NamedTuple):
