@@ -18,13 +18,17 @@ def make_trajectory(task, within, starts_within=None, terminated=None) -> Trajec
     starts_within = np.zeros(environments, bool) if starts_within is None else starts_within
     terminated = np.zeros(within.shape, bool) if terminated is None else terminated
     goal = np.where(starts_within, 0.0, 1.0)[:, None]
+    observation = np.zeros((time, environments, task.observation_size), np.float32)
+    goals = np.tile(goal, (time, 1, task.goal_size)).astype(np.float32)
     return Trajectory(
-        observation=np.zeros((time, environments, task.observation_size), np.float32),
-        goal=np.tile(goal, (time, 1, task.goal_size)).astype(np.float32),
+        observation=observation,
+        goal=goals,
         action=np.zeros((time, environments, task.action_size), np.float32),
         steps=np.tile(np.arange(time)[:, None], (1, environments)),
         distance=np.where(within, 0.0, 1.0).astype(np.float32),
         terminated=terminated,
         broken=np.zeros(within.shape, bool),
         qpos=np.zeros((time, environments, task.model.nq)),
+        read=observation,
+        read_goal=goals,
     )

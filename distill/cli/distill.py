@@ -139,7 +139,7 @@ def compare_command(
     writes sensors.json and sensors.png.
 
     \b
-    Examples:
+    Example:
       crl-distill compare runs/teacher --quick --out runs/compare
       crl-distill compare runs/teacher --sensors --out runs/sensors
     """

@@ -50,12 +50,13 @@ def test_fit_reachability_falls_back_to_the_success_rate() -> None:
 
 def test_observed_ranges_prefers_those_of_training(student, teacher) -> None:
     trajectory = make_episodes(np.ones(EPISODES, bool))
-    observed, source = observed_ranges(student.metadata, trajectory)
+    observed, source = observed_ranges(student.metadata, trajectory, "observation")
     assert source == "training"
     np.testing.assert_allclose(
         observed["goal"].low, student.metadata.lineage["seen"]["goal"]["low"], rtol=1e-6
     )
     assert (observed["observation"].low < observed["observation"].high).all()
-    observed, source = observed_ranges(teacher.metadata, trajectory)
+    observed, source = observed_ranges(teacher.metadata, trajectory, "sensors")
     assert source == "export"
+    assert set(observed) == {"sensors", "goal"}  # named by what is read
     np.testing.assert_array_equal(observed["goal"].high, [1, 1])

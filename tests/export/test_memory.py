@@ -212,6 +212,7 @@ def test_verify_passes_files_of_students_that_read_sensors(sensing_files, sensin
     assert all(check.ok for check in critic), critic
 
 
+@pytest.mark.slow
 def test_verify_finds_a_memory_that_is_not_carried(sensing_files, sensing, tmp_path) -> None:
     """Where the file returns the memory that it was given, single steps agree and whole episodes do not."""
     model = onnx.load(sensing_files("gru")["policy"])
@@ -243,7 +244,7 @@ def test_open_policy_plays_with_sensors(sensing_files, sensing, memory) -> None:
     np.testing.assert_allclose(recording.action, in_jax.action, atol=1e-3)
 
 
-@pytest.mark.parametrize("memory", SLOWER)
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float16", "int8"])
 def test_files_of_other_precisions_remember(
     sensing_files, memory, readings, expected, precision

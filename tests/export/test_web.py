@@ -37,7 +37,7 @@ def test_exported_files_compute_the_same_in_onnxruntime_web(
         compare_in_web(file)
 
 
-@pytest.mark.parametrize("memory", ["history", "gru"])
+@pytest.mark.parametrize("memory", [pytest.param("history", marks=pytest.mark.slow), "gru"])
 def test_files_that_remember_compute_the_same_in_onnxruntime_web(sensing_files, memory) -> None:
     for role in ("policy", "critic"):
         compare_in_web(Path(sensing_files(memory)[role]))
