@@ -1,7 +1,7 @@
 """Compares a teacher's students by what they read and remember, undisturbed and disturbed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -153,7 +153,7 @@ class _SensorComparison:
             }
         return self._students.distill(f"sensors={name}", settings, range(self._plan.seeds))
 
-    def _disturb(self, agents: list[Any], reference: float) -> list[dict[str, Any]]:
+    def _disturb(self, agents: Sequence[Agent], reference: float) -> list[dict[str, Any]]:
         """Returns the time at goal of agents over the teacher's undisturbed one, in each condition.
 
         The interval of several agents is that of their interquartile mean, that of one over its episodes.

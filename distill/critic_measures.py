@@ -114,12 +114,12 @@ class CriticComparison:
             teacher: the teachers' networks, of the same task.
 
         Raises:
-            InputError: the student reads sensors or remembers.
+            InputError: they do not read the same.
         """
-        if student.task.senses or student.memory_size:
+        if student.task.senses or student.memory_size or teacher.task.knows_disturbances:
             raise InputError(
-                "critics of students that read sensors or remember are not compared with their teachers'; compare students with "
-                "student.sees = observation and student.memory = none"
+                "critics are compared where student and teacher read the same: not of students that read sensors or remember, nor of a "
+                "privileged teacher's"
             )
         self._task = student.task
         self._student = CriticPrograms(student, student)

@@ -155,7 +155,7 @@ class _Checks(NamedTuple):
     def check_parity_with_reference(self) -> Check:
         inputs = self.draw_inputs()
         outputs = open_session(self.model)(inputs)
-        references = self.evaluate_reference(inputs)
+        references = self.make_reference()(inputs)
         difference = np.max(
             [
                 np.abs(
@@ -183,7 +183,7 @@ class _Checks(NamedTuple):
         """
         policy = self.make_policy(open_session(self.model))
         trajectory = play_in_c(self.task, policy, MIN_EPISODES, self.seed)
-        others: dict[str, PolicyFunction] = {"reference": self.make_policy(self.evaluate_reference)}
+        others: dict[str, PolicyFunction] = {"reference": self.make_policy(self.make_reference())}
         if self.against is not None:
             others["jax"] = AgentPolicy(self.against)
             if self.against.metadata.kind == "student" and find_compiler():
@@ -260,11 +260,15 @@ class _Checks(NamedTuple):
     def make_policy(self, function: GraphFunction) -> GraphPolicy:
         return GraphPolicy(function, self.signature, self.task, self.contract.action_units)
 
-    def evaluate_reference(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the graph's outputs as the onnx reference evaluator computes them."""
+    def make_reference(self) -> GraphFunction:
+        """Returns the graph as a function that the onnx reference evaluator computes."""
         evaluator = ReferenceEvaluator(self.model, new_ops=[DequantizeLinear])
         names = [output.name for output in self.model.graph.output]
-        return dict(zip(names, evaluator.run(names, dict(inputs)), strict=True))
+
+        def compute(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return dict(zip(names, evaluator.run(names, dict(inputs)), strict=True))
+
+        return compute
 
     @property
     def signature(self) -> Signature:

@@ -4,7 +4,8 @@ Copy it, `export/runtime.py`, `policy.onnx` and `critic.onnx` to one folder, and
 
     python3 ros2_node.py --ros-args -p policy:=policy.onnx -p critic:=critic.onnx
 
-It subscribes to `observation` and `goal` (`std_msgs/Float32MultiArray`, in the order and the units of the model card). Once
+It subscribes to `observation`, which are the sensors' readings where the policy reads sensors, and `goal`
+(`std_msgs/Float32MultiArray`, in the order and the units of the model card). Once
 in every control period it publishes `action`, and `reachability` (`std_msgs/Float32`) with it. While an observation or a
 goal is at fault it publishes the last safe action again, for half a second at most. After that, before the first
 observation and goal, and while the observation is older than three periods, it publishes nothing: a watchdog of your

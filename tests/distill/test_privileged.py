@@ -7,6 +7,7 @@ import pytest
 from tiny import DISTILL, TEACHER
 
 from distill import distill_config, distill_teacher, run_compare
+from distill.critic_measures import measure_critic
 from distill.iteration import make_stages
 from export import export_student
 from students import load_student, student_networks
@@ -52,5 +53,7 @@ def test_privileged_teacher_is_trained_distilled_and_its_student_exported(tmp_pa
     assert student.task.read_sizes["observation"] == 8
     ranges = student.metadata.lineage["seen"]["observation"]
     assert np.shape(ranges["low"]) == (8,)
+    with pytest.raises(InputError, match="critics are compared where student and teacher read the"):
+        measure_critic(student, teacher, 4, 0)
     found = export_student(student, tmp_path / "student-files", min_retention=0)
     assert found["parity_max_abs"] < 1e-4
