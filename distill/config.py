@@ -142,6 +142,12 @@ class LearningConfig(Config):
         description="gradient steps in a round; by default 100, or more where there are few rounds",
     )
     batch: int = Field(256, ge=2, le=1_000_000, description="labelled states in a gradient step")
+    states_per_window: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="states of each window, drawn anew, that a gradient step of a student with memory learns from; by default all after the burn-in. Fewer states of more windows differ more",
+    )
     burn_in: int = Field(
         5,
         ge=0,

@@ -74,7 +74,8 @@ def make_learn_stage(
         ) -> tuple[tuple[Params, Any], Metrics]:
             (trained, optimizer_state), (key, use_value) = carry, step
             batch_key, noise_key = jax.random.split(key)
-            count = max(1, config.learning.batch // config.window)
+            per_window = min(config.learning.states_per_window or config.window, config.window)
+            count = max(1, config.learning.batch // per_window)
             batch = sample_rows(state.ring, batch_key, count, config.windows_per_round)
             gradient = partial(value_gradient, teacher, teacher_params, use_value)
             grads, metrics = jax.grad(loss, has_aux=True)(
@@ -121,14 +122,14 @@ def student_loss(
         batch: labelled states.
         basis: see `fit_basis`.
         gradient: of the teacher's mean value, by the action in some of the rows; see `value_gradient`.
-        key: of the sensor noise.
+        key: of the sensor noise, or of the states of each window.
         config: of the distillation.
         student: its networks.
         names: of the networks that are trained.
     """
     params = {**fixed, **trained}
     if batch.readings:
-        seen, goal, batch = see_readings(params, batch, config, student)
+        seen, goal, batch = see_readings(params, batch, config, student, key)
     else:
         # The student reads noisy sensors, and the labels are those of the clean state.
         seen, goal = student.task.declared_part(batch.observation), batch.goal
@@ -150,12 +151,23 @@ def student_loss(
 
 
 def see_readings(
-    params: Params, batch: LabelledStates, config: DistillConfig, student: Networks
+    params: Params,
+    batch: LabelledStates,
+    config: DistillConfig,
+    student: Networks,
+    key: Key[Array, ""],
 ) -> tuple[Float[Array, "rows seen"], Float[Array, "rows read_goal"], LabelledStates]:
     """Returns what a student sees where it reads sensors or remembers, its goals, and the batch with a row for each state.
 
     A window begins with the memory of the rollout, which is that of earlier parameters; the first states of a GRU's windows,
     in which it is refreshed, are left out.
+
+    Args:
+        params: of the student.
+        batch: labelled states, a row for each window if the student remembers.
+        config: of the distillation.
+        student: its networks.
+        key: of the states that are drawn from each window, with `learning.states_per_window`.
     """
     readings = batch.readings
     if config.window == 1:
@@ -170,9 +182,16 @@ def see_readings(
     by_time = tuple(jnp.swapaxes(part, 0, 1) for part in (readings.read, readings.is_first))
     _, seen = jax.lax.scan(step, readings.memory, by_time)
     left_out = config.learning.burn_in if config.student.memory == "gru" else 0
+    first, states = min(left_out, config.window - 1), config.learning.states_per_window
+    windows = jnp.arange(len(readings.is_first))[:, None]
+    if states is None:
+        times = jnp.arange(first, config.window)[None]
+    else:
+        shape = (len(readings.is_first), min(states, config.window))
+        times = jax.random.randint(key, shape, first, config.window)
 
     def flatten(array: Array) -> Array:
-        kept = array[:, min(left_out, config.window - 1) :]
+        kept = array[windows, times]
         return kept.reshape(-1, *array.shape[2:])
 
     rows = jax.tree.map(flatten, batch._replace(readings=()))

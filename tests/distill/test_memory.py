@@ -18,6 +18,7 @@ from teachers.runs.errors import InputError
 from teachers.simulation.rollout import reset, rollout_with_memory
 from teachers.tasks.registry import get_task
 
+KEY = jax.random.key(0)
 # The student acts in all rounds, without noise.
 ALONE = {"collect.beta_decay": 0.0, "collect.noise": 0.0, "collect.goals_per_state": 1}
 
@@ -69,7 +70,7 @@ def test_windows_replay_what_the_student_did(distilled) -> None:
     assert second.observation.shape == (4, 10, 8)
     assert np.abs(second.readings.memory).max() > 0
     params = states[0].params
-    seen, goal, rows = see_readings(params, second, config, networks)
+    seen, goal, rows = see_readings(params, second, config, networks, KEY)
     np.testing.assert_allclose(networks.policy(params, seen, goal), rows.action, atol=1e-5)
     # What was read are the sensors, not the observation.
     assert second.readings.read.shape == (4, 10, 4)
@@ -99,10 +100,32 @@ def test_burn_in_leaves_out_first_states(distilled) -> None:
     learning = config.learning.model_copy(update={"burn_in": 3})
     config = config.model_copy(update={"learning": learning})
     windows = jax.tree.map(lambda x: x[:4], states[1].ring.rows)
-    _, _, rows = see_readings(states[0].params, windows, config, networks)
+    _, _, rows = see_readings(states[0].params, windows, config, networks, KEY)
     left_out = 3 if config.student.memory == "gru" else 0
     expected = windows.observation[:, left_out:].reshape(-1, 8)
     np.testing.assert_array_equal(rows.observation, expected)
+
+
+def test_gradient_step_learns_from_some_states_of_each_window(distilled) -> None:
+    config, networks, states = distilled
+    learning = config.learning.model_copy(update={"states_per_window": 2})
+    some = config.model_copy(update={"learning": learning})
+    windows = jax.tree.map(lambda x: x[:4], states[1].ring.rows)
+    params = states[0].params
+    seen, goal, rows = see_readings(params, windows, some, networks, KEY)
+    all_seen, _, all_rows = see_readings(params, windows, config, networks, KEY)
+    assert (len(seen), len(goal), len(rows.observation)) == (8, 8, 8)
+    by_window = np.asarray(all_rows.observation).reshape(4, 10, 8)
+    found = set()
+    for row in range(8):
+        window = row // 2
+        (time,) = np.nonzero((by_window[window] == rows.observation[row]).all(axis=-1))[0]
+        np.testing.assert_allclose(seen[row], all_seen[10 * window + time], atol=1e-6)
+        found.add(int(time))
+    assert len(found) > 2
+    # Other states are drawn with another key.
+    other, _, _ = see_readings(params, windows, some, networks, jax.random.key(1))
+    assert (other != seen).any()
 
 
 @pytest.mark.slow
