@@ -146,7 +146,7 @@ class LearningConfig(Config):
         None,
         ge=1,
         le=100_000,
-        description="states of each window, drawn anew, that a gradient step of a student with memory learns from; by default all after the burn-in. Fewer states of more windows differ more",
+        description="states of each window, drawn anew, that a gradient step of a student with memory learns from, of as many more windows: they differ more. By default 1 of `history` and 5 of `gru`, whose windows cost more",
     )
     burn_in: int = Field(
         5,
@@ -217,6 +217,12 @@ class DistillConfig(Config):
     def window(self) -> int:
         """Control steps in a row of the ring: one, or a round of an environment for students that remember."""
         return 1 if self.student.memory == "none" else self.collect.steps
+
+    @property
+    def states_per_window(self) -> int:
+        """States of each row of the ring that a gradient step learns from, at most all."""
+        default = 5 if self.student.memory == "gru" else 1
+        return min(self.learning.states_per_window or default, self.window)
 
     @property
     def windows_per_round(self) -> int:

@@ -74,8 +74,7 @@ def make_learn_stage(
         ) -> tuple[tuple[Params, Any], Metrics]:
             (trained, optimizer_state), (key, use_value) = carry, step
             batch_key, noise_key = jax.random.split(key)
-            per_window = min(config.learning.states_per_window or config.window, config.window)
-            count = max(1, config.learning.batch // per_window)
+            count = max(1, config.learning.batch // config.states_per_window)
             batch = sample_rows(state.ring, batch_key, count, config.windows_per_round)
             gradient = partial(value_gradient, teacher, teacher_params, use_value)
             grads, metrics = jax.grad(loss, has_aux=True)(
@@ -182,13 +181,11 @@ def see_readings(
     by_time = tuple(jnp.swapaxes(part, 0, 1) for part in (readings.read, readings.is_first))
     _, seen = jax.lax.scan(step, readings.memory, by_time)
     left_out = config.learning.burn_in if config.student.memory == "gru" else 0
-    first, states = min(left_out, config.window - 1), config.learning.states_per_window
+    first, states = min(left_out, config.window - 1), config.states_per_window
     windows = jnp.arange(len(readings.is_first))[:, None]
-    if states is None:
-        times = jnp.arange(first, config.window)[None]
-    else:
-        shape = (len(readings.is_first), min(states, config.window))
-        times = jax.random.randint(key, shape, first, config.window)
+    times = jnp.arange(first, config.window)[None]  # all
+    if states < config.window:
+        times = jax.random.randint(key, (len(windows), states), first, config.window)
 
     def flatten(array: Array) -> Array:
         kept = array[windows, times]

@@ -54,6 +54,7 @@ def remembering(memory):
         "student.memory_width": 6,
         "learning.burn_in": 0,
         "learning.batch": 20,
+        "learning.states_per_window": 10,  # all
     }
 
 
