@@ -18,7 +18,7 @@ from teachers.agent import Agent
 from teachers.crl.parameters import Params
 from teachers.measures import mean_interval, measure_outcomes, retention, summary
 from teachers.runs.progress import Progress, ignore_progress
-from teachers.simulation.play import PolicyFunction, play_in_c
+from teachers.simulation.play import PolicyFunction, forget, play_in_c
 from teachers.simulation.trajectory import Trajectory, distance_until_termination
 from teachers.tasks import Task
 
@@ -138,9 +138,7 @@ def compare_sequences(trajectory: Trajectory, one: PolicyFunction, other: Policy
         The difference; NaN if an action is NaN.
     """
     for policy in (one, other):
-        begin = getattr(policy, "reset", None)
-        if begin is not None:
-            begin()
+        forget(policy)
     assert trajectory.read is not None
     assert trajectory.read_goal is not None
     differences = [

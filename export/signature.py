@@ -7,7 +7,6 @@ from teachers.tasks import Field, Sensor, Task
 
 Role = Literal["policy", "critic", "combined"]
 Reads = Literal["observation", "sensors"]
-ROLES: tuple[Role, ...] = ("policy", "critic", "combined")
 
 
 class Signature(NamedTuple):

@@ -82,6 +82,13 @@ def play_in_c(
     return trajectory
 
 
+def forget(policy: PolicyFunction) -> None:
+    """Resets a policy that remembers, before the first step of new episodes."""
+    reset = getattr(policy, "reset", None)
+    if reset is not None:
+        reset()
+
+
 def count_broken(trajectory: Trajectory) -> int:
     """Returns the number of episodes that ended because their numbers were no longer finite."""
     last = episode_lengths(trajectory) - 1
@@ -98,9 +105,7 @@ def _play(
     goal = np.asarray(starts.goal, np.float32)
     robots = make_twins(task, starts)
     rows: list[dict[str, Any]] = []
-    begin = getattr(policy, "reset", None)
-    if begin is not None:
-        begin()
+    forget(policy)
     for step in range(task.episode_steps):
         observation = np.stack([robot.observation for robot in robots])
         readings = [robot.sense(g, random) for robot, g in zip(robots, goal, strict=True)]

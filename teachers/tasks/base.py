@@ -561,12 +561,10 @@ class Task(ABC):
     @property
     def noise_scale(self) -> np.ndarray:
         """What a disturbance's noise is multiplied by, `[read]`: the scale of each number that is read; 0 of a known disturbance."""
-        known = len(self.read_fields) - len(self.declared_observation)
         scale = scales(self.read_fields)
-        if self.senses or not known:
-            return scale
-        is_known = np.arange(len(scale)) >= self.sizes["observation"]
-        return np.where(is_known, np.float32(0.0), scale)
+        if self.knows_disturbances and not self.senses:
+            scale[self.sizes["observation"] :] = 0.0
+        return scale
 
     @property
     def push_scale(self) -> float:

@@ -1,14 +1,12 @@
 """The students of a privileged teacher, from its training to their files."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from stages import require_fitting_stages
 from tiny import DISTILL, TEACHER
 
 from distill import distill_config, distill_teacher, run_compare
 from distill.critic_measures import measure_critic
-from distill.iteration import make_stages
 from export import export_student
 from students import load_student, student_networks
 from teachers import InputError, evaluate_agent, load_teacher, teacher_config, train_teacher
@@ -27,17 +25,10 @@ def test_stages_fit_students_of_a_privileged_teacher(settings) -> None:
         overrides={**DISTILL, **randomized_settings("collect"), "learning.batch": 20, **settings}
     )
     student = student_networks(networks.task, config.student, 4)
-    stages = make_stages(config, networks, student)
-    state = jax.eval_shape(stages.init, jax.random.key(0))
-    after, visited, _ = jax.eval_shape(stages.collect, state, networks.shapes)
-    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
-    labelled = jax.eval_shape(stages.label, state, networks.shapes, visited)
-    learned, _ = jax.eval_shape(stages.learn[0], labelled, networks.shapes)
-    assert jax.tree.map(jnp.shape, learned) == jax.tree.map(jnp.shape, state)
+    assert "critic_loss" in require_fitting_stages(config, networks, student)
 
 
 @pytest.mark.slow
-@pytest.mark.end_to_end
 def test_privileged_teacher_is_trained_distilled_and_its_student_exported(tmp_path) -> None:
     train_teacher(teacher_config("reacher", overrides=PRIVILEGED), tmp_path / "teacher")
     teacher = load_teacher(tmp_path / "teacher")

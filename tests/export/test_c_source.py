@@ -208,6 +208,15 @@ def test_control_loop_example_runs_at_the_control_period(student, tmp_path, comp
     assert done.stdout.endswith(", 0 with the fallback\n")
 
 
+def run_control_loop(folder: Path, source: str, steps: int) -> str:
+    """Compiles a version of the example beside the policy, runs so many steps of it, and returns what it prints."""
+    (folder / "control_loop.c").write_text(source)
+    command = [CC, *FLAGS, "control_loop.c", "policy.c", "-o", "loop", "-lm"]
+    subprocess.run(command, cwd=folder, check=True)
+    command = ["./loop", str(steps)]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
 @pytest.mark.parametrize("memory", ["none", "history", "gru"])
 def test_control_loop_example_does_not_remember_faults(sensing, tmp_path, memory) -> None:
     """One broken reading costs one fallback, and where it was remembered all that follow would be at fault."""
@@ -219,15 +228,10 @@ def test_control_loop_example_does_not_remember_faults(sensing, tmp_path, memory
         "    for (int i = 0; i < READ; i++)\n        read[i] = calls == 3 ? NAN : calls == 6 ? 3e38f : 0.1f;",
     )
     assert broken != example
-    (tmp_path / "c" / "control_loop.c").write_text(broken)
-    command = [CC, *FLAGS, "control_loop.c", "policy.c", "-o", "loop", "-lm"]
-    subprocess.run(command, cwd=tmp_path / "c", check=True)
-    done = subprocess.run(
-        ["./loop", "12"], cwd=tmp_path / "c", check=True, capture_output=True, text=True
-    )
+    printed = run_control_loop(tmp_path / "c", broken, 12)
     # A large number gives no finite action; a GRU may stay finite.
-    fallbacks = int(done.stdout.split()[-4])
-    assert 1 <= fallbacks <= 2, done.stdout
+    fallbacks = int(printed.split()[-4])
+    assert 1 <= fallbacks <= 2, printed
 
 
 @pytest.mark.parametrize("reading", ["NAN", "-INFINITY", "3e38f"])
@@ -241,13 +245,7 @@ def test_control_loop_example_sends_its_fallback_at_a_fault(
         f"{array}[i] = 0.0f;", f"{array}[i] = i % 2 ? {reading} : -({reading});"
     )
     assert broken != example
-    (tmp_path / "c" / "control_loop.c").write_text(broken)
-    command = [CC, *FLAGS, "control_loop.c", "policy.c", "-o", "loop", "-lm"]
-    subprocess.run(command, cwd=tmp_path / "c", check=True)
-    done = subprocess.run(
-        ["./loop", "3"], cwd=tmp_path / "c", check=True, capture_output=True, text=True
-    )
-    assert done.stdout.endswith(", 3 with the fallback\n")
+    assert run_control_loop(tmp_path / "c", broken, 3).endswith(", 3 with the fallback\n")
 
 
 def test_export_c_refuses_a_teacher(teacher, tmp_path) -> None:
